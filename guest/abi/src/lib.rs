@@ -1,0 +1,11 @@
+//! What vector14's host side and its tiny guest kernel agree on.
+#![no_std]
+
+/// First 16550 UART.
+pub const COM1: u16 = 0x3f8;
+
+/// A write of `v` here ends the VM with status `(v << 1) | 1`, as QEMU's isa-debug-exit does; 0 is a pass.
+pub const EXIT_PORT: u16 = 0xf4;
+
+/// A byte written here marks a moment: the host notes the time. Unclaimed, and so ignored, unless the host asked for it.
+pub const MARK_PORT: u16 = 0xf6;

@@ -1,0 +1,1 @@
+//! The tiny guest kernel, ready to boot.

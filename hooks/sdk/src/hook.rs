@@ -1,0 +1,70 @@
+//! The hook itself, and how a VM comes by one.
+
+use std::fmt;
+
+use crate::{Fault, Guest, Options, OptionsError, Report, Verdict};
+
+/// User code that is called once per fault.
+///
+/// One value serves all vCPUs: it is called with `&self` on the thread of the vCPU that faulted, from several at once.
+/// State belongs into atomics or per-vCPU slots; a lock here is a lock on every vCPU's fault path.
+pub trait Hook: Send + Sync {
+    /// Decides about one fault. The guest stands still on this vCPU until it returns.
+    ///
+    /// # Errors
+    /// Any error: the fault is then reinjected, the hook is reported and, after that, left out.
+    fn on_fault(&self, fault: &Fault, guest: &mut dyn Guest) -> Result;
+
+    /// Called once, after the last fault: flush what is buffered and tell the user what there is to tell.
+    fn on_end(&self) -> Report {
+        Report::default()
+    }
+}
+
+/// What [`Hook::on_fault`] returns.
+pub type Result<T = Verdict> = std::result::Result<T, Error>;
+
+/// Any error of a hook; `?` turns every error type into it.
+pub struct Error(Box<dyn std::error::Error + Send + Sync>);
+
+impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> From<E> for Error {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A kind of hook that a config file can name.
+pub struct HookType {
+    /// What `[[hook]] name = "..."` says.
+    pub name: &'static str,
+    /// One line for `vector14 hooks`.
+    pub summary: &'static str,
+    /// The options that [`HookType::create`] understands.
+    pub options: &'static [OptionDoc],
+    /// Makes a hook of this kind.
+    pub create: fn(&Options) -> std::result::Result<Box<dyn Hook>, OptionsError>,
+}
+
+/// One option of a hook, for `vector14 hooks`.
+pub struct OptionDoc {
+    /// Key in the hook's table.
+    pub name: &'static str,
+    /// What it takes, in a word: `path`, `address`, `"text" | "json"`.
+    pub value: &'static str,
+    /// What holds when it is not given; `None` where it must be.
+    pub default: Option<&'static str>,
+    /// One line on what it does.
+    pub help: &'static str,
+}

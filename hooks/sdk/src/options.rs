@@ -1,0 +1,90 @@
+//! A hook's own options, as its user wrote them.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+/// The options of one `[[hook]]` table, without `name`.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    values: Map<String, Value>,
+    base: PathBuf,
+}
+
+/// What is wrong with a hook's options, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct OptionsError {
+    /// The key at fault; `None` where it is the table as a whole.
+    pub key: Option<String>,
+    /// What was got and what is allowed.
+    pub message: String,
+}
+
+impl OptionsError {
+    /// An error about the option `key`.
+    pub fn new(key: &str, message: impl Into<String>) -> Self {
+        Self { key: Some(key.to_owned()), message: message.into() }
+    }
+}
+
+impl Options {
+    /// Options from a table; relative paths among them are relative to `base`.
+    pub fn new(values: Map<String, Value>, base: impl Into<PathBuf>) -> Self {
+        Self { values, base: base.into() }
+    }
+
+    /// Reads the options into the hook's own struct, which should carry `#[serde(deny_unknown_fields)]`.
+    ///
+    /// # Errors
+    /// What serde finds wrong, with the key where it found it.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, OptionsError> {
+        serde_path_to_error::deserialize(Value::Object(self.values.clone())).map_err(|error| {
+            let message = error.inner().to_string();
+            let path = error.path().to_string();
+            let key =
+                self.values.keys().find(|key| path == **key || message.contains(&format!("unknown field `{key}`")));
+            OptionsError { key: key.cloned(), message }
+        })
+    }
+
+    /// A path option, made absolute against the folder of the config file.
+    #[must_use]
+    pub fn path(&self, path: &Path) -> PathBuf {
+        self.base.join(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+    use serde_json::json;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Mine {
+        pages: u32,
+    }
+
+    fn options(value: Value) -> Options {
+        let Value::Object(values) = value else { panic!("not a table") };
+        Options::new(values, "/etc/v14")
+    }
+
+    #[test]
+    fn an_unknown_or_ill_typed_key_is_named() {
+        let error = options(json!({"pages": 1, "page": 2})).parse::<Mine>().unwrap_err();
+        assert_eq!(error.key.as_deref(), Some("page"));
+        let error = options(json!({"pages": "many"})).parse::<Mine>().unwrap_err();
+        assert_eq!(error.key.as_deref(), Some("pages"));
+        assert!(error.message.contains("many"), "{error}");
+        assert_eq!(options(json!({"pages": 3})).parse::<Mine>().map(|mine| mine.pages), Ok(3));
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_config_file() {
+        assert_eq!(options(json!({})).path(Path::new("a.jsonl")), PathBuf::from("/etc/v14/a.jsonl"));
+    }
+}

@@ -1,0 +1,3 @@
+//! A page-fault interceptor made of a hypervisor.
+
+pub mod summary;

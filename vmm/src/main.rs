@@ -1,0 +1,2 @@
+//! The `vector14` command.
+fn main() {}
