@@ -1,1 +1,2 @@
 //! The tiny guest kernel, ready to boot.
+pub const TINY: &[u8] = &[];

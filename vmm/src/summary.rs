@@ -193,3 +193,9 @@ pub struct HookSummary {
     /// What it had to say.
     pub report: Report,
 }
+
+/// A duration in whole milliseconds.
+#[must_use]
+pub(crate) fn milliseconds(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,213 @@
+//! Stopping a VM, and making all of its vCPUs stand still for a moment.
+//!
+//! A vCPU's way round the run loop passes one safe point, where it loads one word that is 0 as long as nobody wants
+//! anything. Everything else here happens off the path of a fault.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
+
+use crate::summary::Stop;
+use crate::sys::kick::Kicker;
+use crate::sys::lock;
+
+/// What the threads of one VM share to stop it and to hold it.
+pub(crate) struct Control {
+    /// Whether vCPUs have to look at `state` at their safe point.
+    attention: AtomicBool,
+    state: Mutex<State>,
+    changed: Condvar,
+    cpus: Vec<CpuSlot>,
+}
+
+/// What others know of one vCPU.
+#[derive(Default)]
+pub(crate) struct CpuSlot {
+    pub(crate) kicker: Kicker,
+    /// RIP at the safe point where it was last held.
+    held_rip: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    stop: Option<Stop>,
+    /// A vCPU wants the others to stand still.
+    exclusive: bool,
+    /// vCPUs that are inside of the run loop.
+    running: usize,
+    /// Of those, the ones that stand still.
+    held: usize,
+}
+
+/// What a vCPU learns at its safe point.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Go {
+    /// Enter the guest.
+    On,
+    /// The VM has stopped.
+    Stop,
+}
+
+impl Control {
+    pub(crate) fn new(vcpus: u32) -> Self {
+        Self {
+            attention: AtomicBool::new(false),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            cpus: (0..vcpus).map(|_| CpuSlot::default()).collect(),
+        }
+    }
+
+    /// The slots of all vCPUs, in order.
+    pub(crate) fn cpus(&self) -> &[CpuSlot] {
+        &self.cpus
+    }
+
+    /// Ends the VM; the first reason holds.
+    pub(crate) fn stop(&self, reason: Stop) {
+        let mut state = lock(&self.state);
+        state.stop.get_or_insert(reason);
+        self.attention.store(true, Ordering::Release);
+        self.changed.notify_all();
+        drop(state);
+        self.kick_all();
+    }
+
+    /// Why the VM ended, if it has.
+    pub(crate) fn stopped(&self) -> Option<Stop> {
+        lock(&self.state).stop.clone()
+    }
+
+    /// Makes every vCPU come out of the guest soon.
+    pub(crate) fn kick_all(&self) {
+        self.cpus.iter().for_each(|cpu| cpu.kicker.kick());
+    }
+
+    /// A vCPU joins the run loop. It leaves it when the guard is dropped.
+    pub(crate) fn join(&self) -> Joined<'_> {
+        lock(&self.state).running += 1;
+        Joined(self)
+    }
+
+    /// Whether every vCPU has left the run loop.
+    pub(crate) fn all_left(&self) -> bool {
+        lock(&self.state).running == 0
+    }
+
+    /// Where a vCPU is held while another one needs it to stand still, at `rip`. Once a round through the run loop.
+    pub(crate) fn safe_point(&self, cpu: u32, rip: impl FnOnce() -> u64) -> Go {
+        if !self.attention.load(Ordering::Acquire) {
+            return Go::On;
+        }
+        self.hold(cpu, rip())
+    }
+
+    #[cold]
+    fn hold(&self, cpu: u32, rip: u64) -> Go {
+        if let Some(slot) = self.cpus.get(cpu as usize) {
+            slot.held_rip.store(rip, Ordering::Relaxed);
+        }
+        let mut state = lock(&self.state);
+        state.held += 1;
+        self.changed.notify_all();
+        while state.exclusive && state.stop.is_none() {
+            state = self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        state.held -= 1;
+        if state.stop.is_some() { Go::Stop } else { Go::On }
+    }
+
+    /// Runs `act` while every other vCPU stands still; it gets the RIPs of those. Called from a vCPU's thread, whose own
+    /// RIP is `rip`. `None` where the VM has stopped meanwhile.
+    pub(crate) fn while_others_stand_still<R>(&self, cpu: u32, rip: u64, act: impl FnOnce(&[u64]) -> R) -> Option<R> {
+        let mut state = lock(&self.state);
+        while state.exclusive {
+            // Another vCPU was first: stand still for it, then take the turn.
+            drop(state);
+            if self.hold(cpu, rip) == Go::Stop {
+                return None;
+            }
+            state = lock(&self.state);
+        }
+        state.exclusive = true;
+        self.attention.store(true, Ordering::Release);
+        drop(state);
+        self.kick_all();
+
+        let mut state = lock(&self.state);
+        while state.held + 1 < state.running && state.stop.is_none() {
+            state = self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        let result = state.stop.is_none().then(|| {
+            let others = self.cpus.iter().enumerate().filter(|(index, _)| *index != cpu as usize);
+            let rips: Vec<u64> = others.map(|(_, slot)| slot.held_rip.load(Ordering::Relaxed)).collect();
+            act(&rips)
+        });
+        state.exclusive = false;
+        self.attention.store(state.stop.is_some(), Ordering::Release);
+        self.changed.notify_all();
+        result
+    }
+}
+
+/// A vCPU's membership in the run loop.
+pub(crate) struct Joined<'a>(&'a Control);
+
+impl Drop for Joined<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).running -= 1;
+        self.0.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    #[test]
+    fn nobody_moves_while_one_acts() {
+        const CPUS: u32 = 4;
+        let control = Control::new(CPUS);
+        let moving = AtomicU32::new(0);
+        let members: Vec<_> = (0..CPUS).map(|_| control.join()).collect();
+        std::thread::scope(|scope| {
+            for (cpu, member) in (0..CPUS).zip(members) {
+                let (control, moving) = (&control, &moving);
+                scope.spawn(move || {
+                    let _member = member;
+                    for round in 0..500 {
+                        assert_eq!(control.safe_point(cpu, || u64::from(cpu)), Go::On);
+                        moving.fetch_add(1, Ordering::SeqCst);
+                        std::hint::spin_loop();
+                        moving.fetch_sub(1, Ordering::SeqCst);
+                        if round % 50 == cpu {
+                            let seen = control
+                                .while_others_stand_still(cpu, 0, |_| {
+                                    std::thread::yield_now();
+                                    moving.load(Ordering::SeqCst)
+                                })
+                                .unwrap();
+                            assert_eq!(seen, 0);
+                        }
+                    }
+                });
+            }
+        });
+        assert!(control.all_left());
+    }
+
+    #[test]
+    fn the_first_reason_to_stop_holds_and_frees_those_who_wait() {
+        let control = Control::new(2);
+        let _members = [control.join(), control.join()];
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| control.while_others_stand_still(0, 0, |_| ()));
+            control.stop(Stop::Deadline);
+            control.stop(Stop::Reset);
+            assert_eq!(waiting.join().unwrap(), None);
+        });
+        assert_eq!(control.stopped(), Some(Stop::Deadline));
+        assert_eq!(control.safe_point(1, || 0), Go::Stop);
+    }
+}

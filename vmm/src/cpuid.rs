@@ -1,0 +1,70 @@
+//! What the guest's CPUID says: what KVM supports, less what an interceptor can't be used with.
+
+use kvm_bindings::{CpuId, kvm_cpuid_entry2};
+
+/// CPUID.1:ECX[31]: a hypervisor is present. Linux looks for kvm-clock only then.
+const HYPERVISOR: u32 = 1 << 31;
+/// CPUID.1:EDX[28]: EBX[23:16] counts logical processors.
+const HTT: u32 = 1 << 28;
+/// CPUID.(7,1):EAX[17]: FRED, which has no IDT.
+const FRED: u32 = 1 << 17;
+
+/// Fits KVM's supported CPUID to vCPU `index` of `vcpus`.
+pub(crate) fn adapt(cpuid: &mut CpuId, index: u32, vcpus: u32) {
+    for entry in cpuid.as_mut_slice() {
+        adapt_entry(entry, index, vcpus);
+    }
+}
+
+fn adapt_entry(entry: &mut kvm_cpuid_entry2, index: u32, vcpus: u32) {
+    match (entry.function, entry.index) {
+        (1, _) => {
+            entry.ecx |= HYPERVISOR;
+            entry.edx |= if vcpus > 1 { HTT } else { 0 };
+            entry.ebx = (entry.ebx & 0xffff) | (vcpus & 0xff) << 16 | index << 24;
+        }
+        (7, 1) => entry.eax &= !FRED,
+        // One package, a core a vCPU: level 0 has one thread, level 1 all cores (SDM vol. 2A, CPUID leaf 0BH).
+        (0xb | 0x1f, level) => {
+            const THREAD: u32 = 1;
+            const CORE: u32 = 2;
+            (entry.eax, entry.ebx, entry.ecx) = match level {
+                0 => (0, 1, THREAD << 8),
+                1 => (vcpus.next_power_of_two().trailing_zeros(), vcpus, CORE << 8 | 1),
+                _ => (0, 0, level),
+            };
+            entry.edx = index;
+        }
+        // Cores less one, and the width of the core's part of the APIC ID (APM vol. 3, Fn8000_0008).
+        (0x8000_0008, _) => entry.ecx = (vcpus - 1) | vcpus.next_power_of_two().trailing_zeros() << 12,
+        (0x8000_001e, _) => (entry.eax, entry.ebx, entry.ecx) = (index, index, 0),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adapted(function: u32, index: u32, vcpu: u32) -> kvm_cpuid_entry2 {
+        let all = !0;
+        let mut entry = kvm_cpuid_entry2 { function, index, eax: all, ebx: all, ecx: 0, edx: 0, ..Default::default() };
+        adapt_entry(&mut entry, vcpu, 4);
+        entry
+    }
+
+    #[test]
+    fn fred_is_masked_and_the_hypervisor_bit_set() {
+        assert_eq!(adapted(7, 1, 0).eax, !FRED);
+        assert_eq!(adapted(7, 0, 0).eax, !0);
+        assert_eq!(adapted(1, 0, 0).ecx, HYPERVISOR);
+    }
+
+    #[test]
+    fn every_vcpu_has_an_apic_id_of_its_own() {
+        assert_eq!(adapted(1, 0, 3).ebx, 0x0304_ffff);
+        assert_eq!(adapted(0xb, 1, 3).edx, 3);
+        assert_eq!(adapted(0xb, 1, 3).eax, 2);
+        assert_eq!(adapted(0x8000_001e, 0, 3).eax, 3);
+    }
+}

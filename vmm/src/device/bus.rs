@@ -1,0 +1,83 @@
+//! The bus: address ranges, and the device behind each. Serves port I/O and MMIO alike.
+
+use std::ops::Range;
+use std::sync::Mutex;
+
+use crate::summary::Stop;
+use crate::sys::lock;
+
+/// A device with registers. Offsets count from the start of the range that it was attached at.
+pub trait Device: Send {
+    /// The guest reads `data.len()` bytes; what is not written into `data` reads as ones.
+    fn read(&mut self, offset: u64, data: &mut [u8]);
+
+    /// The guest writes `data`. `Some` ends the VM.
+    fn write(&mut self, offset: u64, data: &[u8]) -> Option<Stop>;
+}
+
+/// Devices by the addresses that they answer to.
+#[derive(Default)]
+pub struct Bus {
+    devices: Vec<(Range<u64>, Mutex<Box<dyn Device>>)>,
+}
+
+impl Bus {
+    /// Puts `device` on the bus at `range`, in front of those that are there.
+    pub fn attach(&mut self, range: Range<u64>, device: Box<dyn Device>) {
+        self.devices.insert(0, (range, Mutex::new(device)));
+    }
+
+    /// Reads from whatever answers at `address`; an address that nothing answers at reads as ones.
+    pub fn read(&self, address: u64, data: &mut [u8]) {
+        data.fill(0xff);
+        if let Some((offset, device)) = self.find(address) {
+            lock(device).read(offset, data);
+        }
+    }
+
+    /// Writes to whatever answers at `address`, or to nobody.
+    pub fn write(&self, address: u64, data: &[u8]) -> Option<Stop> {
+        let (offset, device) = self.find(address)?;
+        lock(device).write(offset, data)
+    }
+
+    fn find(&self, address: u64) -> Option<(u64, &Mutex<Box<dyn Device>>)> {
+        let (range, device) = self.devices.iter().find(|(range, _)| range.contains(&address))?;
+        Some((address - range.start, device))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Register(u8);
+
+    impl Device for Register {
+        fn read(&mut self, offset: u64, data: &mut [u8]) {
+            if offset == 0 {
+                data[0] = self.0;
+            }
+        }
+        fn write(&mut self, _offset: u64, data: &[u8]) -> Option<Stop> {
+            self.0 = data[0];
+            (self.0 == 0xaa).then_some(Stop::Reset)
+        }
+    }
+
+    #[test]
+    fn accesses_reach_the_device_of_their_range_only() {
+        let mut bus = Bus::default();
+        bus.attach(0x10..0x12, Box::new(Register(7)));
+        let read = |address| {
+            let mut data = [0; 2];
+            bus.read(address, &mut data);
+            data
+        };
+        assert_eq!(read(0x10), [7, 0xff]);
+        assert_eq!(read(0x11), [0xff, 0xff]);
+        assert_eq!(read(0x12), [0xff, 0xff]);
+        assert_eq!(bus.write(0x12, &[0xaa]), None);
+        assert_eq!(bus.write(0x10, &[0xaa]), Some(Stop::Reset));
+    }
+}

@@ -1,0 +1,182 @@
+//! Engine `gate`: IDT entry 14 is pointed at a stub whose first instruction is a port write, which leaves the guest.
+//!
+//! Works on any stock KVM. `idt` knows gate descriptors, `stub` the stub and its place, `table` what has been put into
+//! the guest; this file recognises the stub's exit and keeps the gate in place; `frame` reads what the CPU pushed, and
+//! `apply` carries the verdict out.
+
+mod apply;
+mod frame;
+mod idt;
+mod stub;
+mod table;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use vector14_hook::{Fault, GuestError, Pa, Registers, Va, Verdict};
+
+pub(crate) use self::apply::ApplyError;
+use self::frame::Frame;
+use self::idt::{GATE_SIZE, Gate, Idtr, PAGE_FAULT};
+use self::stub::{FAULT_PORT, OUT_LENGTH, Stub};
+pub(crate) use self::table::Table;
+use crate::control::Control;
+use crate::memory::Memory;
+use crate::vcpu::{Direction, Io, Vcpu, VmExit};
+use crate::walk::Paging;
+
+/// One vCPU's side of the engine.
+pub(crate) struct GateCpu {
+    shared: Arc<Table>,
+    /// The stubs as of `generation`: a copy, so that a fault takes no lock.
+    stubs: Vec<Stub>,
+    generation: u64,
+    /// Gate 14 as it was found last.
+    seen: Option<Seen>,
+}
+
+/// A gate 14 that has been looked at: while nothing of this changes there is nothing to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    idtr: Idtr,
+    physical: Pa,
+    gate: Gate,
+}
+
+/// A fault that has reached the host through the stub.
+#[derive(Debug)]
+pub(crate) struct Caught {
+    /// The guest's own handler.
+    handler: Va,
+    frame: Frame,
+    paging: Paging,
+    /// The interrupted context, as it was.
+    registers: Registers,
+}
+
+/// The stub ran, but not by way of a fault: the stack that it runs on can't be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the stub of gate 14 was entered with no exception frame on the stack: rsp {rsp}: {source}")]
+pub(crate) struct NoFrame {
+    rsp: Va,
+    source: GuestError,
+}
+
+impl GateCpu {
+    pub(crate) fn new(shared: Arc<Table>) -> Self {
+        Self { shared, stubs: Vec::new(), generation: 0, seen: None }
+    }
+
+    /// Whether `exit` is the OUT of a stub; an OUT to the same port from anywhere else is the guest's own.
+    pub(crate) fn recognise(
+        &mut self,
+        exit: &VmExit,
+        cpu: &mut Vcpu,
+        memory: &Memory,
+    ) -> Option<Result<Caught, NoFrame>> {
+        const STUB_EXIT: VmExit =
+            VmExit::Io(Io { port: FAULT_PORT as u16, direction: Direction::Out, size: 1, count: 1 });
+        if *exit != STUB_EXIT {
+            return None;
+        }
+        self.refresh();
+        // KVM leaves RIP at an OUT until it is entered again, but has moved it on where it has emulated the instruction.
+        let rip = cpu.regs().rip;
+        let handler = self
+            .stubs
+            .iter()
+            .find(|stub| rip == stub.out().0 || rip == stub.out().offset(OUT_LENGTH).0)
+            .map(|stub| stub.handler)?;
+        let paging = Paging::from_registers(cpu.sregs())?;
+        let rsp = Va(cpu.regs().rsp);
+        let caught = Frame::read(memory, &paging, rsp).map_err(|source| NoFrame { rsp, source }).map(|frame| {
+            let registers = frame.interrupted(cpu.regs());
+            Caught { handler, frame, paging, registers }
+        });
+        Some(caught)
+    }
+
+    /// Looks whether gate 14 of this vCPU is as it should be, and puts it right where it is not. `thorough` also walks
+    /// the page tables anew: a guest can map another IDT where the old one was.
+    pub(crate) fn inspect(&mut self, cpu: &mut Vcpu, memory: &Memory, control: &Control, thorough: bool) {
+        let idt = cpu.sregs().idt;
+        let idtr = Idtr { base: Va(idt.base), limit: idt.limit };
+        if !thorough
+            && self.seen.is_some_and(|seen| seen.idtr == idtr && read_gate(memory, seen.physical) == Some(seen.gate))
+        {
+            return;
+        }
+        self.seen = self.examine(cpu, idtr, memory, control);
+    }
+
+    fn examine(&self, cpu: &mut Vcpu, idtr: Idtr, memory: &Memory, control: &Control) -> Option<Seen> {
+        let rip = Va(cpu.regs().rip);
+        if !self.shared.wanted.load(Ordering::Relaxed) {
+            if self.shared.in_place.load(Ordering::Relaxed) {
+                control.while_others_stand_still(cpu.index(), rip.0, |others| self.shared.disarm(memory, rip, others));
+            }
+            return None;
+        }
+        let paging = Paging::from_registers(cpu.sregs())?;
+        let at = idtr.gate(PAGE_FAULT)?;
+        let physical = paging.translate(at, |slot| memory.load(slot)).ok()?;
+        if (at.0 & (physical.page_size - 1)) + GATE_SIZE > physical.page_size {
+            self.shared.note_once(
+                at,
+                format!("gate 14 at {at} lies across two pages: faults that go through it are not seen"),
+            );
+            return None;
+        }
+        let physical = physical.address;
+        let gate = read_gate(memory, physical)?;
+        let seen = Seen { idtr, physical, gate };
+        if !gate.is_usable() || self.shared.adopt(physical, gate) {
+            return Some(seen);
+        }
+        control.while_others_stand_still(cpu.index(), rip.0, |_| self.shared.arm(memory, &paging, physical))?;
+        Some(Seen { gate: read_gate(memory, physical)?, ..seen })
+    }
+
+    fn refresh(&mut self) {
+        let generation = self.shared.generation.load(Ordering::Acquire);
+        if self.generation != generation {
+            self.stubs = self.shared.stubs();
+            self.generation = generation;
+        }
+    }
+}
+
+impl Caught {
+    /// The fault, with its place in the order of all faults.
+    pub(crate) fn decode(&self, sequence: u64, cpu: &mut Vcpu) -> Fault {
+        let address = Va(cpu.sregs().cr2);
+        self.frame.fault(sequence, cpu.index(), address, &self.paging)
+    }
+
+    /// The interrupted context.
+    pub(crate) fn registers(&self) -> &Registers {
+        &self.registers
+    }
+
+    /// The page tables in force.
+    pub(crate) fn paging(&self) -> Paging {
+        self.paging
+    }
+
+    /// Carries `verdict` out. `registers` are those of the interrupted context, as the hooks left them.
+    pub(crate) fn apply(
+        &self,
+        cpu: &mut Vcpu,
+        memory: &Memory,
+        verdict: &Verdict,
+        registers: &Registers,
+    ) -> Result<(), ApplyError> {
+        apply::apply(cpu, memory, self, verdict, registers)
+    }
+}
+
+fn read_gate(memory: &Memory, at: Pa) -> Option<Gate> {
+    let mut gate = Gate::default();
+    memory.read(at, &mut gate.0).ok()?;
+    Some(gate)
+}

@@ -1,0 +1,239 @@
+//! The stub: the few bytes of guest code that gate 14 is pointed at, and where they find room.
+
+use vector14_hook::{GuestError, Pa, Va};
+
+use crate::guest::read_virtual;
+use crate::memory::Memory;
+use crate::walk::Paging;
+
+/// The port that the stub writes to. No PC device answers there.
+pub(super) const FAULT_PORT: u8 = 0xe4;
+
+/// Length of `out imm8, al`.
+pub(super) const OUT_LENGTH: u64 = 2;
+
+const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+const OUT_ADD_IRETQ: [u8; 8] = [0xe6, FAULT_PORT, 0x48, 0x83, 0xc4, 0x08, 0x48, 0xcf];
+
+/// What compilers and linkers fill code with where none belongs: int3.
+const FILLER: u8 = 0xcc;
+/// A run of filler has to be so long to be taken: the padding between two functions is shorter.
+const ROOM: usize = 32;
+/// The stub stands so far into the run.
+const MARGIN: u64 = 16;
+/// Filler is looked for so far from the handler, in bytes, and not beyond the page that maps the handler.
+const REACH: u64 = 2 << 20;
+
+/// The stub of one original handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stub {
+    /// The handler that the guest chose, which a reinjected fault goes to.
+    pub(super) handler: Va,
+    /// Where the stub begins.
+    pub(super) start: Va,
+    /// The same place in guest-physical memory.
+    pub(super) physical: Pa,
+    code: Code,
+    /// What was there before.
+    original: Code,
+}
+
+/// Bytes of a stub: 8 or 12 of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Code {
+    bytes: [u8; 12],
+    length: usize,
+}
+
+impl Code {
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// Why there is no place for a stub.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoRoom {
+    #[error("its handler at {handler} can't be read: {source}")]
+    Handler { handler: Va, source: GuestError },
+    #[error(
+        "there is no run of {ROOM} bytes of 0xcc filler within {reach} KiB of its handler at {handler}, inside of the \
+         page that maps it; name a place for the stub: intercept.stub = \"0x...\""
+    )]
+    NoFiller { handler: Va, reach: u64 },
+    #[error(
+        "intercept.stub = {place} can't be used: {why}; name {ROOM} bytes of mapped, executable guest memory that nothing uses"
+    )]
+    Place { place: Va, why: String },
+}
+
+impl Stub {
+    /// Writes a stub for `handler` into guest memory: at `place` where one is named, else into filler near the handler.
+    /// `taken` are the stubs that stand already.
+    pub(super) fn place(
+        memory: &Memory,
+        paging: &Paging,
+        handler: Va,
+        place: Option<Va>,
+        taken: &[Self],
+    ) -> Result<Self, NoRoom> {
+        let mut head = [0; 4];
+        read_virtual(memory, paging, handler, &mut head).map_err(|source| NoRoom::Handler { handler, source })?;
+        let code = Self::assemble(head == ENDBR64);
+        let start = match place {
+            Some(place) => place,
+            None => find_filler(memory, paging, handler)?,
+        };
+        let refuse = |why: String| NoRoom::Place { place: start, why };
+        if taken.iter().any(|stub| stub.contains(start) || stub.contains(start.offset(code.length as u64 - 1))) {
+            return Err(refuse("the stub of another handler stands there".to_owned()));
+        }
+        let physical = paging.translate(start, |slot| memory.load(slot)).map_err(|error| refuse(error.to_string()))?;
+        if (start.0 & (physical.page_size - 1)) + code.length as u64 > physical.page_size {
+            return Err(refuse("it crosses a page".to_owned()));
+        }
+        let mut original = Code { bytes: [0; 12], length: code.length };
+        memory.read(physical.address, &mut original.bytes[..code.length]).map_err(|error| refuse(error.to_string()))?;
+        memory.write(physical.address, code.bytes()).map_err(|error| refuse(error.to_string()))?;
+        Ok(Self { handler, start, physical: physical.address, code, original })
+    }
+
+    fn assemble(endbr64: bool) -> Code {
+        let head = if endbr64 { ENDBR64.len() } else { 0 };
+        let mut code = Code { bytes: [0; 12], length: head + OUT_ADD_IRETQ.len() };
+        code.bytes[..head].copy_from_slice(&ENDBR64[..head]);
+        code.bytes[head..code.length].copy_from_slice(&OUT_ADD_IRETQ);
+        code
+    }
+
+    /// Where its OUT is.
+    pub(super) fn out(&self) -> Va {
+        self.start.offset((self.code.length - OUT_ADD_IRETQ.len()) as u64)
+    }
+
+    /// Whether `address` is inside of the stub.
+    pub(super) fn contains(&self, address: Va) -> bool {
+        address.0.wrapping_sub(self.start.0) < self.code.length as u64
+    }
+
+    /// Gives the guest its bytes back, unless it has put others there itself.
+    pub(super) fn remove(&self, memory: &Memory) {
+        let mut current = [0; 12];
+        let current = &mut current[..self.code.length];
+        if memory.read(self.physical, current).is_ok() && current == self.code.bytes() {
+            // What can be read can be written: a VM has no read-only memory.
+            let _ = memory.write(self.physical, self.original.bytes());
+        }
+    }
+}
+
+/// The run of filler that is nearest to `handler`, inside of the leaf page that maps it.
+fn find_filler(memory: &Memory, paging: &Paging, handler: Va) -> Result<Va, NoRoom> {
+    let unreadable = |source| NoRoom::Handler { handler, source };
+    let leaf = paging.translate(handler, |slot| memory.load(slot)).map_err(unreadable)?;
+    let in_leaf = handler.0 & (leaf.page_size - 1);
+    let below = in_leaf.min(REACH);
+    let above = (leaf.page_size - in_leaf).min(REACH);
+    let first = handler.0 - below;
+    let mut code = vec![0; usize::try_from(below + above).unwrap_or_default()];
+    memory.read(Pa(leaf.address.0 - below), &mut code).map_err(unreadable)?;
+
+    let mut runs = Vec::new();
+    let mut start = 0;
+    for end in 0..=code.len() {
+        if code.get(end) != Some(&FILLER) {
+            if end - start >= ROOM {
+                runs.push(first + start as u64..first + end as u64);
+            }
+            start = end + 1;
+        }
+    }
+    // Below the handler the end of a run is its near side, above it the beginning is; either way the stub keeps its
+    // distance from the code that is there.
+    let candidates = runs.iter().map(|run| {
+        let far = run.end.saturating_sub(ROOM as u64);
+        Va(if run.start < handler.0 { far } else { run.start } + MARGIN)
+    });
+    candidates
+        .min_by_key(|place| place.0.abs_diff(handler.0))
+        .ok_or(NoRoom::NoFiller { handler, reach: below.max(above) >> 10 })
+}
+
+#[cfg(test)]
+mod tests {
+    use vector14_hook::Cr3;
+
+    use super::*;
+
+    const PAGING: Paging = Paging { cr3: Cr3(0x1000), levels: 4, no_execute: true };
+
+    /// Memory whose first 2 MiB are mapped at 0 by one leaf; its code is NOPs but for what `runs` fill.
+    fn code(runs: &[(u64, usize)]) -> Memory {
+        let memory = Memory::new(4 << 20).unwrap();
+        for (slot, entry) in [(0x1000, 0x2003u64), (0x2000, 0x3003), (0x3000, 0x83)] {
+            memory.write(Pa(slot), &entry.to_le_bytes()).unwrap();
+        }
+        memory.write(Pa(0x4000), &vec![0x90; 0x1f_c000]).unwrap();
+        for (start, length) in runs {
+            memory.write(Pa(*start), &vec![FILLER; *length]).unwrap();
+        }
+        memory
+    }
+
+    fn place(memory: &Memory, handler: u64) -> Result<Stub, NoRoom> {
+        Stub::place(memory, &PAGING, Va(handler), None, &[])
+    }
+
+    #[test]
+    fn the_nearest_run_that_is_long_enough_is_taken() {
+        let memory = code(&[(0x8000, 400), (0x1_0000, ROOM), (0x1_0a00, ROOM - 1), (0x4_0000, 64)]);
+        assert_eq!(place(&memory, 0x1_0b00).unwrap().start, Va(0x1_0010));
+        assert_eq!(place(&memory, 0x3_ff00).unwrap().start, Va(0x4_0010));
+        assert_eq!(place(&memory, 0x8800).unwrap().start, Va(0x8000 + 400 - 16));
+    }
+
+    #[test]
+    fn a_handler_with_endbr64_gets_a_stub_with_one() {
+        let memory = code(&[(0x8000, 64), (0x9000, 64)]);
+        memory.write(Pa(0x8100), &ENDBR64).unwrap();
+        let with = place(&memory, 0x8100).unwrap();
+        let mut bytes = [0; 12];
+        memory.read(with.physical, &mut bytes).unwrap();
+        assert_eq!(bytes, [0xf3, 0x0f, 0x1e, 0xfa, 0xe6, FAULT_PORT, 0x48, 0x83, 0xc4, 0x08, 0x48, 0xcf]);
+        assert_eq!(with.out(), with.start.offset(4));
+        let without = place(&memory, 0x9100).unwrap();
+        assert_eq!(without.out(), without.start);
+    }
+
+    #[test]
+    fn removing_a_stub_leaves_memory_as_it_was() {
+        let memory = code(&[(0x8000, 64)]);
+        let snapshot = || {
+            let mut bytes = vec![0; 4 << 20];
+            memory.read(Pa(0), &mut bytes).unwrap();
+            bytes
+        };
+        let before = snapshot();
+        let stub = place(&memory, 0x8100).unwrap();
+        assert_ne!(snapshot(), before);
+        stub.remove(&memory);
+        assert_eq!(snapshot(), before);
+    }
+
+    #[test]
+    fn where_nothing_fits_the_error_says_what_was_looked_at() {
+        let error = place(&code(&[(0x8000, ROOM - 1)]), 0x8100).unwrap_err().to_string();
+        assert!(error.contains("0x8100") && error.contains("32 bytes") && error.contains("intercept.stub"), "{error}");
+        let unmapped = place(&code(&[]), 0x40_0000).unwrap_err().to_string();
+        assert!(unmapped.contains("0x400000 is not mapped"), "{unmapped}");
+    }
+
+    #[test]
+    fn a_named_place_is_taken_once() {
+        let memory = code(&[]);
+        let named = |taken: &[Stub]| Stub::place(&memory, &PAGING, Va(0x9000), Some(Va(0xa000)), taken);
+        let stub = named(&[]).unwrap();
+        assert_eq!(stub.start, Va(0xa000));
+        assert!(named(&[stub]).unwrap_err().to_string().contains("another handler"));
+    }
+}

@@ -1,0 +1,100 @@
+//! How faults reach the host. Each engine recognises its own exits, says what the interrupted context was, and turns
+//! a verdict into machine state.
+
+mod gate;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+pub(crate) use self::gate::{ApplyError, Caught, NoFrame};
+use self::gate::{GateCpu, Table};
+use crate::config::{EngineChoice, InterceptConfig};
+use crate::control::Control;
+use crate::memory::Memory;
+use crate::vcpu::{Vcpu, VmExit};
+
+/// The engine of one VM.
+#[derive(Clone)]
+pub(crate) enum Engine {
+    /// No fault is intercepted.
+    Off,
+    /// IDT entry 14 leads to a stub.
+    Gate(Arc<Table>),
+}
+
+/// One vCPU's side of it.
+pub(crate) enum EngineCpu {
+    Off,
+    Gate(GateCpu),
+}
+
+impl Engine {
+    pub(crate) fn new(config: &InterceptConfig) -> Self {
+        match config.engine {
+            EngineChoice::Off => Self::Off,
+            EngineChoice::Auto | EngineChoice::Gate => Self::Gate(Arc::new(Table::new(config.stub))),
+        }
+    }
+
+    /// Its name in the summary.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Gate(_) => "gate",
+        }
+    }
+
+    pub(crate) fn for_cpu(&self) -> EngineCpu {
+        match self {
+            Self::Off => EngineCpu::Off,
+            Self::Gate(table) => EngineCpu::Gate(GateCpu::new(Arc::clone(table))),
+        }
+    }
+
+    /// When faults began to be intercepted.
+    pub(crate) fn armed_at(&self) -> Option<Instant> {
+        match self {
+            Self::Off => None,
+            Self::Gate(table) => table.armed_at(),
+        }
+    }
+
+    /// Takes interception out of the guest where it is in, and puts it back where it is out.
+    pub(crate) fn toggle(&self) {
+        match self {
+            Self::Off => {}
+            Self::Gate(table) => table.want(!table.is_wanted()),
+        }
+    }
+
+    /// Sentences for the summary.
+    pub(crate) fn take_notes(&self) -> Vec<String> {
+        match self {
+            Self::Off => Vec::new(),
+            Self::Gate(table) => table.take_notes(),
+        }
+    }
+}
+
+impl EngineCpu {
+    /// Whether `exit` is a guest #PF.
+    pub(crate) fn recognise(
+        &mut self,
+        exit: &VmExit,
+        cpu: &mut Vcpu,
+        memory: &Memory,
+    ) -> Option<Result<Caught, NoFrame>> {
+        match self {
+            Self::Off => None,
+            Self::Gate(gate) => gate.recognise(exit, cpu, memory),
+        }
+    }
+
+    /// Keeps the interception in place, after an exit that was no fault.
+    pub(crate) fn inspect(&mut self, cpu: &mut Vcpu, memory: &Memory, control: &Control, thorough: bool) {
+        match self {
+            Self::Off => {}
+            Self::Gate(gate) => gate.inspect(cpu, memory, control, thorough),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The guest handle that hooks get: one vCPU's registers, the VM's memory, and the page tables that connect them.
+
+use vector14_hook::{Access, Guest, GuestError, PAGE_SIZE, Pa, Registers, Translation, Va};
+
+use crate::memory::Memory;
+use crate::walk::{Paging, Step};
+
+/// The guest as one fault sees it.
+pub struct FaultedGuest<'a> {
+    memory: &'a Memory,
+    paging: Paging,
+    registers: Registers,
+    /// Whose log lines these are.
+    pub(crate) hook: &'a str,
+}
+
+impl<'a> FaultedGuest<'a> {
+    /// The guest whose interrupted context is `registers`, seen through `paging`.
+    pub fn new(memory: &'a Memory, paging: Paging, registers: Registers) -> Self {
+        Self { memory, paging, registers, hook: "" }
+    }
+
+    /// The registers, as the hooks left them.
+    #[must_use]
+    pub fn into_registers(self) -> Registers {
+        self.registers
+    }
+
+    fn load(&self) -> impl Fn(Pa) -> Result<u64, GuestError> + '_ {
+        |slot| self.memory.load(slot)
+    }
+}
+
+/// Reads virtual memory page by page. Shared by hooks and engines.
+///
+/// # Errors
+/// As [`Guest::read`].
+pub fn read_virtual(memory: &Memory, paging: &Paging, address: Va, buffer: &mut [u8]) -> Result<(), GuestError> {
+    let mut done = 0;
+    while done < buffer.len() {
+        let (at, length) = chunk(address, done, buffer.len());
+        let physical = paging.translate(at, |slot| memory.load(slot))?.address;
+        memory.read(physical, &mut buffer[done..done + length])?;
+        done += length;
+    }
+    Ok(())
+}
+
+/// Writes virtual memory page by page. Shared by hooks and engines.
+///
+/// # Errors
+/// As [`Guest::write`].
+pub fn write_virtual(memory: &Memory, paging: &Paging, address: Va, data: &[u8]) -> Result<(), GuestError> {
+    let mut done = 0;
+    while done < data.len() {
+        let (at, length) = chunk(address, done, data.len());
+        let physical = paging.translate(at, |slot| memory.load(slot))?.address;
+        memory.write(physical, &data[done..done + length])?;
+        done += length;
+    }
+    Ok(())
+}
+
+/// Of an access of `total` bytes at `address`, the part from `done` on that lies in one page: where, and how long.
+fn chunk(address: Va, done: usize, total: usize) -> (Va, usize) {
+    let at = address.offset(done as u64);
+    let in_page = usize::try_from(PAGE_SIZE - at.page_offset()).unwrap_or(usize::MAX);
+    (at, in_page.min(total - done))
+}
+
+impl Guest for FaultedGuest<'_> {
+    fn registers(&self) -> &Registers {
+        &self.registers
+    }
+
+    fn registers_mut(&mut self) -> &mut Registers {
+        &mut self.registers
+    }
+
+    fn translate(&self, address: Va) -> Result<Translation, GuestError> {
+        self.paging.translate(address, self.load())
+    }
+
+    fn read(&self, address: Va, buffer: &mut [u8]) -> Result<(), GuestError> {
+        read_virtual(self.memory, &self.paging, address, buffer)
+    }
+
+    fn write(&mut self, address: Va, data: &[u8]) -> Result<(), GuestError> {
+        write_virtual(self.memory, &self.paging, address, data)
+    }
+
+    fn read_physical(&self, address: Pa, buffer: &mut [u8]) -> Result<(), GuestError> {
+        self.memory.read(address, buffer)
+    }
+
+    fn write_physical(&mut self, address: Pa, data: &[u8]) -> Result<(), GuestError> {
+        self.memory.write(address, data)
+    }
+
+    fn allocate_page(&mut self) -> Result<Pa, GuestError> {
+        self.memory.allocate_page()
+    }
+
+    fn map(&mut self, page: Va, frame: Pa, access: Access) -> Result<(), GuestError> {
+        for address in [page.0, frame.0] {
+            if address % PAGE_SIZE != 0 {
+                return Err(GuestError::Unaligned(address));
+            }
+        }
+        // A round a level at the most: each one either fills the entry where the walk ended or finds that another
+        // vCPU has done so.
+        for _ in 0..=2 * self.paging.levels {
+            let Step::Absent { level, slot, entry } = self.paging.walk(page, self.load())? else {
+                return Err(GuestError::AlreadyMapped(page));
+            };
+            if level == 1 {
+                if self.memory.compare_exchange(slot, entry, self.paging.leaf_entry(frame, access))? {
+                    return Ok(());
+                }
+            } else {
+                let table = self.memory.allocate_page()?;
+                self.memory.compare_exchange(slot, entry, Paging::table_entry(table))?;
+            }
+        }
+        Err(GuestError::AlreadyMapped(page))
+    }
+
+    fn log(&self, message: &str) {
+        tracing::info!(hook = self.hook, "{message}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vector14_hook::Cr3;
+
+    use super::*;
+
+    fn guest(memory: &Memory) -> FaultedGuest<'_> {
+        let paging = Paging { cr3: Cr3(0x1000), levels: 4, no_execute: true };
+        FaultedGuest::new(memory, paging, Registers::default())
+    }
+
+    #[test]
+    fn a_mapped_page_reads_back_through_the_tables_that_were_made_for_it() {
+        let memory = Memory::new(2 << 20).unwrap();
+        let mut guest = guest(&memory);
+        let frame = guest.allocate_page().unwrap();
+        assert_eq!(guest.translate(Va(0x40_0000)), Err(GuestError::NotMapped(Va(0x40_0000))));
+        guest.map(Va(0x40_0000), frame, Access::WRITE | Access::USER).unwrap();
+        let expect = Translation { address: frame.offset(8), page_size: 4096, access: Access::WRITE | Access::USER };
+        assert_eq!(guest.translate(Va(0x40_0008)), Ok(expect));
+        guest.write(Va(0x40_0ffd), b"abc").unwrap();
+        assert_eq!(guest.write(Va(0x40_0ffd), b"abcd"), Err(GuestError::NotMapped(Va(0x40_1000))));
+        let mut back = [0; 3];
+        guest.read_physical(frame.offset(0xffd), &mut back).unwrap();
+        assert_eq!(&back, b"abc");
+        assert_eq!(guest.map(Va(0x40_0000), frame, Access::USER), Err(GuestError::AlreadyMapped(Va(0x40_0000))));
+        assert_eq!(guest.map(Va(0x40_0001), frame, Access::USER), Err(GuestError::Unaligned(0x40_0001)));
+    }
+
+    #[test]
+    fn vcpus_that_map_the_same_page_at_once_agree_on_one_frame() {
+        let memory = Memory::new(2 << 20).unwrap();
+        let winners: usize = std::thread::scope(|scope| {
+            let map = || {
+                let mut guest = guest(&memory);
+                let frame = guest.allocate_page().unwrap();
+                (0..64u64).filter(|page| guest.map(Va(page << 12), frame, Access::WRITE).is_ok()).count()
+            };
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(map)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(winners, 64);
+    }
+
+    #[test]
+    fn a_table_outside_of_memory_is_an_error() {
+        let memory = Memory::new(2 << 20).unwrap();
+        memory.write(Pa(0x1000), &0x7000_0003u64.to_le_bytes()).unwrap();
+        let mut guest = guest(&memory);
+        let outside = Err(GuestError::OutsideMemory(Pa(0x7000_0000)));
+        assert_eq!(guest.map(Va(0), Pa(0x2000), Access::WRITE), outside);
+        assert_eq!(guest.translate(Va(0)).map(drop), outside);
+    }
+}

@@ -1,0 +1,184 @@
+//! The path of a fault, in order:
+//!
+//! ```text
+//! KVM_RUN returns -> owned VmExit -> engine recognises its fault -> decode -> chain dispatch -> verdict -> apply -> KVM_RUN
+//! ```
+//!
+//! One vCPU's loop. Between two faults it costs one KVM_RUN and no other ioctl; it allocates nothing, takes no lock and
+//! formats nothing. Whatever else makes the guest come out is served by [`serve`] below it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use vector14_hook::{Fault, Verdict};
+
+use crate::chain::{Chain, Decision, HookCount};
+use crate::control::{Control, Go};
+use crate::device::Bus;
+use crate::engine::{ApplyError, Caught, EngineCpu};
+use crate::guest::FaultedGuest;
+use crate::memory::Memory;
+use crate::progress::{LOOP_LIMIT, Progress};
+use crate::summary::{Exits, Faults, Stop, Verdicts};
+use crate::vcpu::{Direction, Io, Vcpu, VmExit};
+
+/// What all vCPUs of a VM share while they run.
+pub(crate) struct Shared {
+    pub(crate) memory: Memory,
+    pub(crate) chain: Chain,
+    pub(crate) control: Control,
+    pub(crate) ports: Bus,
+    pub(crate) mmio: Bus,
+    /// Faults seen so far, by all vCPUs.
+    pub(crate) sequence: AtomicU64,
+}
+
+/// What one vCPU has counted.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) faults: Faults,
+    pub(crate) verdicts: Verdicts,
+    pub(crate) exits: Exits,
+    pub(crate) hooks: Vec<HookCount>,
+}
+
+/// Runs a vCPU until its VM stops.
+///
+/// # Errors
+/// KVM_RUN fails for a reason that is not the guest's.
+pub(crate) fn run(
+    cpu: &mut Vcpu,
+    mut engine: EngineCpu,
+    vm: &Shared,
+    tally: &mut Tally,
+) -> Result<(), kvm_ioctls::Error> {
+    let mut progress = Progress::default();
+    while vm.control.safe_point(cpu.index(), || cpu.regs().rip) == Go::On {
+        let exit = cpu.enter()?;
+        tally.exits.total += 1;
+        let stop = match engine.recognise(&exit, cpu, &vm.memory) {
+            Some(Ok(caught)) => intercept(cpu, &caught, vm, tally, &mut progress),
+            Some(Err(stray)) => Some(Stop::Crash { detail: stray.to_string() }),
+            None => {
+                let stop = serve(cpu, &exit, vm, &mut tally.exits);
+                engine.inspect(cpu, &vm.memory, &vm.control, exit == VmExit::Interrupted);
+                stop
+            }
+        };
+        if let Some(stop) = stop {
+            vm.control.stop(stop);
+        }
+    }
+    Ok(())
+}
+
+/// One fault: decode, dispatch, apply.
+fn intercept(cpu: &mut Vcpu, caught: &Caught, vm: &Shared, tally: &mut Tally, progress: &mut Progress) -> Option<Stop> {
+    tally.exits.fault += 1;
+    let fault = caught.decode(vm.sequence.fetch_add(1, Ordering::Relaxed), cpu);
+    tally.faults.add(&fault);
+
+    let mut guest = FaultedGuest::new(&vm.memory, caught.paging(), *caught.registers());
+    let mut decision = vm.chain.dispatch(&fault, &mut guest, &mut tally.hooks);
+    if progress.is_loop(caught.registers(), &decision.verdict) {
+        decision.verdict = break_loop(&fault, &decision, vm);
+    }
+
+    let registers = guest.into_registers();
+    if let Err(error) = caught.apply(cpu, &vm.memory, &decision.verdict, &registers) {
+        decision.verdict = refuse_verdict(cpu, caught, &fault, &decision, vm, tally, &error);
+    }
+    tally.verdicts.add(&decision.verdict);
+    match decision.verdict {
+        Verdict::Stop(reason) => {
+            let hook = vm.chain.name(decision.hook).to_owned();
+            Some(Stop::Hook { hook, detail: reason.into_owned() })
+        }
+        Verdict::Pass | Verdict::Reinject | Verdict::Resolve | Verdict::Skip | Verdict::Raise(_) => None,
+    }
+}
+
+/// The guest does not get anywhere by Resolve: its own handler is given the fault.
+#[cold]
+fn break_loop(fault: &Fault, decision: &Decision, vm: &Shared) -> Verdict {
+    vm.chain.note(format!(
+        "loop: hook `{}` resolved the fault at {} ({}), rip {}, vcpu {}, {LOOP_LIMIT} times in a row and the guest made no \
+         progress; fault #{} was reinjected instead",
+        vm.chain.name(decision.hook),
+        fault.address,
+        fault.error_code,
+        fault.rip,
+        fault.vcpu,
+        fault.sequence
+    ));
+    Verdict::Reinject
+}
+
+/// A verdict that can't be carried out is its hook's failure: the fault is reinjected, as the CPU left it.
+#[cold]
+fn refuse_verdict(
+    cpu: &mut Vcpu,
+    caught: &Caught,
+    fault: &Fault,
+    decision: &Decision,
+    vm: &Shared,
+    tally: &mut Tally,
+    error: &ApplyError,
+) -> Verdict {
+    vm.chain.reject(decision.hook, fault, &mut tally.hooks, &error.to_string());
+    // Reinject with the registers as they were changes nothing in guest memory, so nothing can fail.
+    let reinjected = caught.apply(cpu, &vm.memory, &Verdict::Reinject, caught.registers());
+    debug_assert!(reinjected.is_ok(), "{reinjected:?}");
+    Verdict::Reinject
+}
+
+/// Everything that is not a fault.
+fn serve(cpu: &mut Vcpu, exit: &VmExit, vm: &Shared, exits: &mut Exits) -> Option<Stop> {
+    match exit {
+        VmExit::Io(io) => {
+            exits.io += 1;
+            serve_ports(cpu, *io, &vm.ports)
+        }
+        VmExit::Mmio { address, direction: Direction::In } => {
+            exits.mmio += 1;
+            vm.mmio.read(*address, cpu.mmio_data());
+            None
+        }
+        VmExit::Mmio { address, direction: Direction::Out } => {
+            exits.mmio += 1;
+            vm.mmio.write(*address, cpu.mmio_data())
+        }
+        VmExit::Hlt => {
+            exits.hlt += 1;
+            None
+        }
+        VmExit::Interrupted => {
+            exits.kick += 1;
+            None
+        }
+        VmExit::Shutdown => {
+            exits.other += 1;
+            Some(Stop::Crash { detail: format!("triple fault on vcpu {} at rip {:#x}", cpu.index(), cpu.regs().rip) })
+        }
+        VmExit::Failure(detail) => {
+            exits.other += 1;
+            Some(Stop::Crash { detail: format!("vcpu {}: {detail}", cpu.index()) })
+        }
+        VmExit::Other(name) => {
+            exits.other += 1;
+            Some(Stop::Crash {
+                detail: format!("vcpu {}: KVM returned {name}, which nothing here causes", cpu.index()),
+            })
+        }
+    }
+}
+
+fn serve_ports(cpu: &mut Vcpu, io: Io, ports: &Bus) -> Option<Stop> {
+    let accesses = cpu.io_data().chunks_exact_mut(usize::from(io.size.max(1)));
+    match io.direction {
+        Direction::In => {
+            accesses.for_each(|data| ports.read(u64::from(io.port), data));
+            None
+        }
+        Direction::Out => accesses.filter_map(|data| ports.write(u64::from(io.port), data)).last(),
+    }
+}

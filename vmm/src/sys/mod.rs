@@ -1,0 +1,16 @@
+//! All of the unsafe code: the shared `kvm_run` page, memory slots, the kick signal and the terminal.
+//!
+//! Everything that leaves this module is safe to use. The rest of the crate denies `unsafe_code`.
+#![allow(unsafe_code)]
+
+pub(crate) mod kick;
+pub(crate) mod kvm_run;
+pub(crate) mod mapped;
+pub(crate) mod terminal;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks a mutex whose data stays whole even where a holder panicked.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,176 @@
+//! One vCPU: entering it, what it came out with, and its registers in the page that it shares with KVM.
+//!
+//! Registers come with every exit and go with every entry through KVM_CAP_SYNC_REGS (KVM API 6.18): no ioctl but
+//! KVM_RUN on the way of a fault.
+
+use kvm_bindings::{KVM_MP_STATE_RUNNABLE, kvm_regs, kvm_sregs};
+use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
+
+use crate::sys::kvm_run::{internal_error, io_data, io_fields, mmio_data};
+use crate::sys::mapped::MappedVcpu;
+
+/// Why KVM_RUN returned, in values of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VmExit {
+    /// Port I/O; the data is in [`Vcpu::io_data`].
+    Io(Io),
+    /// An access to guest-physical memory that nothing backs; the data is in [`Vcpu::mmio_data`].
+    Mmio {
+        /// Guest-physical address.
+        address: u64,
+        /// Which way the data goes.
+        direction: Direction,
+    },
+    /// HLT with nothing to wake it.
+    Hlt,
+    /// A triple fault.
+    Shutdown,
+    /// A signal, or `immediate_exit`, before the guest did anything that concerns us.
+    Interrupted,
+    /// The guest can't go on, and KVM says why.
+    Failure(String),
+    /// Anything else, by KVM's name.
+    Other(String),
+}
+
+/// A port access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Io {
+    /// Port number.
+    pub port: u16,
+    /// Which way the data goes.
+    pub direction: Direction,
+    /// Width of one access: 1, 2 or 4 bytes.
+    pub size: u8,
+    /// How many accesses there are: more than one for the string instructions.
+    pub count: u32,
+}
+
+/// Which way data goes, seen from the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From a device into the guest.
+    In,
+    /// From the guest to a device.
+    Out,
+}
+
+/// A vCPU that is ready to run.
+pub struct Vcpu {
+    kvm: MappedVcpu,
+    index: u32,
+    run_size: usize,
+}
+
+impl Vcpu {
+    /// Takes a new vCPU over; `run_size` is KVM_GET_VCPU_MMAP_SIZE, in bytes.
+    pub(crate) fn new(mut kvm: MappedVcpu, index: u32, run_size: usize) -> Self {
+        kvm.fd.set_sync_valid_reg(SyncReg::Register);
+        kvm.fd.set_sync_valid_reg(SyncReg::SystemRegister);
+        Self { kvm, index, run_size }
+    }
+
+    /// The vCPU's number, from 0.
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    pub(crate) fn fd(&mut self) -> &mut VcpuFd {
+        &mut self.kvm.fd
+    }
+
+    /// Runs the guest until it comes out.
+    ///
+    /// # Errors
+    /// KVM_RUN fails for a reason that is neither the guest's nor a signal.
+    pub fn enter(&mut self) -> Result<VmExit, kvm_ioctls::Error> {
+        let failure = match self.kvm.fd.run() {
+            Ok(VcpuExit::IoIn(..) | VcpuExit::IoOut(..)) => return Ok(self.io_exit()),
+            Ok(VcpuExit::MmioRead(address, _)) => return Ok(VmExit::Mmio { address, direction: Direction::In }),
+            Ok(VcpuExit::MmioWrite(address, _)) => return Ok(VmExit::Mmio { address, direction: Direction::Out }),
+            Ok(VcpuExit::Hlt) => return Ok(VmExit::Hlt),
+            Ok(VcpuExit::Shutdown) => return Ok(VmExit::Shutdown),
+            Ok(VcpuExit::Intr) => return Ok(VmExit::Interrupted),
+            Ok(VcpuExit::InternalError) => None,
+            Ok(VcpuExit::FailEntry(reason, cpu)) => {
+                Some(format!("the CPU refuses to enter the guest (hardware reason {reason:#x} on host CPU {cpu})"))
+            }
+            Ok(VcpuExit::MemoryFault { gpa, size, .. }) => {
+                Some(format!("KVM can't back guest-physical memory at {gpa:#x} ({size} bytes)"))
+            }
+            Ok(other) => return Ok(VmExit::Other(format!("{other:?}"))),
+            // EAGAIN: a vCPU that waits for its SIPI was woken without one.
+            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
+                self.kvm.fd.set_kvm_immediate_exit(0);
+                return Ok(VmExit::Interrupted);
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(VmExit::Failure(failure.unwrap_or_else(|| self.describe_internal_error())))
+    }
+
+    fn io_exit(&mut self) -> VmExit {
+        let Some(io) = io_fields(self.kvm.fd.get_kvm_run()) else {
+            return VmExit::Other("port I/O without its fields".to_owned());
+        };
+        let direction = if io.is_out { Direction::Out } else { Direction::In };
+        VmExit::Io(Io { port: io.port, direction, size: io.size, count: io.count })
+    }
+
+    /// The data of the port accesses that [`VmExit::Io`] told of: `size * count` bytes, to be read or filled in.
+    pub fn io_data(&mut self) -> &mut [u8] {
+        io_data(&mut self.kvm.fd, self.run_size).unwrap_or_default()
+    }
+
+    /// The data of the access that [`VmExit::Mmio`] told of: 1 to 8 bytes, to be read or filled in.
+    pub fn mmio_data(&mut self) -> &mut [u8] {
+        mmio_data(self.kvm.fd.get_kvm_run()).unwrap_or_default()
+    }
+
+    /// General registers as of the last exit.
+    pub fn regs(&mut self) -> &kvm_regs {
+        &self.kvm.fd.sync_regs_mut().regs
+    }
+
+    /// The same, to be changed: KVM takes them over at the next entry.
+    pub fn regs_mut(&mut self) -> &mut kvm_regs {
+        self.kvm.fd.set_sync_dirty_reg(SyncReg::Register);
+        &mut self.kvm.fd.sync_regs_mut().regs
+    }
+
+    /// Segment, control and descriptor-table registers as of the last exit.
+    pub fn sregs(&mut self) -> &kvm_sregs {
+        &self.kvm.fd.sync_regs_mut().sregs
+    }
+
+    /// Puts the vCPU into its state at power-on of a VM: `regs` and `sregs`, and ready to run.
+    ///
+    /// # Errors
+    /// KVM refuses a register value.
+    pub(crate) fn set_boot_state(&mut self, regs: &kvm_regs, sregs: &kvm_sregs) -> Result<(), kvm_ioctls::Error> {
+        self.kvm.fd.set_sregs(sregs)?;
+        self.kvm.fd.set_regs(regs)?;
+        self.kvm.fd.set_mp_state(kvm_bindings::kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE })
+    }
+
+    fn describe_internal_error(&mut self) -> String {
+        let (suberror, data) = internal_error(self.kvm.fd.get_kvm_run());
+        let rip = self.regs().rip;
+        match suberror {
+            kvm_bindings::KVM_INTERNAL_ERROR_EMULATION => {
+                // KVM API 5, `emulation_failure`: flags, then the instruction's length and up to 15 of its bytes.
+                let bytes: Vec<u8> = data[1..3].iter().flat_map(|word| word.to_le_bytes()).collect();
+                let length = usize::from(bytes[0]).min(15);
+                let code: Vec<String> = bytes[1..=length].iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("KVM can't emulate the instruction at {rip:#x} [{}]", code.join(" "))
+            }
+            kvm_bindings::KVM_INTERNAL_ERROR_DELIVERY_EV => {
+                format!(
+                    "an exception or interrupt could not be delivered at {rip:#x}: its stack or descriptor tables lie in no memory"
+                )
+            }
+            other => format!("KVM internal error {other} at {rip:#x}, data {:#x?}", &data[..4]),
+        }
+    }
+}
