@@ -1,6 +1,7 @@
 //! `zero-fill`: backs an address window of the guest with host-owned pages, one at each page's first fault.
 //!
 //! The guest's own handler never sees these faults: what it would call a bad address reads as zeroes, or as a pattern.
+//! Pages belong to page tables, not to addresses: every address space of the guest that touches a page gets its own.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -94,7 +94,7 @@ mod tests {
         let queue = FaultQueue::new(2, PATIENCE);
         let start = Instant::now();
         (0..1000).for_each(|n| queue.push(fault(n, 0)));
-        assert!((PATIENCE..PATIENCE * 10).contains(&start.elapsed()), "{:?}", start.elapsed());
+        assert!((PATIENCE..PATIENCE * 100).contains(&start.elapsed()), "{:?}", start.elapsed());
         assert_eq!((queue.total(), queue.taken()), (1000, 0));
     }
 
