@@ -7,7 +7,7 @@ use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use vector14_hook::{PAGE_SIZE, Va};
 
-/// A number in an option: an integer, or a string such as `"0xffff_8000_0000_0000"` for what TOML's integers can't hold.
+/// A number in an option: an integer, or a string such as `"0xffff_8000_0000_0000"` for what is too big for TOML.
 ///
 /// Wider than an address, so that the end of a range can be 2^64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

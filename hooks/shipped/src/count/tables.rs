@@ -99,7 +99,7 @@ fn range_table(ranges: &[NamedRange], shards: &[Shard]) -> Table {
 fn overflow(what: &str, places: &Sums) -> Option<String> {
     (places.others > 0).then(|| {
         format!(
-            "faults by {what}: {} of {} faults came from more places than there is room for; they are among the others, \
+            "faults by {what}: {} of {} faults came from more places than fit; they are among the others, \
              and a count above them can be too low",
             places.others,
             places.total()
