@@ -53,6 +53,9 @@ pub struct HookType {
     pub summary: &'static str,
     /// The options that [`HookType::create`] understands.
     pub options: &'static [OptionDoc],
+    /// Finds what [`HookType::create`] would object to, as far as that can be told without leaving a trace: it creates,
+    /// truncates and starts nothing. For `vector14 check`.
+    pub check: fn(&Options) -> std::result::Result<(), OptionsError>,
     /// Makes a hook of this kind.
     pub create: fn(&Options) -> std::result::Result<Box<dyn Hook>, OptionsError>,
 }
