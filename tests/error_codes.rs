@@ -1,0 +1,43 @@
+//! The error code, CR2 and RIP that the host sees are those that the guest's handler sees, for every combination of
+//! bits that can be made.
+
+use std::collections::BTreeSet;
+
+use libtest_mimic::Trial;
+
+use crate::harness::{Guest, Recorder, kvm_test, off_and_on};
+
+pub fn tests() -> Vec<Trial> {
+    vec![kvm_test("error-codes", error_codes)]
+}
+
+fn error_codes() {
+    let alone = off_and_on("scenario=error-codes");
+    let recorder = Recorder::default();
+    let outcome = Guest::new("scenario=error-codes").hook("recorder", recorder.clone()).run().passed();
+    assert_eq!(outcome.console, alone.console);
+
+    let of_guest: Vec<[u64; 3]> = outcome.console.lines().filter_map(|line| fault_line(line)).collect();
+    let of_host: Vec<[u64; 3]> = recorder
+        .faults()
+        .iter()
+        .map(|fault| [fault.address.0, u64::from(fault.error_code.bits()), fault.rip.0])
+        .collect();
+    assert_eq!(of_host, of_guest, "{outcome}");
+
+    // P, W, U and I as they combine: a fetch is no write, and RSVD comes with P.
+    let seen: BTreeSet<u64> = of_host.iter().map(|[_, code, _]| *code).collect();
+    let expected = [0x00, 0x02, 0x10, 0x04, 0x06, 0x14, 0x03, 0x11, 0x05, 0x07, 0x15, 0x09, 0x0b, 0x0d, 0x0f];
+    for code in expected {
+        assert!(seen.contains(&code), "no fault with error code {code:#x}\n{outcome}");
+    }
+}
+
+/// The numbers of a line `error-codes: address=0x... error=0x... rip=0x...`.
+fn fault_line(line: &str) -> Option<[u64; 3]> {
+    let number = |key: &str| {
+        let digits = line.split_whitespace().find_map(|word| word.strip_prefix(key))?;
+        u64::from_str_radix(digits.strip_prefix("0x")?, 16).ok()
+    };
+    Some([number("address=")?, number("error=")?, number("rip=")?])
+}

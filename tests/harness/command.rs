@@ -1,0 +1,124 @@
+//! The `vector14` command, run as its users run it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use tempfile::TempDir;
+
+/// A run of the command, in a folder of its own.
+pub struct Command {
+    folder: TempDir,
+    wrapper: Vec<String>,
+    arguments: Vec<String>,
+}
+
+/// The command's path; the lab puts it elsewhere than cargo does.
+pub fn binary() -> PathBuf {
+    std::env::var_os("VECTOR14_BIN").map_or_else(|| env!("CARGO_BIN_EXE_vector14").into(), PathBuf::from)
+}
+
+impl Command {
+    pub fn new(arguments: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        Self { folder, wrapper: Vec::new(), arguments: arguments.iter().map(ToString::to_string).collect() }
+    }
+
+    /// `vector14 run` with this config, and a summary in `summary.json`.
+    pub fn run_config(config: &str) -> Self {
+        Self::new(&["run", "config.toml", "--summary", "summary.json"]).file("config.toml", config.as_bytes())
+    }
+
+    /// Puts a file into the folder.
+    pub fn file(self, name: &str, content: &[u8]) -> Self {
+        std::fs::write(self.path(name), content).unwrap();
+        self
+    }
+
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// Runs it under another program.
+    pub fn under(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// Where a file of the folder is.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The process to be spawned.
+    pub fn process(&self) -> std::process::Command {
+        let program = self.wrapper.first().map_or_else(binary, PathBuf::from);
+        let mut process = std::process::Command::new(program);
+        process.args(self.wrapper.iter().skip(1));
+        if !self.wrapper.is_empty() {
+            process.arg(binary());
+        }
+        process.args(&self.arguments).current_dir(self.folder.path()).stdin(Stdio::null());
+        process.env_remove("RUST_LOG").env("NO_COLOR", "1");
+        process
+    }
+
+    /// Runs it to its end.
+    pub fn finish(self) -> Finished {
+        let output = self.process().output().expect("the command can be started");
+        Finished { output, folder: self.folder }
+    }
+}
+
+/// What became of it. Its `Display` is what a failed test shows.
+pub struct Finished {
+    output: Output,
+    folder: TempDir,
+}
+
+impl Finished {
+    pub fn status(&self) -> Option<i32> {
+        self.output.status.code()
+    }
+
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.output.stdout).into_owned()
+    }
+
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.output.stderr).into_owned()
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        let path = self.folder.path().join(name);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}\n{self}", path.display()))
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The summary that `--summary summary.json` wrote.
+    pub fn summary(&self) -> serde_json::Value {
+        serde_json::from_str(&self.read("summary.json")).unwrap_or_else(|error| panic!("{error}\n{self}"))
+    }
+
+    /// It ended with this exit status, and standard error says each of `words`.
+    #[track_caller]
+    pub fn failed_with(self, status: i32, words: &[&str]) -> Self {
+        assert_eq!(self.status(), Some(status), "{self}");
+        // Diagnostics are wrapped at the width of a terminal.
+        let said = self.stderr().split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ");
+        for word in words {
+            assert!(said.contains(word), "no `{word}` in\n{self}");
+        }
+        self
+    }
+}
+
+impl fmt::Display for Finished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--- {}\n--- stdout\n{}\n--- stderr\n{}", self.output.status, self.stdout(), self.stderr())
+    }
+}

@@ -1,0 +1,137 @@
+//! The tiny guest, run in this process with hooks of the test's own.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use vector14::config::{BootConfig, Config, EngineChoice, InterceptConfig, Kernel, VmConfig};
+use vector14::summary::{Stop, Summary};
+use vector14::vm::{Surroundings, Vm};
+use vector14_hook::Hook;
+
+/// No test's guest runs longer than this.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A guest to be run.
+pub struct Guest {
+    config: Config,
+    hooks: Vec<(String, Box<dyn Hook>)>,
+}
+
+impl Guest {
+    /// The tiny guest with a command line, all of its faults intercepted, no hooks.
+    pub fn new(cmdline: &str) -> Self {
+        let config = Config {
+            vm: VmConfig { memory: 64 << 20, vcpus: 1, timeout: Some(DEADLINE) },
+            boot: BootConfig { kernel: Kernel::Tiny, cmdline: cmdline.to_owned() },
+            intercept: InterceptConfig { engine: EngineChoice::Gate, stub: None },
+            ..Config::default()
+        };
+        Self { config, hooks: Vec::new() }
+    }
+
+    /// Without interception.
+    pub fn off(mut self) -> Self {
+        self.config.intercept.engine = EngineChoice::Off;
+        self
+    }
+
+    pub fn vcpus(mut self, vcpus: u32) -> Self {
+        self.config.vm.vcpus = vcpus;
+        self
+    }
+
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.config.vm.timeout = Some(timeout);
+        self
+    }
+
+    /// Puts a hook at the end of the chain.
+    pub fn hook(mut self, name: &str, hook: impl Hook + 'static) -> Self {
+        self.hooks.push((name.to_owned(), Box::new(hook)));
+        self
+    }
+
+    /// Runs it to its end.
+    pub fn run(self) -> Outcome {
+        let console = Console::default();
+        let surroundings = Surroundings::unattended(Box::new(console.clone()));
+        let vm = Vm::new(&self.config, self.hooks, surroundings).expect("the VM can be made");
+        let summary = vm.run().expect("the host is well");
+        let text = String::from_utf8_lossy(&console.0.lock().unwrap()).into_owned();
+        Outcome { summary, console: text }
+    }
+}
+
+/// What became of it. Its `Display` is what a failed test shows.
+pub struct Outcome {
+    pub summary: Summary,
+    pub console: String,
+}
+
+impl Outcome {
+    /// The guest ended well, and every fault that the host saw was accounted for.
+    #[track_caller]
+    pub fn passed(self) -> Self {
+        assert_eq!(self.summary.stop, Stop::Exit { status: 1 }, "{self}");
+        self.balanced()
+    }
+
+    /// Every fault that the host saw was accounted for.
+    #[track_caller]
+    pub fn balanced(self) -> Self {
+        let Summary { faults, verdicts, exits, .. } = &self.summary;
+        assert_eq!(verdicts.total(), faults.total, "{self}");
+        assert_eq!(exits.fault, faults.total, "{self}");
+        assert_eq!(exits.fault + exits.io + exits.mmio + exits.hlt + exits.kick + exits.other, exits.total, "{self}");
+        self
+    }
+
+    /// How many faults the guest's own handler counted: the N of its line `faults=N ok`.
+    #[track_caller]
+    pub fn guest_faults(&self) -> u64 {
+        let count = self.console.split("faults=").last().and_then(|rest| rest.split_whitespace().next());
+        count.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("the guest gave no count\n{self}"))
+    }
+
+    /// The guest's handler saw exactly the faults that the host reinjected, and there were some.
+    #[track_caller]
+    pub fn guest_saw_what_was_reinjected(self) -> Self {
+        assert_eq!(self.guest_faults(), self.summary.verdicts.reinject, "{self}");
+        assert_ne!(self.summary.faults.total, 0, "{self}");
+        self
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let summary = serde_json::to_string_pretty(&self.summary).unwrap();
+        write!(f, "--- console\n{}\n--- summary\n{summary}", self.console)
+    }
+}
+
+#[derive(Clone, Default)]
+struct Console(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Console {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Runs a scenario that needs nothing from the host twice: with interception off, and on with all faults reinjected.
+/// It passes both times, and the second time guest and host count the same faults.
+#[track_caller]
+pub fn off_and_on(cmdline: &str) -> Outcome {
+    let off = Guest::new(cmdline).off().run().passed();
+    assert_eq!(off.summary.faults.total, 0, "{off}");
+    let on = Guest::new(cmdline).run().passed().guest_saw_what_was_reinjected();
+    assert_eq!(on.console, off.console, "the guest says something else when its faults are intercepted");
+    on
+}

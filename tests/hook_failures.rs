@@ -1,0 +1,71 @@
+//! A hook that panics or fails never takes the VM down: the fault is reinjected, the hook reported and left out.
+
+use libtest_mimic::Trial;
+use vector14_guest_abi::window::DEMAND;
+use vector14_hook::{Fault, Guest as Handle, Hook, Result, Verdict};
+
+use crate::harness::{Act, Guest, Recorder, kvm_test, panic_at};
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        kvm_test("hook-failures::panic", panics),
+        kvm_test("hook-failures::error", fails),
+        kvm_test("hook-failures::a_panic_at_the_end", panics_at_the_end),
+        kvm_test("hook-failures::the_first_verdict_decides", first_decides),
+    ]
+}
+
+fn panics() {
+    let behind = Recorder::default();
+    let guest = Guest::new("scenario=demand pages=20").hook("clumsy", panic_at(3)).hook("behind", behind.clone());
+    let outcome = guest.run().passed().guest_saw_what_was_reinjected();
+    let [clumsy, other] = &outcome.summary.hooks[..] else { panic!("{outcome}") };
+    assert_eq!((clumsy.calls, clumsy.faulted), (4, 1), "{outcome}");
+    assert_eq!((other.calls, other.faulted), (19, 0), "the others go on\n{outcome}");
+    let note = &outcome.summary.notes[0];
+    for word in ["clumsy", "panicked", "as the test wants it", "hooks.rs:", "fault #3", "left out"] {
+        assert!(note.contains(word), "no `{word}`\n{outcome}");
+    }
+}
+
+struct Fails;
+
+impl Hook for Fails {
+    fn on_fault(&self, fault: &Fault, guest: &mut dyn Handle) -> Result {
+        let mut byte = [0];
+        guest.read(fault.address, &mut byte)?;
+        Ok(Verdict::Pass)
+    }
+}
+
+fn fails() {
+    let outcome = Guest::new("scenario=demand pages=20").hook("naive", Fails).run().passed().guest_saw_what_was_reinjected();
+    assert_eq!((outcome.summary.hooks[0].calls, outcome.summary.hooks[0].faulted), (1, 1), "{outcome}");
+    assert!(outcome.summary.notes[0].contains("`naive` failed: virtual address 0x"), "{outcome}");
+}
+
+struct PanicsAtTheEnd;
+
+impl Hook for PanicsAtTheEnd {
+    fn on_fault(&self, _fault: &Fault, _guest: &mut dyn Handle) -> Result {
+        Ok(Verdict::Pass)
+    }
+
+    fn on_end(&self) -> vector14_hook::Report {
+        panic!("no last words")
+    }
+}
+
+fn panics_at_the_end() {
+    let outcome = Guest::new("scenario=demand").hook("mute", PanicsAtTheEnd).run().passed();
+    assert!(outcome.summary.notes[0].contains("no last words"), "{outcome}");
+}
+
+fn first_decides() {
+    let behind = Recorder::default();
+    let reinject = Act { window: DEMAND, verdict: Verdict::Reinject };
+    let guest = Guest::new("scenario=demand pages=5").hook("first", reinject).hook("behind", behind.clone());
+    let outcome = guest.run().passed();
+    assert_eq!(outcome.summary.hooks[0].calls, 5, "{outcome}");
+    assert_eq!(behind.faults(), [], "{outcome}");
+}

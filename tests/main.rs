@@ -1,0 +1,67 @@
+//! vector14's integration tests: one behaviour a file, most of them a scenario of the tiny guest of the same name.
+//!
+//! Every test that needs KVM is skipped, loudly, where there is none; with `CI` set it fails instead.
+
+mod harness;
+
+mod bad_guest;
+mod bad_host;
+mod bad_kernel;
+mod crash;
+mod demand;
+mod demo;
+mod error_codes;
+mod hidden;
+mod hook_failures;
+mod idt;
+mod interception;
+mod r#loop;
+mod nested;
+mod noexec;
+mod quiet;
+mod raise;
+mod readonly;
+mod reserved;
+mod ring0;
+mod run_command;
+mod skip;
+mod smp;
+mod spin;
+mod stop;
+mod storm;
+mod trace;
+mod twice;
+
+fn main() {
+    let arguments = libtest_mimic::Arguments::from_args();
+    let tests = [
+        bad_guest::tests(),
+        bad_host::tests(),
+        bad_kernel::tests(),
+        crash::tests(),
+        demand::tests(),
+        demo::tests(),
+        error_codes::tests(),
+        hidden::tests(),
+        hook_failures::tests(),
+        idt::tests(),
+        interception::tests(),
+        r#loop::tests(),
+        nested::tests(),
+        noexec::tests(),
+        quiet::tests(),
+        raise::tests(),
+        readonly::tests(),
+        reserved::tests(),
+        ring0::tests(),
+        run_command::tests(),
+        skip::tests(),
+        smp::tests(),
+        spin::tests(),
+        stop::tests(),
+        storm::tests(),
+        trace::tests(),
+        twice::tests(),
+    ];
+    libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
+}

@@ -1,0 +1,15 @@
+//! A guest that never exits by itself before its first fault is armed by the beat.
+
+use libtest_mimic::Trial;
+
+use crate::harness::{Guest, kvm_test};
+
+pub fn tests() -> Vec<Trial> {
+    vec![kvm_test("quiet", quiet)]
+}
+
+fn quiet() {
+    Guest::new("scenario=quiet").off().run().passed();
+    let outcome = Guest::new("scenario=quiet").run().passed().guest_saw_what_was_reinjected();
+    assert_ne!(outcome.summary.exits.kick, 0, "{outcome}");
+}

@@ -1,0 +1,62 @@
+//! vCPUs that fault together, on different pages and on the same.
+
+use libtest_mimic::Trial;
+use vector14_hook::{Fault, Guest as Handle, Hook, Result, Verdict};
+
+use crate::harness::{Guest, Recorder, kvm_test};
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        kvm_test("smp", smp),
+        kvm_test("smp::eight_vcpus", eight),
+        kvm_test("smp::hooks_run_on_several_vcpus_at_once", at_once),
+    ]
+}
+
+fn smp() {
+    Guest::new("scenario=smp").vcpus(2).off().run().passed();
+    let recorder = Recorder::default();
+    let guest = Guest::new("scenario=smp").vcpus(2).hook("recorder", recorder.clone());
+    let outcome = guest.run().passed().guest_saw_what_was_reinjected();
+    let mut sequences: Vec<u64> = recorder.faults().iter().map(|fault| fault.sequence).collect();
+    sequences.sort_unstable();
+    assert!(sequences.iter().copied().eq(0..outcome.summary.faults.total), "a number is missing or twice\n{outcome}");
+    for vcpu in 0..2 {
+        assert!(recorder.faults().iter().any(|fault| fault.vcpu == vcpu), "no fault of vcpu {vcpu}\n{outcome}");
+    }
+}
+
+fn eight() {
+    Guest::new("scenario=smp").vcpus(8).run().passed().guest_saw_what_was_reinjected();
+}
+
+/// Waits until another vCPU is inside as well.
+#[derive(Default)]
+struct Meet {
+    inside: std::sync::atomic::AtomicU32,
+    met: std::sync::atomic::AtomicBool,
+}
+
+impl Hook for std::sync::Arc<Meet> {
+    fn on_fault(&self, _fault: &Fault, _guest: &mut dyn Handle) -> Result {
+        use std::sync::atomic::Ordering::SeqCst;
+        self.inside.fetch_add(1, SeqCst);
+        for _ in 0..1000 {
+            if self.inside.load(SeqCst) > 1 {
+                self.met.store(true, SeqCst);
+            }
+            if self.met.load(SeqCst) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_micros(100));
+        }
+        self.inside.fetch_sub(1, SeqCst);
+        Ok(Verdict::Pass)
+    }
+}
+
+fn at_once() {
+    let meet = std::sync::Arc::new(Meet::default());
+    let outcome = Guest::new("scenario=smp").vcpus(2).hook("meet", std::sync::Arc::clone(&meet)).run().passed();
+    assert!(meet.met.load(std::sync::atomic::Ordering::SeqCst), "{outcome}");
+}

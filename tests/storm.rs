@@ -1,0 +1,46 @@
+//! Many faults, each for one return from KVM_RUN and no other ioctl.
+
+use libtest_mimic::Trial;
+
+use crate::harness::{Command, kvm_test};
+
+pub fn tests() -> Vec<Trial> {
+    vec![kvm_test("storm", storm), kvm_test("storm::one_kvm_run_a_fault", ioctls), kvm_test("storm::bench", bench)]
+}
+
+const STORM: &str = "[boot]\nkernel = \"tiny\"\ncmdline = \"scenario=storm count=10000\"\n[vm]\ntimeout = \"100s\"\n";
+
+fn storm() {
+    let finished = Command::run_config(STORM).finish();
+    assert_eq!(finished.status(), Some(0), "{finished}");
+    assert_eq!(finished.summary()["faults"]["total"], 10_000, "{finished}");
+    assert_eq!(finished.summary()["verdicts"]["reinject"], 10_000, "{finished}");
+}
+
+fn ioctls() {
+    let command = Command::run_config(STORM).under(&["strace", "-f", "-o", "strace.txt", "-e", "trace=ioctl"]);
+    let finished = command.finish();
+    assert_eq!(finished.status(), Some(0), "{finished}");
+    let trace = finished.read("strace.txt");
+    let calls: Vec<&str> = trace.lines().filter(|line| line.contains("ioctl(")).collect();
+    let run = calls.iter().filter(|line| line.contains("KVM_RUN")).count() as u64;
+    let exits = finished.summary()["exits"]["total"].as_u64().unwrap();
+    let faults = finished.summary()["exits"]["fault"].as_u64().unwrap();
+    assert_eq!(faults, 10_000, "{finished}");
+    assert!(run * 100 <= exits * 101, "{run} KVM_RUN for {exits} exits");
+    // Everything but KVM_RUN belongs to the building of the machine: a fixed, small number.
+    let others = calls.len() as u64 - run;
+    assert!(others < 100, "{others} other ioctls in a run of {faults} faults");
+}
+
+fn bench() {
+    let finished = Command::new(&["bench", "--json"]).finish();
+    assert_eq!(finished.status(), Some(0), "{finished}");
+    let bench: serde_json::Value = serde_json::from_str(&finished.stdout()).unwrap();
+    let names: Vec<&str> = bench["rows"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["exit", "unhooked", "skip", "resolve", "reinject"], "{finished}");
+    for verdict in ["skip", "resolve", "reinject"] {
+        let ratio = bench["ratios"][verdict].as_f64().unwrap();
+        assert!(ratio > 0.5 && ratio < 10.0, "{verdict}: {ratio} times a bare exit\n{finished}");
+    }
+}
