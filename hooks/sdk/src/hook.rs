@@ -51,8 +51,10 @@ pub struct HookType {
     pub name: &'static str,
     /// One line for `vector14 hooks`.
     pub summary: &'static str,
-    /// The options that [`HookType::create`] understands.
+    /// All options that the hook understands: a config that gives another one is refused.
     pub options: &'static [OptionDoc],
+    /// Whether [`HookType::create`] would take these options; opens no file, and changes nothing.
+    pub check: fn(&Options) -> std::result::Result<(), OptionsError>,
     /// Makes a hook of this kind.
     pub create: fn(&Options) -> std::result::Result<Box<dyn Hook>, OptionsError>,
 }

@@ -23,10 +23,10 @@
 //! # Layout
 //! - [`address`]: `Va`, `Pa`, `Cr3`
 //! - [`fault`]: `Fault` and its `ErrorCode`
-//! - [`verdict`]: `Verdict`
+//! - [`verdict`][]: `Verdict`
 //! - [`guest`]: the `Guest` handle
 //! - [`hook`]: the `Hook` trait and `HookType`, by which a config file names one
-//! - [`options`], [`report`]: what goes into a hook from its user, and what comes out at the end
+//! - [`options`][], [`report`][]: what goes into a hook from its user, and what comes out at the end
 
 pub mod address;
 pub mod fault;
