@@ -51,9 +51,10 @@ pub struct HookType {
     pub name: &'static str,
     /// One line for `vector14 hooks`.
     pub summary: &'static str,
-    /// All options that the hook understands: a config that gives another one is refused.
+    /// The options that [`HookType::create`] understands.
     pub options: &'static [OptionDoc],
-    /// Whether [`HookType::create`] would take these options; opens no file, and changes nothing.
+    /// Finds what [`HookType::create`] would object to, as far as that can be told without leaving a trace: it creates,
+    /// truncates and starts nothing. For `vector14 check`.
     pub check: fn(&Options) -> std::result::Result<(), OptionsError>,
     /// Makes a hook of this kind.
     pub create: fn(&Options) -> std::result::Result<Box<dyn Hook>, OptionsError>,
