@@ -23,7 +23,7 @@ mod reader;
 pub mod schema;
 mod sections;
 mod set;
-mod values;
+pub mod values;
 
 #[cfg(test)]
 mod tests;

@@ -27,8 +27,9 @@ pub(super) fn memory(value: &Value) -> Parsed<u64> {
     Ok(bytes)
 }
 
-/// `bytes` in the largest unit that divides it, as [`memory`] reads it.
-pub(super) fn size(bytes: u64) -> String {
+/// `bytes` in the largest unit that divides it, as `vm.memory` is written.
+#[must_use]
+pub fn size(bytes: u64) -> String {
     let units = [(40, "T"), (30, "G"), (20, "M"), (10, "K")];
     match units.iter().find(|(shift, _)| bytes != 0 && bytes.trailing_zeros() >= *shift) {
         Some((shift, unit)) => format!("{}{unit}", bytes >> shift),

@@ -82,7 +82,7 @@ fn gate(device: &Device, capabilities: &[Capability]) -> Engine {
 }
 
 fn exception_bitmap() -> Engine {
-    let reason = "no stock KVM lets user space intercept exceptions other than #DB and #BP".to_owned();
+    let reason = "this KVM does not offer it; no stock KVM lets user space intercept #PF".to_owned();
     Engine { name: "exception-bitmap", available: false, reason }
 }
 
