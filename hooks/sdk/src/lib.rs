@@ -23,7 +23,7 @@
 //! # Layout
 //! - [`address`]: `Va`, `Pa`, `Cr3`
 //! - [`fault`]: `Fault` and its `ErrorCode`
-//! - [`verdict`][]: `Verdict`
+//! - [`verdict`]: the `Verdict` on a fault
 //! - [`guest`]: the `Guest` handle
 //! - [`hook`]: the `Hook` trait and `HookType`, by which a config file names one
 //! - [`options`][], [`report`][]: what goes into a hook from its user, and what comes out at the end

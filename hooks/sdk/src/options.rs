@@ -41,12 +41,20 @@ impl Options {
     /// What serde finds wrong, with the key where it found it.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, OptionsError> {
         serde_path_to_error::deserialize(Value::Object(self.values.clone())).map_err(|error| {
-            let message = error.inner().to_string();
-            let path = error.path().to_string();
-            let key =
-                self.values.keys().find(|key| path == **key || message.contains(&format!("unknown field `{key}`")));
-            OptionsError { key: key.cloned(), message }
+            let (path, cause) = (error.path().to_string(), error.inner().to_string());
+            let key = self.key_of(&path, &cause).cloned();
+            let inside = key.as_ref().is_some_and(|key| path.len() > key.len());
+            OptionsError { key, message: if inside { format!("{path}: {cause}") } else { cause } }
         })
+    }
+
+    /// The key that leads to `path` (`top`, `ranges[0].start`), or the one that `cause` calls unknown.
+    fn key_of(&self, path: &str, cause: &str) -> Option<&String> {
+        let leads_there =
+            |key: &str| path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+        let is_unknown = |key: &str| cause.contains(&format!("unknown field `{key}`"));
+        let mut keys = self.values.keys();
+        keys.clone().find(|key| leads_there(key)).or_else(|| keys.find(|key| is_unknown(key)))
     }
 
     /// A path option, made absolute against the folder of the config file.
@@ -66,6 +74,8 @@ mod tests {
     #[serde(deny_unknown_fields)]
     struct Mine {
         pages: u32,
+        #[serde(default)]
+        ranges: Vec<Mine>,
     }
 
     fn options(value: Value) -> Options {
@@ -80,7 +90,19 @@ mod tests {
         let error = options(json!({"pages": "many"})).parse::<Mine>().unwrap_err();
         assert_eq!(error.key.as_deref(), Some("pages"));
         assert!(error.message.contains("many"), "{error}");
-        assert_eq!(options(json!({"pages": 3})).parse::<Mine>().map(|mine| mine.pages), Ok(3));
+        assert_eq!(
+            options(json!({"pages": 3})).parse::<Mine>().map(|mine| (mine.pages, mine.ranges.len())),
+            Ok((3, 0))
+        );
+    }
+
+    #[test]
+    fn an_error_inside_of_a_value_names_the_key_and_the_place() {
+        for (inner, place) in [(json!({"pages": "x"}), "ranges[0].pages"), (json!({"pages": 1, "start": 1}), "start")] {
+            let error = options(json!({"pages": 1, "ranges": [inner]})).parse::<Mine>().unwrap_err();
+            assert_eq!(error.key.as_deref(), Some("ranges"));
+            assert!(error.message.contains(place), "{error}");
+        }
     }
 
     #[test]

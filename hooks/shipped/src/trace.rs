@@ -1,0 +1,119 @@
+//! `trace`: one line a fault, to the console or to a file.
+//!
+//! On the fault's path a fault is copied into a queue and nothing else; a thread of its own turns the queue into lines
+//! and writes them. The guest waits only when it faults faster than lines can be written for a while, and a line is
+//! lost only when nothing can be written at all. What is lost is counted, and said at the end.
+//!
+//! - `trace/queue.rs`: from the vCPUs to the writer
+//! - `trace/line.rs`: what a line looks like
+//! - `trace/output.rs`: where lines go
+//! - `trace/writer.rs`: the thread between
+
+mod line;
+mod output;
+mod queue;
+mod writer;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use vector14_hook::{Fault, Guest, Hook, HookType, OptionDoc, Options, OptionsError, Report, Result, Verdict};
+
+use line::Format;
+use output::Target;
+use writer::{Tally, Writer};
+
+pub(crate) const TYPE: HookType = HookType {
+    name: "trace",
+    summary: "writes one line a fault, to the console or a file",
+    options: &[
+        OptionDoc {
+            name: "format",
+            value: "\"text\" | \"json\"",
+            default: Some("\"text\""),
+            help: "lines for people, or an object a line for programs",
+        },
+        OptionDoc {
+            name: "file",
+            value: "path",
+            default: Some("the console (stderr)"),
+            help: "file or fifo that gets the lines; an existing file is emptied",
+        },
+    ],
+    check: |options| parse(options)?.1.check(),
+    create: |options| Ok(Box::new(Trace::new(options)?)),
+};
+
+/// How long to go on hoping when no line gets written any more.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// Of a vCPU whose fault finds the queue full. The guest stands still meanwhile.
+    full: Duration,
+    /// At the end, when lines are still to be written.
+    end: Duration,
+}
+
+const PATIENCE: Patience = Patience { full: Duration::from_secs(1), end: Duration::from_secs(5) };
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    #[serde(default)]
+    format: Format,
+    file: Option<PathBuf>,
+}
+
+fn parse(options: &Options) -> std::result::Result<(Format, Target), OptionsError> {
+    let Settings { format, file } = options.parse()?;
+    Ok((format, file.map_or(Target::Console, |path| Target::File(options.path(&path)))))
+}
+
+struct Trace {
+    writer: Writer,
+    target: Target,
+}
+
+impl Trace {
+    fn new(options: &Options) -> std::result::Result<Self, OptionsError> {
+        let (format, target) = parse(options)?;
+        Self::start(format, target, PATIENCE)
+    }
+
+    fn start(format: Format, target: Target, patience: Patience) -> std::result::Result<Self, OptionsError> {
+        let writer = Writer::start(format, target.open()?, patience)
+            .map_err(|error| OptionsError { key: None, message: format!("no thread to write the trace: {error}") })?;
+        Ok(Self { writer, target })
+    }
+}
+
+impl Hook for Trace {
+    fn on_fault(&self, fault: &Fault, _guest: &mut dyn Guest) -> Result {
+        self.writer.record(fault);
+        Ok(Verdict::Pass)
+    }
+
+    fn on_end(&self) -> Report {
+        self.writer.finish();
+        Report { warnings: warning(&self.target, self.writer.tally()).into_iter().collect(), ..Report::default() }
+    }
+}
+
+/// What to tell about lines that did not get written, if there are any.
+fn warning(target: &Target, Tally { faults, written, error }: Tally) -> Option<String> {
+    let lost = faults.saturating_sub(written);
+    if lost == 0 {
+        return None;
+    }
+    let (cause, advice) = match error {
+        Some(error) => (error, "make room there, or write the trace elsewhere with `file`"),
+        None => (
+            "nothing there takes what is written".to_owned(),
+            "see that it is being read, or write the trace elsewhere with `file`",
+        ),
+    };
+    Some(format!("{lost} of {faults} lines could not be written to {target}: {cause}; {advice}"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+//! The thread that turns queued faults into written lines.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use vector14_hook::Fault;
+
+use super::Patience;
+use super::line::Format;
+use super::output::Output;
+use super::queue::FaultQueue;
+
+/// Faults that can wait: 1.5 MB. At a million faults a second, three times what comes in during one [`NAP`].
+const QUEUE_CAPACITY: usize = 16 * 1024;
+/// How often the thread looks for faults. It polls so that a fault need not wake it, which would be a system call.
+const NAP: Duration = Duration::from_millis(5);
+/// Lines are written in pieces of about this size. A slow reader shows as progress piece by piece.
+const PIECE: usize = 16 * 1024;
+
+/// The writing thread, from the outside.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    patience: Duration,
+}
+
+/// How far a trace has come.
+pub(super) struct Tally {
+    /// Faults that were to be recorded.
+    pub(super) faults: u64,
+    /// Lines that were written, whole.
+    pub(super) written: u64,
+    /// The first error there was in writing.
+    pub(super) error: Option<String>,
+}
+
+struct Shared {
+    queue: FaultQueue,
+    ending: AtomicBool,
+    written: AtomicU64,
+    error: Mutex<Option<String>>,
+}
+
+impl Writer {
+    /// Starts the thread.
+    pub(super) fn start(format: Format, output: Output, patience: Patience) -> io::Result<Self> {
+        let shared = Arc::new(Shared::new(patience.full));
+        let theirs = Arc::clone(&shared);
+        let run = move || {
+            if let Err(error) = write_lines(&theirs, format, output) {
+                theirs.note(&error);
+            }
+        };
+        let thread = thread::Builder::new().name("trace".to_owned()).spawn(run)?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)), patience: patience.end })
+    }
+
+    /// Puts one fault on its way.
+    pub(super) fn record(&self, fault: &Fault) {
+        self.shared.queue.push(*fault);
+    }
+
+    /// Sees to it that everything is written that can be, and ends the thread. A thread that makes no progress any more
+    /// is left behind: it hangs in a system call, and ends with the process.
+    pub(super) fn finish(&self) {
+        let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        self.shared.ending.store(true, Ordering::Release);
+        let mut progress = self.shared.progress();
+        let mut since = Instant::now();
+        while !thread.is_finished() {
+            if since.elapsed() >= self.patience {
+                return;
+            }
+            thread.thread().unpark();
+            thread::sleep(Duration::from_millis(1));
+            if progress != self.shared.progress() {
+                (progress, since) = (self.shared.progress(), Instant::now());
+            }
+        }
+        if thread.join().is_err() {
+            self.shared.note(&io::Error::other("the thread that writes has panicked"));
+        }
+    }
+
+    /// How far it is now; what holds after [`Writer::finish`] is final.
+    pub(super) fn tally(&self) -> Tally {
+        let written = self.shared.written.load(Ordering::Relaxed);
+        Tally { faults: self.shared.queue.total(), written, error: self.shared.first_error().clone() }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+impl Shared {
+    fn new(patience: Duration) -> Self {
+        Self {
+            queue: FaultQueue::new(QUEUE_CAPACITY, patience),
+            ending: AtomicBool::new(false),
+            written: AtomicU64::new(0),
+            error: Mutex::new(None),
+        }
+    }
+
+    fn progress(&self) -> (u64, u64) {
+        (self.queue.taken(), self.written.load(Ordering::Relaxed))
+    }
+
+    fn note(&self, error: &io::Error) {
+        self.first_error().get_or_insert_with(|| error.to_string());
+    }
+
+    fn first_error(&self) -> MutexGuard<'_, Option<String>> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the thread does, until it is told to end and the queue is empty.
+fn write_lines(shared: &Shared, format: Format, output: Output) -> io::Result<()> {
+    let mut lines = Lines { out: output.into_writer()?, buffer: Vec::with_capacity(2 * PIECE), begun: false };
+    loop {
+        // Looked at before the queue is: what was recorded before the end is in the queue then.
+        let ending = shared.ending.load(Ordering::Acquire);
+        while let Some(fault) = shared.queue.pop() {
+            format.write_line(&fault, &mut lines.buffer)?;
+            if lines.buffer.len() >= PIECE {
+                lines.write_out(shared);
+            }
+        }
+        lines.write_out(shared);
+        if ending {
+            return Ok(());
+        }
+        thread::park_timeout(NAP);
+    }
+}
+
+/// Lines on their way out. Not a `BufWriter`, which can't tell which lines an error has cost.
+struct Lines {
+    out: Box<dyn Write>,
+    /// What is still to be written: whole lines, but for the first, of which the front may be written already.
+    buffer: Vec<u8>,
+    /// Whether it is.
+    begun: bool,
+}
+
+impl Lines {
+    /// Writes all lines. Those that an error keeps from being written are dropped, since more are coming.
+    fn write_out(&mut self, shared: &Shared) {
+        while !self.buffer.is_empty() {
+            match self.out.write(&self.buffer) {
+                Ok(0) => return self.drop_lines(&io::ErrorKind::WriteZero.into(), shared),
+                Ok(bytes) => self.advance(bytes, shared),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The console may share a terminal with a standard input that was made non-blocking.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(1)),
+                Err(error) => return self.drop_lines(&error, shared),
+            }
+        }
+    }
+
+    /// Accounts for `bytes` bytes that were written.
+    fn advance(&mut self, bytes: usize, shared: &Shared) {
+        let written = &self.buffer[..bytes];
+        let lines = written.iter().filter(|&&byte| byte == b'\n').count();
+        self.begun = !written.ends_with(b"\n");
+        self.buffer.drain(..bytes);
+        shared.written.fetch_add(lines as u64, Ordering::Relaxed);
+    }
+
+    /// Drops what is not begun. A line that is begun stays, to go on where it broke off if there is room again: a file
+    /// then lacks lines, but has no broken ones in its midst.
+    fn drop_lines(&mut self, error: &io::Error, shared: &Shared) {
+        shared.note(error);
+        let end = self.buffer.iter().position(|&byte| byte == b'\n').map_or(0, |last| last + 1);
+        self.buffer.truncate(if self.begun { end } else { 0 });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk with room for so many bytes, which takes at most seven at a time.
+    struct Disk(Arc<Mutex<(Vec<u8>, usize)>>);
+
+    impl Write for Disk {
+        fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+            let mut disk = self.0.lock().unwrap();
+            let bytes = data.len().min(disk.1).min(7);
+            disk.1 -= bytes;
+            disk.0.extend_from_slice(&data[..bytes]);
+            if bytes == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(bytes) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_costs_whole_lines_and_breaks_none() {
+        let shared = Shared::new(Duration::ZERO);
+        let disk = Arc::new(Mutex::new((Vec::new(), 14)));
+        let mut lines = Lines { out: Box::new(Disk(Arc::clone(&disk))), buffer: Vec::new(), begun: false };
+        lines.buffer.extend(b"one 1111\ntwo 2222\nthree 3\n");
+        lines.write_out(&shared);
+        lines.buffer.extend(b"four 44\n");
+        lines.write_out(&shared);
+        disk.lock().unwrap().1 = 1000;
+        lines.buffer.extend(b"five 55\n");
+        lines.write_out(&shared);
+        assert_eq!(disk.lock().unwrap().0, b"one 1111\ntwo 2222\nfive 55\n");
+        assert_eq!(shared.written.load(Ordering::Relaxed), 3);
+        assert!(shared.first_error().as_ref().unwrap().contains("no storage space"));
+    }
+}

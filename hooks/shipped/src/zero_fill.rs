@@ -1,0 +1,305 @@
+//! `zero-fill`: backs an address window of the guest with host-owned pages, one at each page's first fault.
+//!
+//! The guest's own handler never sees these faults: what it would call a bad address reads as zeroes, or as a pattern.
+//! Pages belong to page tables, not to addresses: every address space of the guest that touches a page gets its own.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crossbeam_queue::ArrayQueue;
+use serde::Deserialize;
+use vector14_hook::{
+    Access, Error, ErrorCode, Fault, Guest, GuestError, Hook, HookType, OptionDoc, Options, OptionsError, Pa, Report,
+    Result, Table, Va, Verdict,
+};
+
+use crate::address::{AddressRange, Number};
+
+pub(crate) const TYPE: HookType = HookType {
+    name: "zero-fill",
+    summary: "resolves faults in an address window by mapping zeroed or patterned pages there",
+    options: &[
+        OptionDoc { name: "start", value: "address", default: None, help: "first address of the window" },
+        OptionDoc { name: "end", value: "address", default: None, help: "where the window ends, itself outside of it" },
+        OptionDoc { name: "fill", value: "0..0xff", default: Some("0"), help: "what every byte of a new page holds" },
+        OptionDoc {
+            name: "access",
+            value: "\"r\" | \"rw\" | \"rx\" | \"rwx\"",
+            default: Some("\"rw\""),
+            help: "what the new mapping allows",
+        },
+        OptionDoc { name: "user", value: "bool", default: Some("true"), help: "whether user mode may use it" },
+    ],
+    check: |options| ZeroFill::new(options).map(drop),
+    create: |options| Ok(Box::new(ZeroFill::new(options)?)),
+};
+
+/// Pages that can wait for their next use: as many as there are vCPUs at most, since each holds one at a time.
+const SPARE_PAGES: usize = 64;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    start: Number,
+    end: Number,
+    #[serde(default = "zero")]
+    fill: Number,
+    #[serde(default)]
+    access: Rights,
+    #[serde(default = "yes")]
+    user: bool,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Rights {
+    R,
+    #[default]
+    Rw,
+    Rx,
+    Rwx,
+}
+
+struct ZeroFill {
+    window: AddressRange,
+    fill: u8,
+    access: Access,
+    /// Pages that were taken from the pool, filled, and not mapped in the end.
+    spare: ArrayQueue<Pa>,
+    mapped: AtomicU64,
+    unmappable: AtomicU64,
+}
+
+impl ZeroFill {
+    fn new(options: &Options) -> std::result::Result<Self, OptionsError> {
+        let Settings { start, end, fill, access, user } = options.parse()?;
+        let window =
+            AddressRange::of_pages(start, end).map_err(|error| OptionsError::new(error.key(), error.to_string()))?;
+        let fill = u8::try_from(fill.0)
+            .map_err(|_| OptionsError::new("fill", format!("fill = {:#x}: must be from 0 to 0xff", fill.0)))?;
+        let user = if user { Access::USER } else { Access::empty() };
+        Ok(Self {
+            window,
+            fill,
+            access: access.bits() | user,
+            spare: ArrayQueue::new(SPARE_PAGES),
+            mapped: AtomicU64::new(0),
+            unmappable: AtomicU64::new(0),
+        })
+    }
+}
+
+impl Hook for ZeroFill {
+    fn on_fault(&self, fault: &Fault, guest: &mut dyn Guest) -> Result {
+        if fault.error_code.contains(ErrorCode::PRESENT) || !self.window.contains(fault.address) {
+            return Ok(Verdict::Pass);
+        }
+        match self.fill_page(fault.address.page(), guest) {
+            // Another vCPU was faster: the guest's next try finds its page.
+            Ok(()) | Err(GuestError::AlreadyMapped(_)) => Ok(Verdict::Resolve),
+            // The guest's own page tables lead nowhere here. That is for its own handler to find out.
+            Err(GuestError::Malformed(_) | GuestError::OutsideMemory(_) | GuestError::NotMapped(_)) => {
+                self.unmappable.fetch_add(1, Relaxed);
+                Ok(Verdict::Pass)
+            }
+            Err(error @ GuestError::PoolExhausted { .. }) => Err(self.out_of_pages(fault.address, error)),
+            Err(error @ GuestError::Unaligned(_)) => Err(error.into()),
+        }
+    }
+
+    fn on_end(&self) -> Report {
+        let mut report = Report::default();
+        report.tables.push(Table {
+            title: "pages mapped".to_owned(),
+            columns: ["window", "fill", "pages"].map(str::to_owned).to_vec(),
+            rows: vec![vec![
+                self.window.to_string(),
+                format!("{:#04x}", self.fill),
+                self.mapped.load(Relaxed).to_string(),
+            ]],
+        });
+        let unmappable = self.unmappable.load(Relaxed);
+        if unmappable > 0 {
+            report.warnings.push(format!(
+                "{unmappable} faults in {} were left to the guest: its page tables could not be walked there",
+                self.window
+            ));
+        }
+        report
+    }
+}
+
+impl ZeroFill {
+    /// Maps a filled page at `page`, where nothing was mapped when the fault was raised.
+    fn fill_page(&self, page: Va, guest: &mut dyn Guest) -> std::result::Result<(), GuestError> {
+        if guest.translate(page).is_ok() {
+            return Err(GuestError::AlreadyMapped(page));
+        }
+        let frame = self.take_page(guest)?;
+        let mapped = guest.map(page, frame, self.access);
+        if mapped.is_ok() {
+            self.mapped.fetch_add(1, Relaxed);
+        } else {
+            // The pool takes nothing back, so an unused page is kept. There is room: see `SPARE_PAGES`.
+            let _ = self.spare.push(frame);
+        }
+        mapped
+    }
+
+    fn take_page(&self, guest: &mut dyn Guest) -> std::result::Result<Pa, GuestError> {
+        if let Some(frame) = self.spare.pop() {
+            return Ok(frame);
+        }
+        let frame = guest.allocate_page()?;
+        if self.fill != 0 {
+            guest.write_physical(frame, &[self.fill; 4096])?;
+        }
+        Ok(frame)
+    }
+
+    fn out_of_pages(&self, address: Va, error: GuestError) -> Error {
+        let pages = self.mapped.load(Relaxed);
+        format!(
+            "no page for address {address} after {pages} pages of the window {}: {error}; \
+             let the guest use fewer pages there, or make the window smaller",
+            self.window
+        )
+        .into()
+    }
+}
+
+impl Rights {
+    const fn bits(self) -> Access {
+        match self {
+            Self::R => Access::empty(),
+            Self::Rw => Access::WRITE,
+            Self::Rx => Access::EXECUTE,
+            Self::Rwx => Access::WRITE.union(Access::EXECUTE),
+        }
+    }
+}
+
+const fn zero() -> Number {
+    Number(0)
+}
+
+const fn yes() -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mock::{MockGuest, fault, options};
+    use serde_json::json;
+    use std::thread;
+
+    fn hook(more: serde_json::Value) -> ZeroFill {
+        let mut all = json!({"start": "0x10000", "end": 0x20000});
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        ZeroFill::new(&options(all)).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn pages(hook: &ZeroFill) -> String {
+        hook.on_end().tables[0].rows[0][2].clone()
+    }
+
+    #[test]
+    fn a_fault_in_the_window_gets_a_filled_page() {
+        for (fill, byte) in [(json!({}), 0), (json!({"fill": 0x5a}), 0x5a), (json!({"fill": "0xff"}), 0xff)] {
+            let (hook, mut guest) = (hook(fill), MockGuest::new(8));
+            assert_eq!(hook.on_fault(&fault(0, 0x1_2345), &mut guest).unwrap(), Verdict::Resolve);
+            let mut contents = [1; 4096];
+            guest.read(Va(0x1_2000), &mut contents).unwrap();
+            assert_eq!(contents, [byte; 4096]);
+            assert_eq!(pages(&hook), "1");
+        }
+    }
+
+    #[test]
+    fn the_mapping_has_the_rights_that_were_asked_for() {
+        for (more, access) in [
+            (json!({}), Access::WRITE | Access::USER),
+            (json!({"access": "r", "user": false}), Access::empty()),
+            (json!({"access": "rx"}), Access::EXECUTE | Access::USER),
+            (json!({"access": "rwx"}), Access::all()),
+        ] {
+            let (hook, mut guest) = (hook(more), MockGuest::new(8));
+            hook.on_fault(&fault(0, 0x1_0000), &mut guest).unwrap();
+            assert_eq!(guest.translate(Va(0x1_0000)).unwrap().access, access);
+        }
+    }
+
+    #[test]
+    fn what_is_outside_or_present_is_passed_on() {
+        let (hook, mut guest) = (hook(json!({})), MockGuest::new(8));
+        let mut protection = fault(2, 0x1_0000);
+        protection.error_code |= ErrorCode::PRESENT;
+        for fault in [fault(0, 0xffff), fault(1, 0x2_0000), protection] {
+            assert_eq!(hook.on_fault(&fault, &mut guest).unwrap(), Verdict::Pass);
+        }
+        assert_eq!(guest.pages_taken(), 0);
+    }
+
+    #[test]
+    fn a_page_that_lost_the_race_is_used_for_the_next_fault() {
+        let (hook, mut guest) = (hook(json!({})), MockGuest::new(1));
+        guest.fail_to_map(Some(GuestError::AlreadyMapped(Va(0x1_0000))));
+        for sequence in 0..3 {
+            assert_eq!(hook.on_fault(&fault(sequence, 0x1_0000), &mut guest).unwrap(), Verdict::Resolve);
+        }
+        guest.fail_to_map(None);
+        assert_eq!(hook.on_fault(&fault(3, 0x1_1000), &mut guest).unwrap(), Verdict::Resolve);
+        assert_eq!((guest.pages_taken(), pages(&hook).as_str()), (1, "1"));
+    }
+
+    #[test]
+    fn vcpus_that_fault_together_get_one_page_an_address() {
+        let (hook, guest) = (hook(json!({})), MockGuest::new(64));
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut guest = guest.clone();
+                    for page in (0x1_0000..0x2_0000).step_by(4096) {
+                        assert_eq!(hook.on_fault(&fault(0, page), &mut guest).unwrap(), Verdict::Resolve);
+                    }
+                });
+            }
+        });
+        assert_eq!((guest.pages_mapped(), pages(&hook).as_str()), (16, "16"));
+        assert_eq!(guest.pages_taken(), 16 + hook.spare.len());
+    }
+
+    #[test]
+    fn broken_page_tables_are_the_guests_own_affair() {
+        let (hook, mut guest) = (hook(json!({})), MockGuest::new(8));
+        guest.fail_to_map(Some(GuestError::OutsideMemory(Pa(1 << 50))));
+        assert_eq!(hook.on_fault(&fault(0, 0x1_0000), &mut guest).unwrap(), Verdict::Pass);
+        assert_eq!(hook.on_end().warnings.len(), 1);
+    }
+
+    #[test]
+    fn an_empty_pool_is_an_error_that_says_what_to_do() {
+        let (hook, mut guest) = (hook(json!({})), MockGuest::new(1));
+        hook.on_fault(&fault(0, 0x1_0000), &mut guest).unwrap();
+        let error = hook.on_fault(&fault(1, 0x1_1000), &mut guest).unwrap_err().to_string();
+        assert!(error.contains("0x11000") && error.contains("1 pages") && error.contains("smaller"), "{error}");
+    }
+
+    #[test]
+    fn bad_options_are_named() {
+        for (bad, key, got) in [
+            (json!({"start": 0x1000}), None, "end"),
+            (json!({"start": 0x1001, "end": 0x3000}), Some("start"), "0x1001"),
+            (json!({"start": 0x3000, "end": 0x1000}), Some("start"), "0x3000"),
+            (json!({"start": 0x1000, "end": "later"}), Some("end"), "later"),
+            (json!({"start": 0, "end": 0x1000, "fill": 256}), Some("fill"), "0x100"),
+            (json!({"start": 0, "end": 0x1000, "access": "w"}), Some("access"), "`rwx`"),
+            (json!({"start": 0, "end": 0x1000, "user": 1}), Some("user"), "boolean"),
+            (json!({"start": 0, "end": 0x1000, "pages": 1}), Some("pages"), "`fill`"),
+        ] {
+            let error = (TYPE.check)(&options(bad)).unwrap_err();
+            assert_eq!(error.key.as_deref(), key, "{error}");
+            assert!(error.to_string().contains(got), "{error}");
+        }
+    }
+}
