@@ -7,7 +7,8 @@ use serde_json::{Map, Number, Value as Json};
 use vector14_hook::{Hook, HookType, Options, OptionsError};
 
 use super::node::{Entry, Node, Table, Value};
-use super::problem::{NameKind, Place, Problem, Reason};
+use super::place::Place;
+use super::problem::{NameKind, Problem, Reason};
 use super::reader::Reader;
 use super::{Config, ConfigError, HookConfig};
 

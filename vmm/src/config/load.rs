@@ -10,7 +10,8 @@ use miette::NamedSource;
 use vector14_hook::HookType;
 
 use super::defaults::FILE_MAX;
-use super::problem::{Place, Problem, Reason};
+use super::place::Place;
+use super::problem::{Problem, Reason};
 use super::reader::Reader;
 use super::schema::Config;
 use super::{ConfigError, hooks, node, sections, set};

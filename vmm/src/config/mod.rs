@@ -9,15 +9,16 @@
 //! - [`defaults`]: what holds where the file says nothing, and the limits of what it may say
 //! - `load`: from a file to a [`Config`], top down
 //! - `node`, `set`: TOML as a tree that knows where each value was written; `--set` laid over it
-//! - `reader`, `sections`, `values`: from that tree to the schema, one function a section, one a kind of value
+//! - `reader`, `sections`, [`values`]: from that tree to the schema, one function a section, one a kind of value
 //! - `hooks`: what needs the list of hooks that there are
-//! - [`problem`], [`error`]: what can be wrong, and how it is told
+//! - [`place`], [`problem`], [`error`]: what can be wrong, where, and how it is told
 
 pub mod defaults;
 pub mod error;
 mod hooks;
 mod load;
 mod node;
+pub mod place;
 pub mod problem;
 mod reader;
 pub mod schema;
@@ -30,5 +31,6 @@ mod tests;
 
 pub use error::ConfigError;
 pub use hooks::NamedHook;
-pub use problem::{Place, Problem, Reason};
+pub use place::Place;
+pub use problem::{NameKind, Problem, Reason};
 pub use schema::{BootConfig, Config, EngineChoice, HookConfig, InterceptConfig, Kernel, VmConfig};

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use miette::NamedSource;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-use super::problem::{Place, Problem, Reason};
+use super::place::Place;
+use super::problem::{Problem, Reason};
 
 /// A value, and where it was written.
 #[derive(Clone, Debug)]

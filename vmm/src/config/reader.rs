@@ -1,7 +1,8 @@
 //! Takes keys off a table one by one. What is wrong is collected; what is left at the end is unknown.
 
 use super::node::{Entry, Node, Table, Value};
-use super::problem::{NameKind, Place, Problem, Reason};
+use super::place::Place;
+use super::problem::{NameKind, Problem, Reason};
 
 /// A value that was understood, or else words for what would be.
 pub(super) type Parsed<T> = Result<T, String>;

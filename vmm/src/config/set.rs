@@ -6,7 +6,8 @@ use std::sync::Arc;
 use miette::NamedSource;
 
 use super::node::{self, Entry, Node, Table, Value};
-use super::problem::{Place, Problem, Reason};
+use super::place::Place;
+use super::problem::{Problem, Reason};
 
 /// Sets what `text`, a `KEY=VALUE`, says.
 pub(super) fn apply(root: &mut Table, text: &str) -> Result<(), Problem> {

@@ -9,11 +9,12 @@ use super::{Colour, Style};
 /// The error and its help; before it, where it stands for several, each of them with its piece of text and a caret.
 #[must_use]
 pub fn diagnostic(error: &dyn Diagnostic, style: Style) -> String {
-    let (theme, width) = match style {
+    let (mut theme, width) = match style {
         Style::Plain => (GraphicalTheme::none(), usize::from(u16::MAX)),
         Style::Terminal { width, colour: Colour::On } => (GraphicalTheme::unicode(), usize::from(width)),
         Style::Terminal { width, colour: Colour::Off } => (GraphicalTheme::unicode_nocolor(), usize::from(width)),
     };
+    theme.characters.underline = '^';
     let handler = GraphicalReportHandler::new_themed(theme).with_width(width).with_links(false);
     let render = |error: &dyn Diagnostic| {
         let mut text = String::new();

@@ -58,7 +58,7 @@ impl Grid {
             table.add_row(name.chain(row.iter().skip(1).map(|cell| Cell::new(printable(cell)))).collect::<Vec<_>>());
         }
         for column in table.column_iter_mut() {
-            column.set_padding((0, 2));
+            column.set_padding((0, 1));
         }
         let mut text = String::new();
         for line in table.lines() {

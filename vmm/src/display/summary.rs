@@ -192,7 +192,7 @@ mod tests {
     fn a_terminal_gets_a_table_no_wider_than_itself() {
         let text = summary(&sample(), Style::Terminal { width: 80, colour: Colour::Off });
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        assert!(text.contains("hook count   called 1000\n"), "{text}");
+        assert!(text.contains("hook count  called 1000\n"), "{text}");
         assert!(text.contains("vector14: hook count: 3 lines lost"), "{text}");
     }
 
