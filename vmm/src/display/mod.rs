@@ -6,8 +6,8 @@
 //! # Layout
 //! - [`style`]: [`Style`], what a stream can show
 //! - [`grid`]: [`Grid`], rows and columns in either style
-//! - [`summary`][]: a [`Summary`](crate::summary::Summary) and its hooks' reports
-//! - [`diagnostic`][]: errors, with the piece of config that they are about
+//! - [`mod@summary`]: a [`Summary`](crate::summary::Summary) and its hooks' reports
+//! - [`mod@diagnostic`]: errors, with the piece of config that they are about
 
 pub mod diagnostic;
 pub mod grid;
