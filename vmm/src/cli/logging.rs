@@ -14,7 +14,7 @@ pub(super) struct Args {
     /// Log more: -v what happens, -vv in detail, -vvv everything (RUST_LOG does the same more finely)
     #[arg(short, long, action = ArgAction::Count, global = true, conflicts_with = "quiet")]
     verbose: u8,
-    /// Log errors only, and show no summary
+    /// Log errors only, and show no summary but its warnings
     #[arg(short, long, global = true)]
     quiet: bool,
 }
@@ -24,7 +24,7 @@ pub(super) struct Args {
 pub(super) enum Loudness {
     /// It is.
     Usual,
-    /// Only by the exit status, and by `--summary`.
+    /// Only what went wrong on the way; the rest is in the exit status and in `--summary`.
     Quiet,
 }
 

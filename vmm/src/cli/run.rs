@@ -31,9 +31,11 @@ pub(super) fn run(args: &Args, loudness: Loudness) -> Result<u8, Failure> {
     let hooks = config.create_hooks(HOOKS)?;
     let summary = vm::run(&config, hooks, &args.kvm.path)?;
 
-    if loudness == Loudness::Usual {
-        output::tell(&display::summary(&summary, Style::of(&io::stderr())));
-    }
+    let style = Style::of(&io::stderr());
+    output::tell(&match loudness {
+        Loudness::Usual => display::summary(&summary, style),
+        Loudness::Quiet => display::remarks(&summary, style),
+    });
     let status = summary.stop.exit_status();
     let written = file.map_or(Ok(()), |file| file.write(&summary));
     Ok(written.map_or_else(|failure| status_after(&failure, status), |()| status))

@@ -19,10 +19,13 @@ pub fn summary(summary: &Summary, style: Style) -> String {
     for hook in &summary.hooks {
         text += &tables(hook, style);
     }
-    for warning in warnings(summary) {
-        text += &remark(&warning, style);
-    }
-    text
+    text + &remarks(summary, style)
+}
+
+/// What deserves a sentence: the summary's notes and its hooks' warnings, a line each.
+#[must_use]
+pub fn remarks(summary: &Summary, style: Style) -> String {
+    warnings(summary).iter().map(|warning| remark(warning, style)).collect()
 }
 
 /// Why the VM ended, in words.
