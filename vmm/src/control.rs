@@ -88,11 +88,6 @@ impl Control {
         Joined(self)
     }
 
-    /// Whether every vCPU has left the run loop.
-    pub(crate) fn all_left(&self) -> bool {
-        lock(&self.state).running == 0
-    }
-
     /// Where a vCPU is held while another one needs it to stand still, at `rip`. Once a round through the run loop.
     pub(crate) fn safe_point(&self, cpu: u32, rip: impl FnOnce() -> u64) -> Go {
         if !self.attention.load(Ordering::Acquire) {
@@ -194,7 +189,7 @@ mod tests {
                 });
             }
         });
-        assert!(control.all_left());
+        assert_eq!(lock(&control.state).running, 0);
     }
 
     #[test]

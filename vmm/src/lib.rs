@@ -1,11 +1,30 @@
 //! A page-fault interceptor made of a hypervisor.
+//!
+//! Boots a guest under KVM, takes an exit at every guest #PF, asks hooks what is to become of it, and then reinjects the
+//! fault into the guest's own handler or resolves it. The path of a fault is in `run.rs`, in one screen.
+//!
+//! # Layout
+//! From the command line down; each module uses those below it.
+//! - [`config`], [`display`], [`doctor`], [`bench`](mod@bench): what the commands of `vector14` are made of
+//! - [`vm`]: a VM from its config to its [`summary`]
+//! - `run`: one vCPU's loop, and the path of a fault
+//! - `engine`: how faults reach the host; [`chain`]: the hooks; [`progress`]: the loop detector; [`guest`]: what hooks
+//!   see of the guest
+//! - [`device`], `events`, `control`: the machine around the CPUs, what the main thread waits for, stopping and holding
+//! - [`vcpu`], [`loader`], [`boot`], `cpuid`: a CPU, a kernel, and the state in which the one enters the other
+//! - [`walk`], `segment`: the guest's page tables and segments, read as the CPU reads them
+//! - [`memory`]: guest-physical memory
+//! - `sys`: all of the unsafe code
 
+pub mod bench;
 pub mod boot;
 pub mod chain;
 pub mod config;
 mod control;
 mod cpuid;
 pub mod device;
+pub mod display;
+pub mod doctor;
 mod engine;
 mod events;
 pub mod guest;
@@ -16,6 +35,10 @@ mod run;
 mod segment;
 pub mod summary;
 mod sys;
+pub mod terminal {
+    //! The terminal that a guest's console is connected to.
+    pub use crate::sys::terminal::{RawTerminal, raw};
+}
 pub mod vcpu;
 pub mod vm;
 pub mod walk;

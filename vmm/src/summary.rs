@@ -1,6 +1,6 @@
 //! What a run comes to: why it stopped, and the ledger of its faults. Serialised as it stands for `run --summary`.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use vector14_hook::{ErrorCode, Fault, Report, Verdict};
 
 /// Everything that is known of a VM when it has ended.
@@ -28,9 +28,8 @@ pub struct Summary {
     pub notes: Vec<String>,
 }
 
-/// Why a VM ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "reason", rename_all = "lowercase")]
+/// Why a VM ended. Serialised with `reason` and `status` in any case; `status` is null unless the guest gave one.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// The guest wrote to its exit port.
     Exit {
@@ -72,6 +71,32 @@ impl Stop {
             Self::Deadline => 124,
             Self::Signal { signal } => 128_u8.saturating_add(u8::try_from(*signal).unwrap_or(u8::MAX)),
         }
+    }
+}
+
+impl Serialize for Stop {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Default, Serialize)]
+        struct Fields<'a> {
+            reason: &'static str,
+            status: Option<u32>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            detail: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            hook: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            signal: Option<i32>,
+        }
+        let because = |reason| Fields { reason, ..Fields::default() };
+        match self {
+            Self::Exit { status } => Fields { status: Some(*status), ..because("exit") },
+            Self::Reset => because("reset"),
+            Self::Crash { detail } => Fields { detail: Some(detail), ..because("crash") },
+            Self::Hook { hook, detail } => Fields { hook: Some(hook), detail: Some(detail), ..because("hook") },
+            Self::Deadline => because("deadline"),
+            Self::Signal { signal } => Fields { signal: Some(*signal), ..because("signal") },
+        }
+        .serialize(serializer)
     }
 }
 

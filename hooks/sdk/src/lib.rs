@@ -26,7 +26,7 @@
 //! - [`verdict`]: the `Verdict` on a fault
 //! - [`guest`]: the `Guest` handle
 //! - [`hook`]: the `Hook` trait and `HookType`, by which a config file names one
-//! - [`options`], [`report`]: what goes into a hook from its user, and what comes out at the end
+//! - [`options`][], [`report`][]: what goes into a hook from its user, and what comes out at the end
 
 pub mod address;
 pub mod fault;

@@ -42,10 +42,6 @@ impl MappedVm {
         Ok(Self { fd, memory })
     }
 
-    pub(crate) fn fd(&self) -> &VmFd {
-        &self.fd
-    }
-
     /// KVM_CREATE_VCPU (KVM API 4.7).
     pub(crate) fn create_vcpu(&self, index: u32) -> Result<MappedVcpu, kvm_ioctls::Error> {
         Ok(MappedVcpu { fd: self.fd.create_vcpu(u64::from(index))?, _memory: self.memory.clone() })

@@ -2,13 +2,9 @@
 
 use std::io::IsTerminal;
 use std::os::fd::AsRawFd;
-use std::sync::OnceLock;
 
-/// The settings that the terminal had when the program began.
-static ORIGINAL: OnceLock<libc::termios> = OnceLock::new();
-
-/// Restores the terminal when it goes out of scope; [`restore`] does the same where no destructor runs.
-pub struct RawTerminal(());
+/// Gives the terminal its original settings back when it goes out of scope.
+pub struct RawTerminal(libc::termios);
 
 /// Puts the terminal on standard input into raw mode, so that every key goes to the guest. `None` where standard
 /// input is no terminal.
@@ -27,26 +23,19 @@ pub fn raw() -> std::io::Result<Option<RawTerminal>> {
     }
     // SAFETY: tcgetattr succeeded, so it has filled in all of it.
     let mut settings: libc::termios = unsafe { settings.assume_init() };
-    ORIGINAL.get_or_init(|| settings);
+    let original = RawTerminal(settings);
     settings.c_lflag &= !(libc::ICANON | libc::ECHO | libc::ISIG | libc::IEXTEN);
     settings.c_iflag &= !(libc::ICRNL | libc::IXON);
     // SAFETY: the descriptor is open and `settings` is a whole termios.
     if unsafe { libc::tcsetattr(stdin.as_raw_fd(), libc::TCSANOW, &raw const settings) } != 0 {
         return Err(std::io::Error::last_os_error());
     }
-    Ok(Some(RawTerminal(())))
-}
-
-/// Gives the terminal its original settings back. Harmless where [`raw`] was never called.
-pub fn restore() {
-    if let Some(original) = ORIGINAL.get() {
-        // SAFETY: the descriptor is a number that the call checks, and `original` is a whole termios.
-        unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, original) };
-    }
+    Ok(Some(original))
 }
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
-        restore();
+        // SAFETY: the descriptor is a number that the call checks, and the settings are a whole termios.
+        unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, &raw const self.0) };
     }
 }

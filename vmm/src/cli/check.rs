@@ -1,0 +1,37 @@
+//! `vector14 check`: checks a config file and says what it would run. Starts nothing, and touches no file of a hook's.
+
+use vector14::config::Config;
+use vector14::config::values::size;
+use vector14::display::Grid;
+
+use super::args::ConfigArgs;
+use super::{Failure, output};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+pub(super) fn run(args: &Args) -> Result<u8, Failure> {
+    let config = args.config.load()?;
+    output::print(&format!("{}: fine\n{}", config.name, describe(&config).render(output::style())))?;
+    Ok(0)
+}
+
+fn describe(config: &Config) -> Grid {
+    let timeout =
+        config.vm.timeout.map_or("none".to_owned(), |timeout| humantime::format_duration(timeout).to_string());
+    let stub = config.intercept.stub.map_or("looked for".to_owned(), |stub| stub.to_string());
+    let hooks: Vec<_> = config.hooks.iter().map(|hook| hook.name.as_str()).collect();
+    let mut grid = Grid::default();
+    grid.row(["kernel", &config.boot.kernel.to_string()])
+        .row(["cmdline", &config.boot.cmdline])
+        .row(["memory", &size(config.vm.memory)])
+        .row(["vcpus", &config.vm.vcpus.to_string()])
+        .row(["timeout", &timeout])
+        .row(["engine", config.intercept.engine.name()])
+        .row(["stub", &stub])
+        .row(["hooks", &if hooks.is_empty() { "none".to_owned() } else { hooks.join(", ") }]);
+    grid
+}

@@ -1,0 +1,64 @@
+//! Why a command ends badly, and its exit status.
+
+use std::io;
+use std::path::PathBuf;
+
+use miette::Diagnostic;
+use vector14::config::ConfigError;
+
+/// Why a command ends badly.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub(super) enum Failure {
+    /// There is no config.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Config(#[from] ConfigError),
+    /// There is no VM, or it could not go on. A guest that ends badly is not a failure: its summary tells.
+    #[error("{message}")]
+    Vm {
+        /// What failed.
+        message: String,
+        /// What to do.
+        #[help]
+        help: Option<String>,
+        /// The exit status.
+        status: u8,
+    },
+    /// The file for the summary can't be made. The guest did not run.
+    #[error("--summary {}: {error}", .path.display())]
+    #[diagnostic(help("the guest was not started; name a file that can be written"))]
+    SummaryFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The summary can't be written. The guest did run.
+    #[error("--summary {}: {error}: the summary is lost or incomplete", .path.display())]
+    SummaryLost {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The results can't be written to stdout.
+    #[error("standard output: {error}")]
+    Stdout {
+        /// Why not.
+        error: io::Error,
+    },
+}
+
+impl Failure {
+    const USAGE: u8 = 2;
+    const HOST: u8 = 3;
+
+    /// The exit status of the `vector14` command for this failure.
+    pub(super) fn exit_status(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::SummaryFile { .. } => Self::USAGE,
+            Self::SummaryLost { .. } | Self::Stdout { .. } => Self::HOST,
+            Self::Vm { status, .. } => *status,
+        }
+    }
+}

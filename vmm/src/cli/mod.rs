@@ -1,0 +1,87 @@
+//! The command line: one file a command.
+//!
+//! # Layout
+//! - [`args`]: what all commands share
+//! - [`run`], [`check`], [`doctor`], [`hooks`], [`completions`]: the commands
+//! - [`vm`]: where the command line meets the library's VM
+//! - [`failure`]: why a command ends badly, and its exit status
+//! - [`logging`], [`output`]: to stderr and to stdout
+
+mod args;
+mod check;
+mod completions;
+mod doctor;
+mod failure;
+mod hooks;
+mod logging;
+mod output;
+mod run;
+mod vm;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::Failure;
+
+/// Runs a guest under KVM and shows every one of its page faults to hooks.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 120, after_help = EXIT_STATUS, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    logging: logging::Args,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_STATUS: &str = "\
+Exit status:
+    0  the guest ended well            5  a hook stopped the guest
+    1  the guest ended with a failure  124  the config's timeout was over
+    2  bad config or usage             128+n  signal n
+    3  this host can't run it
+    4  the guest crashed";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the guest that a config file describes
+    Run(run::Args),
+    /// Check a config file and say what it would run
+    Check(check::Args),
+    /// Say what this host's KVM offers, which engines can run, and what to do about what is missing
+    Doctor(doctor::Args),
+    /// List the hooks that a config can name, with their options
+    Hooks(hooks::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+}
+
+/// Does what the process's arguments ask for.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::init(&cli.logging);
+    let ended = match &cli.command {
+        Command::Run(args) => run::run(args, cli.logging.loudness()),
+        Command::Check(args) => check::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Hooks(args) => hooks::run(args),
+        Command::Completions(args) => completions::run(args),
+    };
+    let status = ended.unwrap_or_else(|failure| {
+        output::complain(&failure);
+        failure.exit_status()
+    });
+    ExitCode::from(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,68 @@
+//! `vector14 run`: runs the guest that a config file describes.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::ValueHint;
+use vector14::display::{self, Style};
+use vector14::summary::Summary;
+use vector14_hooks::HOOKS;
+
+use super::args::{ConfigArgs, KvmArgs};
+use super::logging::Loudness;
+use super::{Failure, output, vm};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Write a summary of the run to FILE, as JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    summary: Option<PathBuf>,
+    #[command(flatten)]
+    kvm: KvmArgs,
+}
+
+/// What can be found wrong before the guest runs is found first; files are only touched when the config is right.
+pub(super) fn run(args: &Args, loudness: Loudness) -> Result<u8, Failure> {
+    let config = args.config.load()?;
+    let file = args.summary.as_deref().map(SummaryFile::create).transpose()?;
+    let hooks = config.create_hooks(HOOKS)?;
+    let summary = vm::run(&config, hooks, &args.kvm.path)?;
+
+    let style = Style::of(&io::stderr());
+    output::tell(&match loudness {
+        Loudness::Usual => display::summary(&summary, style),
+        Loudness::Quiet => display::remarks(&summary, style),
+    });
+    let status = summary.stop.exit_status();
+    let written = file.map_or(Ok(()), |file| file.write(&summary));
+    Ok(written.map_or_else(|failure| status_after(&failure, status), |()| status))
+}
+
+/// The status of a run whose summary is lost: the guest's own, unless that says that all is well.
+fn status_after(failure: &Failure, guest: u8) -> u8 {
+    output::complain(failure);
+    if guest == 0 { failure.exit_status() } else { guest }
+}
+
+/// The file of `--summary`, made before the guest runs.
+struct SummaryFile<'a> {
+    path: &'a Path,
+    file: File,
+}
+
+impl<'a> SummaryFile<'a> {
+    fn create(path: &'a Path) -> Result<Self, Failure> {
+        let file = File::create(path).map_err(|error| Failure::SummaryFile { path: path.to_owned(), error })?;
+        Ok(Self { path, file })
+    }
+
+    fn write(mut self, summary: &Summary) -> Result<(), Failure> {
+        let lost = |error| Failure::SummaryLost { path: self.path.to_owned(), error };
+        let mut json = serde_json::to_vec_pretty(summary).map_err(|error| lost(error.into()))?;
+        json.push(b'\n');
+        self.file.write_all(&json).and_then(|()| self.file.flush()).map_err(lost)
+    }
+}

@@ -1,0 +1,27 @@
+//! Where the command line meets the library's VM.
+
+use std::path::Path;
+
+use vector14::chain::NamedHook;
+use vector14::config::Config;
+use vector14::summary::Summary;
+use vector14::terminal;
+use vector14::vm::{Surroundings, Vm, VmError};
+
+use super::Failure;
+
+/// Makes the VM and runs it to its end, its console on the terminal.
+pub(super) fn run(config: &Config, hooks: Vec<NamedHook>, kvm: &Path) -> Result<Summary, Failure> {
+    let output = Box::new(std::io::stdout());
+    let surroundings = Surroundings { kvm: kvm.to_owned(), attended: true, ..Surroundings::unattended(output) };
+    let vm = Vm::new(config, hooks, surroundings).map_err(failure)?;
+    let _raw = terminal::raw()
+        .inspect_err(|error| tracing::warn!("the terminal stays in line mode: {error}"))
+        .unwrap_or_default();
+    vm.run().map_err(failure)
+}
+
+pub(super) fn failure(error: VmError) -> Failure {
+    let (message, help, status) = (error.to_string(), error.help().map(str::to_owned), error.exit_status());
+    Failure::Vm { message, help, status }
+}

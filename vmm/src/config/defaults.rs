@@ -1,0 +1,32 @@
+//! What holds where a config file says nothing, and the limits of what it may say.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::EngineChoice;
+
+/// `vm.memory`, in bytes.
+pub const MEMORY: u64 = 64 << 20;
+/// What `vm.memory` may be, in bytes.
+pub const MEMORY_RANGE: RangeInclusive<u64> = (2 << 20)..=(1 << 40);
+/// `vm.memory` is a multiple of this, in bytes.
+pub const MEMORY_STEP: u64 = 4 << 10;
+
+/// `vm.vcpus`.
+pub const VCPUS: u32 = 1;
+/// What `vm.vcpus` may be.
+pub const VCPUS_RANGE: RangeInclusive<u32> = 1..=8;
+
+/// `vm.timeout`: none.
+pub const TIMEOUT: Option<Duration> = None;
+/// The longest `vm.timeout`, in days.
+pub const TIMEOUT_MAX_DAYS: u64 = 365;
+
+/// `boot.cmdline`.
+pub const CMDLINE: &str = "";
+
+/// `intercept.engine`.
+pub const ENGINE: EngineChoice = EngineChoice::Auto;
+
+/// The largest config file that is read, in bytes: anything larger is taken for a file named by mistake.
+pub const FILE_MAX: u64 = 1 << 20;

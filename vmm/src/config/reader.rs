@@ -1,0 +1,124 @@
+//! Takes keys off a table one by one. What is wrong is collected; what is left at the end is unknown.
+
+use super::node::{Entry, Node, Table, Value};
+use super::place::Place;
+use super::problem::{NameKind, Problem, Reason};
+
+/// A value that was understood, or else words for what would be.
+pub(super) type Parsed<T> = Result<T, String>;
+
+/// A table while it is read.
+pub(super) struct Reader<'a> {
+    /// The table as messages name it, such as `[vm]`; empty at the top level.
+    name: String,
+    /// What its keys begin with in messages, such as `vm.`.
+    prefix: String,
+    /// Where it is; `None` where something else stands, which has been reported.
+    place: Option<Place>,
+    table: Table,
+    known: Vec<&'static str>,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader of the whole file.
+    pub(super) fn root(table: Table, place: Place, problems: &'a mut Vec<Problem>) -> Self {
+        Self { name: String::new(), prefix: String::new(), place: Some(place), table, known: Vec::new(), problems }
+    }
+
+    /// A reader of the table `key`; of an empty one if it is not there, or not a table.
+    pub(super) fn table(&mut self, key: &'static str) -> Reader<'_> {
+        let name = format!("[{key}]");
+        let (table, place) = match self.take_node(key) {
+            Some(Node { value: Value::Table(table), place }) => (table, Some(place)),
+            Some(Node { place, .. }) => {
+                self.refuse(key, place, format!("a table, written {name}"));
+                (Table::new(), None)
+            }
+            None => (Table::new(), self.place.clone()),
+        };
+        Reader { name, prefix: format!("{key}."), place, table, known: Vec::new(), problems: self.problems }
+    }
+
+    /// A reader of each table of the array `key`, in order.
+    pub(super) fn each_table(&mut self, key: &'static str, mut read: impl FnMut(Reader<'_>)) {
+        let Some(node) = self.take_node(key) else { return };
+        let allowed = format!("written [[{key}]], a table for each {key}");
+        let Value::Array(items) = node.value else { return self.refuse(key, node.place, allowed) };
+        for Node { value, place } in items {
+            if let Value::Table(table) = value {
+                let (name, prefix) = (format!("[[{key}]]"), format!("{key}."));
+                read(Reader { name, prefix, place: Some(place), table, known: Vec::new(), problems: self.problems });
+            } else {
+                self.refuse(key, place, allowed.clone());
+            }
+        }
+    }
+
+    /// Takes `key` and parses its value; `None` if it is not there, or not allowed.
+    pub(super) fn take<T>(&mut self, key: &'static str, parse: impl FnOnce(&Value) -> Parsed<T>) -> Option<T> {
+        Some(self.take_placed(key, parse)?.0)
+    }
+
+    /// The same, with the place of the value.
+    pub(super) fn take_placed<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&Value) -> Parsed<T>,
+    ) -> Option<(T, Place)> {
+        let Node { value, place } = self.take_node(key)?;
+        match parse(&value) {
+            Ok(value) => Some((value, place)),
+            Err(allowed) => {
+                self.refuse(key, place, allowed);
+                None
+            }
+        }
+    }
+
+    /// As [`Reader::take_placed`], for a key that must be there. `example` is a line that would do.
+    pub(super) fn require<T>(
+        &mut self,
+        key: &'static str,
+        example: &'static str,
+        parse: impl FnOnce(&Value) -> Parsed<T>,
+    ) -> Option<(T, Place)> {
+        if let Some(place) = self.place.clone().filter(|_| !self.table.contains_key(key)) {
+            let within = self.name.clone();
+            self.report(place, Reason::Missing { key, within, example });
+        }
+        self.take_placed(key, parse)
+    }
+
+    /// Says what is wrong at a place.
+    pub(super) fn report(&mut self, place: Place, reason: Reason) {
+        self.problems.push(Problem { place: Some(place), reason });
+    }
+
+    /// The keys that are left are unknown.
+    pub(super) fn finish(self) {
+        let kind = if self.name.is_empty() { NameKind::Table } else { NameKind::Key };
+        let known: Vec<_> = self.known.iter().map(ToString::to_string).collect();
+        for (got, entry) in self.table {
+            let reason = Reason::Unknown { kind, got, within: self.name.clone(), known: known.clone() };
+            self.problems.push(Problem { place: Some(entry.key), reason });
+        }
+    }
+
+    /// Takes all keys that are left, where they are someone else's to read.
+    pub(super) fn take_rest(&mut self) -> Table {
+        std::mem::take(&mut self.table)
+    }
+
+    /// Says of the value of `key` what would be allowed.
+    pub(super) fn refuse(&mut self, key: &str, place: Place, allowed: String) {
+        let key = format!("{}{key}", self.prefix);
+        let got = place.quoted();
+        self.report(place, Reason::NotAllowed { key, got, allowed });
+    }
+
+    fn take_node(&mut self, key: &'static str) -> Option<Node> {
+        self.known.push(key);
+        self.table.remove(key).map(|Entry { node, .. }| node)
+    }
+}

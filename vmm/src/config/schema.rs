@@ -1,0 +1,135 @@
+//! The values that a config comes to. Where each was written is forgotten, except for hooks: their options are looked
+//! at later, by the hooks themselves.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use vector14_hook::{Options, Va};
+
+use super::defaults;
+use super::hooks::HookPlaces;
+
+/// All that a config file says.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What to call the config in messages: the file as its user named it.
+    pub name: String,
+    /// The machine.
+    pub vm: VmConfig,
+    /// What it boots.
+    pub boot: BootConfig,
+    /// How its faults are intercepted.
+    pub intercept: InterceptConfig,
+    /// What its faults go through, in chain order.
+    pub hooks: Vec<HookConfig>,
+}
+
+/// `[vm]`: the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmConfig {
+    /// Guest RAM, in bytes: a multiple of 4 KiB.
+    pub memory: u64,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// The guest is stopped when it has run this long; `None`: never.
+    pub timeout: Option<Duration>,
+}
+
+impl Default for VmConfig {
+    fn default() -> Self {
+        Self { memory: defaults::MEMORY, vcpus: defaults::VCPUS, timeout: defaults::TIMEOUT }
+    }
+}
+
+/// `[boot]`: what the machine boots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootConfig {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Its command line.
+    pub cmdline: String,
+}
+
+/// `boot.kernel`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// `"tiny"`: the test kernel that vector14 carries with it.
+    Tiny,
+    /// A file.
+    Path(PathBuf),
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tiny => f.write_str("tiny"),
+            Self::Path(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// `[intercept]`: how faults are intercepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterceptConfig {
+    /// The engine.
+    pub engine: EngineChoice,
+    /// Where the guest has room for the `gate` engine's stub; `None`: it is looked for.
+    pub stub: Option<Va>,
+}
+
+impl Default for InterceptConfig {
+    fn default() -> Self {
+        Self { engine: defaults::ENGINE, stub: None }
+    }
+}
+
+/// `intercept.engine`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// The best engine that this host's KVM offers.
+    Auto,
+    /// IDT entry 14 leads to a stub that leaves the guest.
+    Gate,
+    /// Faults are not intercepted.
+    Off,
+}
+
+impl EngineChoice {
+    /// All of them, in the order in which they are offered.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Gate, Self::Off];
+
+    /// As the config file writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Gate => "gate",
+            Self::Off => "off",
+        }
+    }
+}
+
+impl fmt::Display for EngineChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// `[[hook]]`: one hook of the chain.
+#[derive(Clone, Debug)]
+pub struct HookConfig {
+    /// Which hook.
+    pub name: String,
+    /// The hook's own options.
+    pub options: Options,
+    /// Where all this was written.
+    pub(super) places: HookPlaces,
+}
+
+impl HookConfig {
+    /// A hook that no file names.
+    pub fn new(name: impl Into<String>, options: Options) -> Self {
+        Self { name: name.into(), options, places: HookPlaces::default() }
+    }
+}

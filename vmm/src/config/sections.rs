@@ -1,0 +1,90 @@
+//! The sections of a config file, each read by a function of its own.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::defaults::CMDLINE;
+use super::hooks;
+use super::problem::Reason;
+use super::reader::Reader;
+use super::schema::{BootConfig, HookConfig, InterceptConfig, Kernel, VmConfig};
+use super::values;
+
+/// Everything that a file may say.
+pub(super) struct Sections {
+    pub(super) vm: VmConfig,
+    /// `None` where there is no kernel to boot; that has been reported then.
+    pub(super) boot: Option<BootConfig>,
+    pub(super) intercept: InterceptConfig,
+    pub(super) hooks: Vec<HookConfig>,
+}
+
+/// Reads a file, of which `root` is the top level; relative paths in it start at `base`.
+pub(super) fn read(mut root: Reader<'_>, base: &Path) -> Sections {
+    let vm = read_vm(root.table("vm"));
+    let boot = read_boot(root.table("boot"), base);
+    let intercept = read_intercept(root.table("intercept"));
+    let mut hooks = Vec::new();
+    root.each_table("hook", |reader| hooks.extend(read_hook(reader, base)));
+    root.finish();
+    Sections { vm, boot, intercept, hooks }
+}
+
+fn read_vm(mut vm: Reader<'_>) -> VmConfig {
+    let default = VmConfig::default();
+    let config = VmConfig {
+        memory: vm.take("memory", values::memory).unwrap_or(default.memory),
+        vcpus: vm.take("vcpus", values::vcpus).unwrap_or(default.vcpus),
+        timeout: vm.take("timeout", values::timeout).or(default.timeout),
+    };
+    vm.finish();
+    config
+}
+
+fn read_boot(mut boot: Reader<'_>, base: &Path) -> Option<BootConfig> {
+    let kernel = boot.require("kernel", "kernel = \"tiny\", or the path of an ELF kernel", values::kernel);
+    let kernel = kernel.map(|(kernel, place)| match kernel {
+        Kernel::Tiny => Kernel::Tiny,
+        Kernel::Path(path) => {
+            let path = base.join(path);
+            if let Err(error) = check_readable(&path) {
+                let (key, path, error) = ("boot.kernel".to_owned(), path.clone(), Arc::new(error));
+                boot.report(place, Reason::File { key, path, error });
+            }
+            Kernel::Path(path)
+        }
+    });
+    let cmdline = boot.take("cmdline", values::cmdline).unwrap_or_else(|| CMDLINE.to_owned());
+    boot.finish();
+    Some(BootConfig { kernel: kernel?, cmdline })
+}
+
+/// Fails where the file could not be read; opens nothing that might wait for its other end.
+fn check_readable(path: &Path) -> io::Result<()> {
+    let kind = fs::metadata(path)?.file_type();
+    if kind.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if kind.is_file() {
+        fs::File::open(path)?;
+    }
+    Ok(())
+}
+
+fn read_intercept(mut intercept: Reader<'_>) -> InterceptConfig {
+    let default = InterceptConfig::default();
+    let config = InterceptConfig {
+        engine: intercept.take("engine", values::engine).unwrap_or(default.engine),
+        stub: intercept.take("stub", values::address).or(default.stub),
+    };
+    intercept.finish();
+    config
+}
+
+/// Of a hook only the name is ours; what else is in its table is for the hook to read.
+fn read_hook(mut hook: Reader<'_>, base: &Path) -> Option<HookConfig> {
+    let name = hook.require("name", "name = \"trace\"; `vector14 hooks` lists what there is", values::string);
+    hooks::from_rest(name, hook, base)
+}

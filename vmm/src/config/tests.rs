@@ -1,0 +1,269 @@
+//! Good and bad configs, and what is said of the bad ones: file, line, column, what was got, what is allowed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use vector14_hook::{Fault, Guest, Hook, HookType, OptionDoc, Options, OptionsError, Va, Verdict};
+
+use super::{Config, ConfigError, EngineChoice, Kernel};
+use crate::display::{Style, diagnostic};
+
+struct Nothing;
+
+impl Hook for Nothing {
+    fn on_fault(&self, _: &Fault, _: &mut dyn Guest) -> vector14_hook::Result {
+        Ok(Verdict::Pass)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TraceOptions {
+    file: Option<PathBuf>,
+    pages: Option<u32>,
+}
+
+fn check(options: &Options) -> Result<(), OptionsError> {
+    options.parse::<TraceOptions>().map(drop)
+}
+
+fn create(options: &Options) -> Result<Box<dyn Hook>, OptionsError> {
+    check(options).map(|()| Box::new(Nothing) as Box<dyn Hook>)
+}
+
+const fn option(name: &'static str) -> OptionDoc {
+    OptionDoc { name, value: "", default: None, help: "" }
+}
+
+const TYPES: &[HookType] =
+    &[HookType { name: "trace", summary: "", options: &[option("file"), option("pages")], check, create }];
+
+fn parse(text: &str, sets: &[&str]) -> Result<Config, ConfigError> {
+    let sets: Vec<_> = sets.iter().map(ToString::to_string).collect();
+    Config::parse("guest.toml", text, Path::new("/nowhere"), &sets, TYPES)
+}
+
+/// What a pipe gets to see of an error, without the spaces that only line things up.
+fn told(error: &ConfigError) -> String {
+    let text = diagnostic(error, Style::Plain);
+    text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ") + "\n").collect()
+}
+
+const TINY: &str = "boot.kernel = 'tiny'\n";
+
+#[test]
+fn a_kernel_is_all_that_a_config_needs() {
+    let config = parse(TINY, &[]).unwrap();
+    assert_eq!((config.vm.memory, config.vm.vcpus, config.vm.timeout), (64 << 20, 1, None));
+    assert_eq!((config.boot.kernel, config.boot.cmdline), (Kernel::Tiny, String::new()));
+    assert_eq!((config.intercept.engine, config.intercept.stub), (EngineChoice::Auto, None));
+    assert!(config.hooks.is_empty());
+}
+
+#[test]
+fn every_key_is_read() {
+    let text = "
+        [vm]
+        memory = '1.5G'
+        vcpus = 8
+        timeout = '1min 30s'
+        [boot]
+        kernel = 'tiny'
+        cmdline = 'scenario=demand pages=1000'
+        [intercept]
+        engine = 'gate'
+        stub = 0xffff_ffff_8100_0000
+        [[hook]]
+        name = 'trace'
+        file = 'a.jsonl'
+        [[hook]]
+        name = 'trace'
+        pages = 7";
+    let config = parse(text, &[]).unwrap();
+    assert_eq!(config.vm.memory, 3 << 29);
+    assert_eq!((config.vm.vcpus, config.vm.timeout), (8, Some(Duration::from_secs(90))));
+    assert_eq!(config.boot.cmdline, "scenario=demand pages=1000");
+    assert_eq!(config.intercept.engine, EngineChoice::Gate);
+    assert_eq!(config.intercept.stub, Some(Va(0xffff_ffff_8100_0000)));
+    assert_eq!(config.hooks[1].options.parse::<TraceOptions>().unwrap().pages, Some(7));
+    let made = config.create_hooks(TYPES).unwrap();
+    assert_eq!(made.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["trace", "trace"]);
+}
+
+#[test]
+fn a_bad_value_is_told_with_its_place_and_what_is_allowed() {
+    // The value, the place in `KEY = VALUE` on line 2, and the words.
+    let cases = [
+        ("vm.memory = '7K'", "2:13", "vm.memory = '7K': must be a size from 2M to 1T"),
+        ("vm.memory = '99999999999G'", "2:13", "vm.memory = '99999999999G': must be a size from 2M to 1T"),
+        ("vm.memory = '999999999999999999G'", "2:13", "must be a size from 2M to 1T"),
+        ("vm.memory = '4097K'", "2:13", "vm.memory = '4097K': must be a multiple of 4K"),
+        ("vm.memory = '-64M'", "2:13", "must be a size in quotes, such as \"64M\""),
+        ("vm.memory = 64", "2:13", "vm.memory = 64: must be a size in quotes, such as \"64M\""),
+        ("vm.memory = ''", "2:13", "must be a size in quotes"),
+        ("vm.vcpus = 0", "2:12", "vm.vcpus = 0: must be a number from 1 to 8"),
+        ("vm.vcpus = -1", "2:12", "vm.vcpus = -1: must be a number from 1 to 8"),
+        ("vm.vcpus = 99999999999999999999999999999999999999999", "2:12", "must be a number from 1 to 8"),
+        ("vm.vcpus = '2'", "2:12", "must be a number from 1 to 8, without quotes"),
+        ("vm.vcpus = 1.5", "2:12", "vm.vcpus = 1.5: must be a number from 1 to 8"),
+        ("vm.timeout = 30", "2:14", "vm.timeout = 30: must be a time in quotes"),
+        ("vm.timeout = 'soon'", "2:14", "must be a time in quotes, such as \"500ms\", \"30s\" or \"5min\""),
+        ("vm.timeout = '0s'", "2:14", "must be longer than 0s and at most 365days"),
+        ("vm.timeout = '99999999999999999999years'", "2:14", "must be longer than 0s and at most 365days"),
+        ("boot.cmdline = 3", "2:16", "boot.cmdline = 3: must be a string, in quotes"),
+        ("boot.cmdline = \"a\\u0000\"", "2:16", "must be a string without NUL bytes"),
+        ("intercept.engine = 'gat'", "2:20", "must be one of \"auto\", \"gate\", \"off\""),
+        ("intercept.stub = -1", "2:18", "must be a virtual address, such as 0xffffffff81000000"),
+        ("intercept.stub = '81000000'", "2:18", "must be a virtual address"),
+        ("intercept.stub = 0x0800000000000000", "2:18", "must be a canonical address"),
+        ("vm = 3", "2:6", "vm = 3: must be a table, written [vm]"),
+        ("hook = 'trace'", "2:8", "must be written [[hook]], a table for each hook"),
+        ("hook = ['trace']", "2:9", "must be written [[hook]], a table for each hook"),
+        ("hook = [{}]", "2:9", "`name` is missing in [[hook]]"),
+        ("hook = [{name='trace', pages=1e999}]", "2:30", "hook.pages = 1e999: must be a finite number"),
+    ];
+    for (line, place, words) in cases {
+        let told = told(&parse(&format!("{TINY}{line}\n"), &[]).expect_err(line));
+        assert!(told.contains(&format!("[guest.toml:{place}]")), "{line}:\n{told}");
+        assert!(told.contains(words), "{line}:\n{told}");
+        assert!(told.contains(&format!("2 | {line}")), "{line}:\n{told}");
+    }
+}
+
+#[test]
+fn unknown_names_are_refused_with_the_nearest_known_one() {
+    let cases = [
+        ("vm.memry = '1G'", "unknown key `memry` in [vm]", "did you mean `memory`? there are: memory, vcpus, timeout"),
+        ("zebra = 1", "unknown table `zebra`", "help: there are: vm, boot, intercept, hook"),
+        ("[[hooks]]\nname = 'trace'", "unknown table `hooks`", "did you mean `hook`?"),
+        ("[[hook]]\nname = 'trase'", "unknown hook `trase`", "did you mean `trace`? there are: trace"),
+        ("[[hook]]\nname = 'trace'\nfil = 'x'", "unknown option `fil` in hook `trace`", "did you mean `file`?"),
+    ];
+    for (text, words, help) in cases {
+        let told = told(&parse(&format!("{TINY}{text}\n"), &[]).expect_err(text));
+        assert!(told.contains(words) && told.contains(help), "{text}:\n{told}");
+    }
+}
+
+#[test]
+fn an_option_that_its_hook_refuses_is_pointed_at() {
+    let error = parse(&format!("{TINY}[[hook]]\nname = 'trace'\npages = 'many'\n"), &[]).unwrap_err();
+    assert_eq!(
+        told(&error),
+        "x hook `trace`, option `pages`: invalid type: string \"many\", expected u32\n\
+         ,-[guest.toml:4:1]\n\
+         3 | name = 'trace'\n\
+         4 | pages = 'many'\n\
+         : ^^^^^^^^^^^^^^\n\
+         `----\n"
+    );
+}
+
+#[test]
+fn all_errors_are_told_at_once_in_the_order_of_the_text() {
+    let text = "[[hook]]\nname = 'trase'\n[vm]\nvcpus = 99\nmemory = '7K'\n[boot]\nkernel = 'nothere'\n";
+    let told = told(&parse(text, &["vm.timeout=x"]).unwrap_err());
+    let at = |words: &str| told.find(words).unwrap_or_else(|| panic!("no `{words}` in:\n{told}"));
+    let places =
+        ["trase", "vm.vcpus = 99", "vm.memory = '7K'", "boot.kernel = /nowhere/nothere: No such", "vm.timeout = x"];
+    assert!(places.map(at).is_sorted(), "{told}");
+    assert!(told.ends_with("x guest.toml: 5 errors\n"), "{told}");
+}
+
+#[test]
+fn what_is_not_toml_is_told_together_with_what_is_wrong_elsewhere() {
+    let told = told(&parse("[vm]\nmemory = 64M\nvcpus = 2\nvcpus = 3\ntimeout = 30\n", &[]).unwrap_err());
+    for words in ["[guest.toml:2:10]", "string values must be quoted", "duplicate key", "vm.timeout = 30", "3 errors"] {
+        assert!(told.contains(words), "no `{words}` in:\n{told}");
+    }
+    let torn = self::told(&parse("[vm\nmemory = '7K'\n", &[]).unwrap_err());
+    assert!(torn.contains("unclosed table") && !torn.contains("must be"), "{torn}");
+}
+
+#[test]
+fn an_empty_file_lacks_a_kernel() {
+    let told = told(&parse("", &[]).unwrap_err());
+    assert!(told.contains("`kernel` is missing in [boot]") && told.contains("[guest.toml:1:1]"), "{told}");
+    assert!(told.contains("write kernel = \"tiny\""), "{told}");
+}
+
+#[test]
+fn sets_are_laid_over_the_file() {
+    let file = "vm.memory = '7K'\n[[hook]]\nname = 'trace'\n";
+    let sets = [
+        "vm.memory=1G",
+        "boot.kernel=tiny",
+        "boot.cmdline=scenario=demand pages=3",
+        "intercept.stub=0x1000",
+        "hook.0.pages=1",
+        "hook.trace.file='x y'",
+    ];
+    let config = parse(file, &sets).unwrap();
+    assert_eq!((config.vm.memory, config.boot.kernel), (1 << 30, Kernel::Tiny));
+    assert_eq!(config.boot.cmdline, "scenario=demand pages=3");
+    assert_eq!(config.intercept.stub, Some(Va(0x1000)));
+    let options: TraceOptions = config.hooks[0].options.parse().unwrap();
+    assert_eq!((options.pages, options.file), (Some(1), Some("x y".into())));
+}
+
+#[test]
+fn a_bad_set_is_pointed_at() {
+    let file = format!("{TINY}[[hook]]\nname = 'trace'\n[[hook]]\nname = 'trace'\n");
+    let cases = [
+        ("vm.memory=7K", "[--set:1:11]", "vm.memory = 7K: must be a size from 2M to 1T"),
+        ("vm.memry=1G", "[--set:1:4]", "did you mean `memory`?"),
+        ("vm", "[--set:1:1]", "must be KEY=VALUE, such as vm.memory=1G"),
+        ("=1", "[--set:1:1]", "an empty name in the key"),
+        ("vm..memory=1G", "[--set:1:4]", "an empty name in the key"),
+        ("boot.kernel.x=1", "[--set:1:6]", "kernel is a string, and has no keys"),
+        ("boot.cmdline=\"quiet", "[--set:1:19]", "invalid basic string"),
+        ("hook.trace.pages=1", "[--set:1:6]", "2 of [[hook]] are named trace; use a number: 0 (trace), 1 (trace)"),
+        ("hook.2.pages=1", "[--set:1:6]", "there is no hook.2; there are: 0 (trace), 1 (trace)"),
+        ("hook.1=1", "[--set:1:6]", "must go on with a key of hook.1"),
+        ("hook.1.pages=many", "[--set:1:8]", "option `pages`: invalid type: string \"many\""),
+    ];
+    for (set, place, words) in cases {
+        let told = told(&parse(&file, &[set]).expect_err(set));
+        assert!(told.contains(place) && told.contains(words) && told.contains(&format!("1 | {set}")), "{set}:\n{told}");
+    }
+}
+
+#[test]
+fn files_that_can_not_be_configs_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    let cases = [
+        (folder.path().join("nothere.toml"), "nothere.toml does not exist", "name a TOML file"),
+        (folder.path().to_owned(), "is a directory", "name the TOML file in it"),
+        (
+            file("huge.toml", &vec![b'#'; 2 << 20]),
+            "huge.toml is larger than 1024 KiB",
+            "a kernel is named inside of it",
+        ),
+        (file("latin1.toml", b"[vm]\nmemory = '\xe9'\n"), "byte 0xe9 at offset 15 is not UTF-8", "latin1.toml:2:11]"),
+    ];
+    for (path, words, also) in cases {
+        let told = told(&Config::load(&path, &[], TYPES).unwrap_err());
+        assert!(told.contains(words) && told.contains(also), "{}:\n{told}", path.display());
+    }
+}
+
+#[test]
+fn relative_paths_start_at_the_folder_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("kernel.elf"), "").unwrap();
+    let path = folder.path().join("guest.toml");
+    fs::write(&path, "boot.kernel = 'kernel.elf'\n").unwrap();
+    let config = Config::load(&path, &[], TYPES).unwrap();
+    assert_eq!(config.boot.kernel, Kernel::Path(folder.path().join("kernel.elf")));
+
+    fs::write(&path, "boot.kernel = '.'\n").unwrap();
+    let told = told(&Config::load(&path, &[], TYPES).unwrap_err());
+    assert!(told.contains("is a directory") && told.contains("guest.toml:1:15]"), "{told}");
+}

@@ -1,0 +1,130 @@
+//! The values that the keys of a config take, each with the words for what is allowed.
+
+use std::time::Duration;
+
+use vector14_hook::Va;
+
+use super::defaults::{MEMORY_RANGE, MEMORY_STEP, TIMEOUT_MAX_DAYS, VCPUS_RANGE};
+use super::node::Value;
+use super::reader::Parsed;
+use super::schema::{EngineChoice, Kernel};
+
+/// A size of guest memory, in bytes.
+pub(super) fn memory(value: &Value) -> Parsed<u64> {
+    let form = || "a size in quotes, such as \"64M\" or \"1G\" (units are powers of 1024)".to_owned();
+    let range = || format!("a size from {} to {}", size(*MEMORY_RANGE.start()), size(*MEMORY_RANGE.end()));
+    let text = value.as_str().ok_or_else(form)?;
+    let parser = parse_size::Config::new().with_binary();
+    let bytes = parser
+        .parse_size(text)
+        .map_err(|error| if error == parse_size::Error::PosOverflow { range() } else { form() })?;
+    if !MEMORY_RANGE.contains(&bytes) {
+        return Err(range());
+    }
+    if !bytes.is_multiple_of(MEMORY_STEP) {
+        return Err(format!("a multiple of {}", size(MEMORY_STEP)));
+    }
+    Ok(bytes)
+}
+
+/// `bytes` in the largest unit that divides it, as `vm.memory` is written.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    let units = [(40, "T"), (30, "G"), (20, "M"), (10, "K")];
+    match units.iter().find(|(shift, _)| bytes != 0 && bytes.trailing_zeros() >= *shift) {
+        Some((shift, unit)) => format!("{}{unit}", bytes >> shift),
+        None => bytes.to_string(),
+    }
+}
+
+/// A number of virtual CPUs.
+pub(super) fn vcpus(value: &Value) -> Parsed<u32> {
+    let (min, max) = VCPUS_RANGE.into_inner();
+    let number = value.as_integer().and_then(|number| u32::try_from(number).ok());
+    let allowed = || match value.as_str() {
+        Some(_) => format!("a number from {min} to {max}, without quotes"),
+        None => format!("a number from {min} to {max}"),
+    };
+    number.filter(|number| VCPUS_RANGE.contains(number)).ok_or_else(allowed)
+}
+
+/// A time that a guest may run.
+pub(super) fn timeout(value: &Value) -> Parsed<Duration> {
+    let form = || "a time in quotes, such as \"500ms\", \"30s\" or \"5min\"".to_owned();
+    let text = value.as_str().ok_or_else(form)?;
+    let range = || format!("longer than 0s and at most {TIMEOUT_MAX_DAYS}days");
+    let longest = Duration::from_secs(TIMEOUT_MAX_DAYS * 24 * 60 * 60);
+    match humantime::parse_duration(text) {
+        Ok(time) if time.is_zero() || time > longest => Err(range()),
+        Ok(time) => Ok(time),
+        Err(humantime::DurationError::NumberOverflow) => Err(range()),
+        Err(_malformed) => Err(form()),
+    }
+}
+
+/// A kernel: the embedded one, or a path as it was written.
+pub(super) fn kernel(value: &Value) -> Parsed<Kernel> {
+    match value.as_str() {
+        Some("tiny") => Ok(Kernel::Tiny),
+        Some(path) if !path.is_empty() => Ok(Kernel::Path(path.into())),
+        Some(_) | None => Err("\"tiny\" or the path of an ELF kernel, in quotes".to_owned()),
+    }
+}
+
+/// Any string.
+pub(super) fn string(value: &Value) -> Parsed<String> {
+    value.as_str().map(str::to_owned).ok_or_else(|| "a string, in quotes".to_owned())
+}
+
+/// A kernel command line: a string without NUL.
+pub(super) fn cmdline(value: &Value) -> Parsed<String> {
+    match string(value)? {
+        text if text.contains('\0') => Err("a string without NUL bytes".to_owned()),
+        text => Ok(text),
+    }
+}
+
+/// The name of an engine.
+pub(super) fn engine(value: &Value) -> Parsed<EngineChoice> {
+    let choice = EngineChoice::ALL.into_iter().find(|choice| value.as_str() == Some(choice.name()));
+    choice.ok_or_else(|| format!("one of {}", EngineChoice::ALL.map(|choice| format!("\"{choice}\"")).join(", ")))
+}
+
+/// A guest-virtual address, as a number or as a string.
+pub(super) fn address(value: &Value) -> Parsed<Va> {
+    let number = value.as_integer().and_then(|number| u64::try_from(number).ok());
+    let hexadecimal = |text: &str| u64::from_str_radix(&text.strip_prefix("0x")?.replace('_', ""), 16).ok();
+    let address =
+        number.or_else(|| hexadecimal(value.as_str()?)).ok_or("a virtual address, such as 0xffffffff81000000")?;
+    if is_canonical(address) {
+        Ok(Va(address))
+    } else {
+        Err("a canonical address (bits 63 to 56 all equal)".to_owned())
+    }
+}
+
+/// Whether five levels of page tables can translate the address (SDM vol. 1, 3.3.7.1, with LA57).
+fn is_canonical(address: u64) -> bool {
+    let top = address >> 56;
+    top == 0 || top == 0xff
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_written_in_the_unit_that_fits() {
+        for text in ["2M", "64M", "1G", "1028K", "1T"] {
+            let bytes = parse_size::Config::new().with_binary().parse_size(text).unwrap();
+            assert_eq!(size(bytes), text);
+        }
+        assert_eq!(size(4097), "4097");
+    }
+
+    #[test]
+    fn addresses_are_canonical() {
+        assert!(is_canonical(0x00ff_ffff_ffff_ffff >> 1) && is_canonical(0xff00_0000_0000_0000));
+        assert!(!is_canonical(0x0100_0000_0000_0000) && !is_canonical(0x8000_0000_0000_0000));
+    }
+}

@@ -1,0 +1,51 @@
+//! Errors, with the piece of config that they are about.
+
+use std::fmt;
+
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
+
+use super::{Colour, Style};
+
+/// The error and its help; before it, where it stands for several, each of them with its piece of text and a caret.
+#[must_use]
+pub fn diagnostic(error: &dyn Diagnostic, style: Style) -> String {
+    let (mut theme, width) = match style {
+        Style::Plain => (GraphicalTheme::none(), usize::from(u16::MAX)),
+        Style::Terminal { width, colour: Colour::On } => (GraphicalTheme::unicode(), usize::from(width)),
+        Style::Terminal { width, colour: Colour::Off } => (GraphicalTheme::unicode_nocolor(), usize::from(width)),
+    };
+    theme.characters.underline = '^';
+    let handler = GraphicalReportHandler::new_themed(theme).with_width(width).with_links(false);
+    let render = |error: &dyn Diagnostic| {
+        let mut text = String::new();
+        match handler.render_report(&mut text, error) {
+            Ok(()) => text,
+            // A place that is not in its source; the message is still worth showing.
+            Err(fmt::Error) => format!("{error}\n"),
+        }
+    };
+    let parts: Vec<_> = error.related().into_iter().flatten().map(render).collect();
+    match &parts[..] {
+        [] => render(error),
+        [only] => only.clone(),
+        [_, ..] => format!("{}\n{}", parts.join("\n"), render(&Head(error))),
+    }
+}
+
+/// An error without those that it stands for.
+#[derive(Debug)]
+struct Head<'a>(&'a dyn Diagnostic);
+
+impl fmt::Display for Head<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.0, f)
+    }
+}
+
+impl std::error::Error for Head<'_> {}
+
+impl Diagnostic for Head<'_> {
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.0.help()
+    }
+}

@@ -1,0 +1,20 @@
+//! How results and errors look: tables and colours on a terminal, plain lines that a script can cut up anywhere else.
+//!
+//! Every function takes a [`Style`] and returns text; who calls it decides where that goes. Nothing here is on the path
+//! of a fault.
+//!
+//! # Layout
+//! - [`style`]: [`Style`], what a stream can show
+//! - [`grid`]: [`Grid`], rows and columns in either style
+//! - [`mod@summary`]: a [`Summary`](crate::summary::Summary) and its hooks' reports
+//! - [`mod@diagnostic`]: errors, with the piece of config that they are about
+
+pub mod diagnostic;
+pub mod grid;
+pub mod style;
+pub mod summary;
+
+pub use diagnostic::diagnostic;
+pub use grid::Grid;
+pub use style::{Colour, Style};
+pub use summary::{remarks, summary};

@@ -1,0 +1,209 @@
+//! A summary for people: a short table on a terminal, one line elsewhere; then what hooks report, then remarks.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::grid::{Grid, printable};
+use super::{Colour, Style};
+use crate::summary::{HookSummary, Stop, Summary};
+
+/// The summary, its hooks' tables, and everything that deserves a sentence.
+#[must_use]
+pub fn summary(summary: &Summary, style: Style) -> String {
+    let mut text = match style {
+        Style::Plain => {
+            format!("vector14: {}\n", fields(summary).map(|(name, value)| format!("{name}: {value}")).join("; "))
+        }
+        Style::Terminal { .. } => table(summary).render(style),
+    };
+    for hook in &summary.hooks {
+        text += &tables(hook, style);
+    }
+    text + &remarks(summary, style)
+}
+
+/// What deserves a sentence: the summary's notes and its hooks' warnings, a line each.
+#[must_use]
+pub fn remarks(summary: &Summary, style: Style) -> String {
+    warnings(summary).iter().map(|warning| remark(warning, style)).collect()
+}
+
+/// Why the VM ended, in words.
+#[must_use]
+pub fn stop(stop: &Stop) -> String {
+    match stop {
+        Stop::Exit { status: 1 } => "guest passed, status 1".to_owned(),
+        Stop::Exit { status } => format!("guest failed, status {status}"),
+        Stop::Reset => "guest reset the machine".to_owned(),
+        Stop::Crash { detail } => format!("guest crashed: {}", printable(detail)),
+        Stop::Hook { hook, detail } => format!("stopped by hook {}: {}", printable(hook), printable(detail)),
+        Stop::Deadline => "deadline".to_owned(),
+        Stop::Signal { signal } => match signal_hook::low_level::signal_name(*signal) {
+            Some(name) => format!("signal {signal} ({name})"),
+            None => format!("signal {signal}"),
+        },
+    }
+}
+
+fn fields(summary: &Summary) -> [(&'static str, String); 6] {
+    let Summary { faults, verdicts, exits, .. } = summary;
+    let engine = match summary.armed_ms {
+        Some(armed) => format!("{}, armed after {armed} ms", summary.engine),
+        None => format!("{}, never armed", summary.engine),
+    };
+    let engine = if summary.engine == "off" { "off".to_owned() } else { engine };
+    let counts = |counts: &[(&str, u64)]| {
+        let counts: Vec<_> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        counts.join(", ")
+    };
+    [
+        ("ended", stop(&summary.stop)),
+        ("engine", engine),
+        (
+            "faults",
+            counts(&[
+                ("total", faults.total),
+                ("user", faults.user),
+                ("write", faults.write),
+                ("fetch", faults.fetch),
+                ("present", faults.present),
+                ("reserved", faults.reserved),
+            ]),
+        ),
+        (
+            "verdicts",
+            counts(&[
+                ("reinject", verdicts.reinject),
+                ("resolve", verdicts.resolve),
+                ("skip", verdicts.skip),
+                ("raise", verdicts.raise),
+                ("stop", verdicts.stop),
+            ]),
+        ),
+        (
+            "exits",
+            counts(&[
+                ("total", exits.total),
+                ("fault", exits.fault),
+                ("io", exits.io),
+                ("mmio", exits.mmio),
+                ("hlt", exits.hlt),
+                ("kick", exits.kick),
+                ("other", exits.other),
+            ]),
+        ),
+        ("time", time(summary)),
+    ]
+}
+
+fn time(summary: &Summary) -> String {
+    let wall = humantime::format_duration(Duration::from_millis(summary.wall_ms));
+    let plural = if summary.vcpus == 1 { "" } else { "s" };
+    format!("{wall} on {} vCPU{plural}", summary.vcpus)
+}
+
+fn table(summary: &Summary) -> Grid {
+    let mut grid = Grid::default();
+    for (name, value) in fields(summary) {
+        grid.row([name, &value]);
+    }
+    for hook in &summary.hooks {
+        let faulted = if hook.faulted == 0 { String::new() } else { format!(", failed {}", hook.faulted) };
+        grid.row([&format!("hook {}", hook.name), &format!("called {}{faulted}", hook.calls)]);
+    }
+    grid
+}
+
+fn tables(hook: &HookSummary, style: Style) -> String {
+    let mut text = String::new();
+    for table in &hook.report.tables {
+        let title = printable(&format!("{}: {}", hook.name, table.title));
+        let grid = Grid { columns: table.columns.clone(), rows: table.rows.clone() };
+        let gap = if style == Style::Plain { "" } else { "\n" };
+        // Writing to a string does not fail.
+        let _ = write!(text, "{gap}{title}\n{}", grid.render(style));
+    }
+    text
+}
+
+fn warnings(summary: &Summary) -> Vec<String> {
+    let notes = summary.notes.iter().cloned();
+    let of_hook = |hook: &HookSummary| {
+        let name = hook.name.clone();
+        hook.report.warnings.clone().into_iter().map(move |warning| format!("hook {name}: {warning}"))
+    };
+    notes.chain(summary.hooks.iter().flat_map(of_hook)).collect()
+}
+
+fn remark(text: &str, style: Style) -> String {
+    let text = printable(text);
+    match style.colour() {
+        Colour::On => format!("\u{1b}[33mvector14: {text}\u{1b}[0m\n"),
+        Colour::Off => format!("vector14: {text}\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vector14_hook::{Report, Table};
+
+    use super::*;
+    use crate::summary::{Exits, Faults, Verdicts};
+
+    fn sample() -> Summary {
+        let table = Table {
+            title: "by kind".to_owned(),
+            columns: vec!["kind".to_owned(), "faults".to_owned()],
+            rows: vec![vec!["write, user, not present".to_owned(), "1000".to_owned()]],
+        };
+        let report = Report { tables: vec![table], warnings: vec!["3 lines lost".to_owned()] };
+        Summary {
+            stop: Stop::Exit { status: 1 },
+            engine: "gate",
+            armed_ms: Some(3),
+            wall_ms: 1250,
+            vcpus: 2,
+            faults: Faults { total: 1000, user: 1000, write: 1000, ..Faults::default() },
+            verdicts: Verdicts { reinject: 1000, ..Verdicts::default() },
+            exits: Exits { total: 1034, fault: 1000, io: 34, ..Exits::default() },
+            hooks: vec![HookSummary { name: "count".to_owned(), calls: 1000, faulted: 0, report }],
+            notes: vec!["a note".to_owned()],
+        }
+    }
+
+    #[test]
+    fn a_pipe_gets_one_line_and_then_the_reports() {
+        let text = summary(&sample(), Style::Plain);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(
+            lines[0],
+            "vector14: ended: guest passed, status 1; engine: gate, armed after 3 ms; faults: total 1000, user 1000, \
+             write 1000, fetch 0, present 0, reserved 0; verdicts: reinject 1000, resolve 0, skip 0, raise 0, stop 0; \
+             exits: total 1034, fault 1000, io 34, mmio 0, hlt 0, kick 0, other 0; time: 1s 250ms on 2 vCPUs"
+        );
+        let rest = [
+            "count: by kind",
+            "kind\tfaults",
+            "write, user, not present\t1000",
+            "vector14: a note",
+            "vector14: hook count: 3 lines lost",
+        ];
+        assert_eq!(lines[1..], rest);
+    }
+
+    #[test]
+    fn a_terminal_gets_a_table_no_wider_than_itself() {
+        let text = summary(&sample(), Style::Terminal { width: 80, colour: Colour::Off });
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.contains("hook count  called 1000\n"), "{text}");
+        assert!(text.contains("vector14: hook count: 3 lines lost"), "{text}");
+    }
+
+    #[test]
+    fn ends_are_told_in_words() {
+        let detail = "triple\nfault".to_owned();
+        assert_eq!(stop(&Stop::Crash { detail }), "guest crashed: triple\\nfault");
+        assert_eq!(stop(&Stop::Signal { signal: 15 }), "signal 15 (SIGTERM)");
+        assert_eq!(stop(&Stop::Exit { status: 7 }), "guest failed, status 7");
+    }
+}

@@ -1,0 +1,112 @@
+//! Why a VM can't be made or run, what to do about it, and whose fault it is.
+
+use std::path::PathBuf;
+
+use vector14_hook::GuestError;
+
+use crate::boot::CMDLINE_LIMIT;
+use crate::loader::LoadError;
+use crate::memory::MemoryError;
+
+/// Why a VM can't be made or run.
+#[derive(Debug, thiserror::Error)]
+pub enum VmError {
+    /// There is no KVM, or no right to use it.
+    #[error("{} can't be opened: {source}", .path.display())]
+    NoKvm {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What the host says.
+        source: kvm_ioctls::Error,
+    },
+    /// This host's KVM lacks something that a VM can't do without.
+    #[error("this host's KVM lacks {0}")]
+    MissingCapability(&'static str),
+    /// KVM refuses.
+    #[error("{call} failed: {source}")]
+    Kvm {
+        /// The ioctl.
+        call: &'static str,
+        /// What KVM says.
+        source: kvm_ioctls::Error,
+    },
+    /// KVM refuses a range of guest memory.
+    #[error("KVM refuses {size} bytes of guest memory at {start:#x}: {source}")]
+    Slot {
+        /// Guest-physical start.
+        start: u64,
+        /// Size, in bytes.
+        size: u64,
+        /// What KVM says.
+        source: kvm_ioctls::Error,
+    },
+    /// The host has no memory for the guest.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The kernel is not one, or does not fit.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The command line does not fit.
+    #[error("boot.cmdline has {length} bytes: at most {CMDLINE_LIMIT} are allowed")]
+    CmdlineTooLong {
+        /// Its length, in bytes.
+        length: usize,
+    },
+    /// Memory is too small for the boot protocol's own tables.
+    #[error("the guest's memory is too small: {0}")]
+    TooSmall(GuestError),
+    /// Something else of the host's: descriptors, threads.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was attempted.
+        what: &'static str,
+        /// What the host says.
+        source: std::io::Error,
+    },
+}
+
+impl VmError {
+    /// The exit status of the `vector14` command for this error: 2 where the config is to blame, 3 where the host is.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Load(_) | Self::CmdlineTooLong { .. } | Self::TooSmall(_) => 2,
+            Self::NoKvm { .. }
+            | Self::MissingCapability(_)
+            | Self::Kvm { .. }
+            | Self::Slot { .. }
+            | Self::Memory(_)
+            | Self::Host { .. } => 3,
+        }
+    }
+
+    /// What to do about it, where there is something to be done.
+    #[must_use]
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::NoKvm { source, .. } if source.errno() == libc::EACCES => Some(
+                "this user has no right to it: join its group (`sudo usermod -aG kvm $USER`, then log in again), or run as root",
+            ),
+            Self::NoKvm { source, .. } if source.errno() == libc::ENOENT => Some(
+                "load the module (`sudo modprobe kvm_amd` or `kvm_intel`), turn virtualisation on in the firmware, or, inside of a VM, \
+                 turn nested virtualisation on for it; `vector14 doctor` says more",
+            ),
+            Self::Memory(_) => Some("lower vm.memory, or free memory on the host"),
+            Self::NoKvm { .. } | Self::MissingCapability(_) | Self::Kvm { .. } | Self::Slot { .. } => {
+                Some("`vector14 doctor` says what this host's KVM offers")
+            }
+            Self::Load(_) | Self::CmdlineTooLong { .. } | Self::TooSmall(_) | Self::Host { .. } => None,
+        }
+    }
+}
+
+/// Gives a failing ioctl its name.
+pub(super) fn call<T>(call: &'static str, result: Result<T, kvm_ioctls::Error>) -> Result<T, VmError> {
+    result.map_err(|source| VmError::Kvm { call, source })
+}
+
+/// Gives another failure of the host's a name.
+pub(super) fn host<T>(what: &'static str, result: Result<T, impl Into<std::io::Error>>) -> Result<T, VmError> {
+    result.map_err(|source| VmError::Host { what, source: source.into() })
+}
+

@@ -1,0 +1,213 @@
+//! A VM from its config to its summary: builds the machine, runs a thread a vCPU, and waits for the end.
+
+mod error;
+mod kvm;
+mod thread;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use event_manager::{EventManager, SubscriberOps};
+use vector14_guest_abi::{COM1, EXIT_PORT};
+use vmm_sys_util::eventfd::EventFd;
+
+pub use self::error::VmError;
+use self::error::{call, host};
+use self::thread::GRACE;
+use crate::boot::{self, CMDLINE_LIMIT};
+use crate::chain::{Chain, NamedHook};
+use crate::config::Config;
+use crate::control::Control;
+use crate::device::{Bus, Com1, Device, ExitPort, I8042, SharedOutput};
+use crate::engine::Engine;
+use crate::events::{Beat, ConsoleInput, Deadline, Left, SIGNALS, Signal, Subscriber};
+use crate::loader;
+use crate::memory::Memory;
+use crate::run::{Shared, Tally};
+use crate::summary::{self, Stop, Summary};
+use crate::sys::mapped::MappedVm;
+use crate::vcpu::Vcpu;
+
+
+/// COM1's interrupt line.
+const COM1_GSI: u32 = 4;
+
+/// How a VM is connected to the world around it.
+pub struct Surroundings {
+    /// The KVM device.
+    pub kvm: PathBuf,
+    /// Where the guest's console prints to.
+    pub output: SharedOutput,
+    /// Whether standard input goes to the guest's console, and SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGUSR1 to the VM.
+    pub attended: bool,
+    /// Further devices, by port.
+    pub ports: Vec<(u16, Box<dyn Device>)>,
+}
+
+impl Surroundings {
+    /// Console output to `output`; no input, no signals, no further devices.
+    #[must_use]
+    pub fn unattended(output: SharedOutput) -> Self {
+        Self { kvm: PathBuf::from(crate::doctor::device::DEFAULT_PATH), output, attended: false, ports: Vec::new() }
+    }
+}
+
+/// A machine that is ready to run.
+pub struct Vm {
+    shared: Arc<Shared>,
+    engine: Engine,
+    vcpus: Vec<Vcpu>,
+    com1: Com1,
+    com1_room: EventFd,
+    timeout: Option<Duration>,
+    attended: bool,
+    /// Keeps the machine as such alive.
+    _machine: MappedVm,
+}
+
+impl Vm {
+    /// Builds the machine that `config` describes, with `hooks` as its chain.
+    ///
+    /// # Errors
+    /// [`VmError`]; nothing has run then.
+    pub fn new(config: &Config, hooks: Vec<NamedHook>, surroundings: Surroundings) -> Result<Self, VmError> {
+        let kvm = kvm::open(&surroundings.kvm)?;
+        if config.boot.cmdline.len() > CMDLINE_LIMIT {
+            return Err(VmError::CmdlineTooLong { length: config.boot.cmdline.len() });
+        }
+        let memory = Memory::new(config.vm.memory)?;
+        boot::prepare_memory(&memory, &config.boot.cmdline).map_err(VmError::TooSmall)?;
+        let entry = loader::load(&config.boot.kernel, &memory)?;
+
+        let fd = call("KVM_CREATE_VM", kvm.create_vm())?;
+        kvm::create_interrupt_controllers(&fd)?;
+        let interrupt = host("the console's interrupt", EventFd::new(libc::EFD_NONBLOCK))?;
+        call("KVM_IRQFD", fd.register_irqfd(&interrupt, COM1_GSI))?;
+        let machine = MappedVm::new(fd, memory.map().clone()).map_err(|slot| VmError::Slot {
+            start: slot.start,
+            size: slot.size,
+            source: slot.source,
+        })?;
+        let mut vcpus = kvm::create_vcpus(&kvm, &machine, config.vm.vcpus)?;
+        if let Some(first) = vcpus.first_mut() {
+            let sregs = call("KVM_GET_SREGS", first.fd().get_sregs())?;
+            let (regs, sregs) = boot::entry_state(entry, sregs);
+            call("KVM_SET_REGS", first.set_boot_state(&regs, &sregs))?;
+        }
+
+        let com1_room = host("the console's input", EventFd::new(libc::EFD_NONBLOCK))?;
+        let room = host("the console's input", com1_room.try_clone())?;
+        let com1 = Com1::new(interrupt, room, surroundings.output);
+        let mut ports = Bus::default();
+        ports.attach(u64::from(COM1)..u64::from(COM1) + 8, Box::new(com1.clone()));
+        ports.attach(0x60..0x65, Box::new(I8042));
+        ports.attach(u64::from(EXIT_PORT)..u64::from(EXIT_PORT) + 1, Box::new(ExitPort));
+        for (port, device) in surroundings.ports {
+            ports.attach(u64::from(port)..u64::from(port) + 1, device);
+        }
+        let shared = Shared {
+            memory,
+            chain: Chain::new(hooks),
+            control: Control::new(config.vm.vcpus),
+            ports,
+            mmio: Bus::default(),
+            sequence: AtomicU64::new(0),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            engine: Engine::new(&config.intercept),
+            vcpus,
+            com1,
+            com1_room,
+            timeout: config.vm.timeout,
+            attended: surroundings.attended,
+            _machine: machine,
+        })
+    }
+
+    /// Runs the machine until it stops, whatever stops it, and ends its hooks.
+    ///
+    /// # Errors
+    /// The host fails; what the guest does is in the summary.
+    pub fn run(mut self) -> Result<Summary, VmError> {
+        let left = host("the end of vCPUs", EventFd::new(libc::EFD_NONBLOCK))?;
+        let mut manager = self.subscribe(&left)?;
+        let vcpus = self.vcpus.len();
+        let (sender, tallies) = channel();
+        let start = Instant::now();
+        for vcpu in self.vcpus.drain(..) {
+            let spawned =
+                left.try_clone().and_then(|left| thread::spawn(vcpu, &self.shared, &self.engine, sender.clone(), left));
+            if spawned.is_err() {
+                self.shared.control.stop(Stop::Deadline);
+            }
+            host("a vCPU's thread", spawned)?;
+        }
+        drop(sender);
+        while self.shared.control.stopped().is_none() {
+            manager
+                .run()
+                .map_err(|error| VmError::Host { what: "waiting for events", source: std::io::Error::other(error) })?;
+        }
+        let wall = start.elapsed();
+        let (tallies, missing) = thread::collect(&tallies, vcpus)?;
+        Ok(self.summarise(tallies, missing, start, wall))
+    }
+
+    /// Everything that the main thread waits for.
+    fn subscribe(&self, left: &EventFd) -> Result<EventManager<Subscriber>, VmError> {
+        let manager = EventManager::<Subscriber>::new();
+        let mut manager = manager
+            .map_err(|error| VmError::Host { what: "waiting for events", source: std::io::Error::other(error) })?;
+        let vm = || Arc::clone(&self.shared);
+        manager.add_subscriber(Box::new(Left(host("the end of vCPUs", left.try_clone())?)));
+        if let Some(timeout) = self.timeout {
+            manager.add_subscriber(Box::new(host("the deadline", Deadline::new(timeout, vm()))?));
+        }
+        if !matches!(self.engine, Engine::Off) {
+            manager.add_subscriber(Box::new(host("the beat", Beat::new(self.engine.clone(), vm()))?));
+        }
+        if self.attended {
+            for (number, action) in SIGNALS {
+                let signal = host("waiting for signals", Signal::new(number, action, self.engine.clone(), vm()))?;
+                manager.add_subscriber(Box::new(signal));
+            }
+            let room = host("the console's input", self.com1_room.try_clone())?;
+            manager.add_subscriber(Box::new(ConsoleInput::new(self.com1.clone(), room, vm())));
+        }
+        Ok(manager)
+    }
+
+    fn summarise(&self, tallies: Vec<Tally>, missing: usize, start: Instant, wall: Duration) -> Summary {
+        let mut sum = Tally::default();
+        for tally in &tallies {
+            sum.faults.merge(&tally.faults);
+            sum.verdicts.merge(&tally.verdicts);
+            sum.exits.merge(&tally.exits);
+        }
+        let vcpus = tallies.len() + missing;
+        let counts: Vec<_> = tallies.into_iter().map(|tally| tally.hooks).collect();
+        let mut notes = self.engine.take_notes();
+        if missing > 0 {
+            notes.push(format!("{missing} of {vcpus} vCPUs did not stop within {GRACE:?}: a hook does not return; their counts are missing"));
+        }
+        let (hooks, of_chain) = self.shared.chain.finish(&counts);
+        notes.extend(of_chain);
+        Summary {
+            stop: self.shared.control.stopped().unwrap_or(Stop::Deadline),
+            engine: self.engine.name(),
+            armed_ms: self.engine.armed_at().map(|armed| summary::milliseconds(armed.saturating_duration_since(start))),
+            wall_ms: summary::milliseconds(wall),
+            vcpus: u32::try_from(vcpus).unwrap_or(u32::MAX),
+            faults: sum.faults,
+            verdicts: sum.verdicts,
+            exits: sum.exits,
+            hooks,
+            notes,
+        }
+    }
+}
+

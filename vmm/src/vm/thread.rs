@@ -1,0 +1,87 @@
+//! The threads that run vCPUs: each joins the run loop, and leaves behind what it counted.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use vmm_sys_util::eventfd::EventFd;
+
+use super::error::{VmError, call, host};
+use crate::engine::{Engine, EngineCpu};
+use crate::run::{self, Shared, Tally};
+use crate::summary::Stop;
+use crate::sys::kick;
+use crate::vcpu::Vcpu;
+
+/// A stopped VM's vCPUs get so long to leave their loops: a hook may be at work.
+pub(super) const GRACE: Duration = Duration::from_secs(5);
+
+/// What a vCPU's thread leaves behind.
+pub(super) type Outcome = Result<Tally, VmError>;
+
+/// Starts a vCPU's thread.
+pub(super) fn spawn(
+    mut vcpu: Vcpu,
+    shared: &Arc<Shared>,
+    engine: &Engine,
+    outcome: Sender<Outcome>,
+    left: EventFd,
+) -> std::io::Result<()> {
+    let (shared, engine) = (Arc::clone(shared), engine.for_cpu());
+    let run = move || {
+        let _leaving = Leaving { shared: &shared, left };
+        let mut tally = Tally { hooks: shared.chain.counts(), ..Tally::default() };
+        let result = run_vcpu(&mut vcpu, engine, &shared, &mut tally);
+        if let Err(error) = &result {
+            shared.control.stop(Stop::Crash { detail: error.to_string() });
+        }
+        // Fails only where the main thread has given up waiting.
+        let _ = outcome.send(result.map(|()| tally));
+    };
+    std::thread::Builder::new().name("vcpu".to_owned()).spawn(run).map(drop)
+}
+
+/// Tells the main thread that a vCPU's thread is about to end, even where that is by a panic of our own.
+struct Leaving<'a> {
+    shared: &'a Shared,
+    left: EventFd,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared
+                .control
+                .stop(Stop::Crash { detail: "a vCPU's thread panicked: this is a bug in vector14".to_owned() });
+        }
+        // The counter can't overflow, so this can't fail.
+        let _ = self.left.write(1);
+    }
+}
+
+fn run_vcpu(
+    vcpu: &mut Vcpu,
+    engine: EngineCpu,
+    shared: &Shared,
+    tally: &mut Tally,
+) -> Result<(), VmError> {
+    let index = vcpu.index() as usize;
+    let kicker = &shared.control.cpus()[index].kicker;
+    let _kickable = host("the kick signal", kick::register(kicker, vcpu.fd()))?;
+    let _member = shared.control.join();
+    call("KVM_RUN", run::run(vcpu, engine, shared, tally))
+}
+
+/// Waits for the outcomes of all `vcpus`: what they counted, and how many of them did not come out in time.
+pub(super) fn collect(outcomes: &Receiver<Outcome>, vcpus: usize) -> Result<(Vec<Tally>, usize), VmError> {
+    let deadline = Instant::now() + GRACE;
+    let mut tallies = Vec::with_capacity(vcpus);
+    while tallies.len() < vcpus {
+        match outcomes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(outcome) => tallies.push(outcome?),
+            Err(_) => break,
+        }
+    }
+    let missing = vcpus - tallies.len();
+    Ok((tallies, missing))
+}
