@@ -1,11 +1,14 @@
 //! What vector14's host side and its tiny guest kernel agree on.
+//!
+//! # Layout
+//! - [`port`]: the I/O ports that the guest writes to
+//! - [`window`]: the ranges of virtual addresses that its scenarios fault in, and what they leave there
+//! - [`scenario`]: its scenarios, their parameters, and how each of them ends
 #![no_std]
 
-/// First 16550 UART.
-pub const COM1: u16 = 0x3f8;
+pub mod port;
+pub mod scenario;
+pub mod window;
 
-/// A write of `v` here ends the VM with status `(v << 1) | 1`, as QEMU's isa-debug-exit does; 0 is a pass.
-pub const EXIT_PORT: u16 = 0xf4;
-
-/// A byte written here marks a moment: the host notes the time. Unclaimed, and so ignored, unless the host asked for it.
-pub const MARK_PORT: u16 = 0xf6;
+pub use port::{COM1, EXIT_PORT, MARK_PORT, NOP_PORT};
+pub use scenario::{Ending, Host, Parameter, SCENARIOS, Scenario};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Map, Number, Value as Json};
-use vector14_hook::{Hook, HookType, Options, OptionsError};
+use vector14_hook::{HookType, Options, OptionsError};
 
 use super::node::{Entry, Node, Table, Value};
 use super::place::Place;

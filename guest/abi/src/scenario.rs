@@ -1,0 +1,138 @@
+//! The scenarios, as the guest's command line names them: `scenario=demand pages=1000`.
+
+/// One thing that the guest can be asked to do.
+#[derive(Debug)]
+pub struct Scenario {
+    /// What `scenario=` selects it by.
+    pub name: &'static str,
+    /// What it does, in one line.
+    pub summary: &'static str,
+    /// What may stand beside it on the command line.
+    pub parameters: &'static [Parameter],
+    /// Whether it needs the host to do something about its faults.
+    pub host: Host,
+    /// How it ends.
+    pub ending: Ending,
+}
+
+/// A `name=value` on the command line.
+#[derive(Debug)]
+pub struct Parameter {
+    /// Left of the `=`.
+    pub name: &'static str,
+    /// What holds when it is not given.
+    pub default: &'static str,
+    /// What it means, in one line.
+    pub summary: &'static str,
+}
+
+/// What a scenario expects from the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// Nothing: it passes with interception off, and with every fault reinjected.
+    Bystander,
+    /// It passes only when hooks act on its faults.
+    Acting,
+}
+
+/// How a scenario ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It writes 0 to the exit port, or nonzero when it saw something wrong.
+    Verdict,
+    /// An exception that the guest does not expect: it prints which, and writes nonzero to the exit port.
+    Fatal,
+    /// The CPU shuts down (a triple fault), or KVM gives up on the guest.
+    Crash,
+    /// Not at all.
+    Never,
+}
+
+const fn scenario(name: &'static str, summary: &'static str, parameters: &'static [Parameter]) -> Scenario {
+    Scenario { name, summary, parameters, host: Host::Bystander, ending: Ending::Verdict }
+}
+
+const fn acting(name: &'static str, summary: &'static str, parameters: &'static [Parameter]) -> Scenario {
+    Scenario { name, summary, parameters, host: Host::Acting, ending: Ending::Verdict }
+}
+
+const fn ending(
+    name: &'static str,
+    ending: Ending,
+    summary: &'static str,
+    parameters: &'static [Parameter],
+) -> Scenario {
+    Scenario { name, summary, parameters, host: Host::Bystander, ending }
+}
+
+const fn parameter(name: &'static str, default: &'static str, summary: &'static str) -> Parameter {
+    Parameter { name, default, summary }
+}
+
+const RING: Parameter = parameter("ring", "0", "ring that faults: 0 or 3");
+
+/// Every scenario there is.
+pub const SCENARIOS: &[Scenario] = &[
+    acting("demo", "three faults that the guest serves, then three that only the host can", &[]),
+    scenario("demand", "the guest's handler maps pages at their first touch", &[parameter("pages", "100", "how many")]),
+    acting(
+        "hidden",
+        "pages whose faults the guest calls fatal: the host maps them, filled",
+        &[parameter("pages", "16", "how many"), parameter("fill", "0x5a", "byte that each must be filled with")],
+    ),
+    scenario("readonly", "copy on write by the guest's handler", &[parameter("pages", "8", "how many")]),
+    scenario("noexec", "fetches from an NX page, which the guest's handler makes executable", &[]),
+    scenario("reserved", "reads through a PTE with a reserved bit set, which the guest's handler clears", &[]),
+    scenario("ring0", "demand, readonly, noexec and reserved from ring 0; writes with CR0.WP set and clear", &[]),
+    scenario("error-codes", "every combination of P, W, U, I and RSVD that can be made; a line for each", &[]),
+    scenario("twice", "one instruction that faults on two pages", &[]),
+    scenario("nested", "the guest's handler faults itself", &[parameter("pages", "4", "how many")]),
+    acting("skip", "instructions of many encodings fault; the host skips each, none may have an effect", &[]),
+    acting(
+        "raise",
+        "a fault that the host turns into #GP",
+        &[parameter("code", "0x0", "error code that the #GP must come with")],
+    ),
+    scenario("idt", "loads other IDTs, rewrites gate 14 in place, copies a table, restores a gate", &[]),
+    scenario(
+        "quiet",
+        "makes no exit before its first fault",
+        &[parameter("cycles", "300000000", "how long that takes, in TSC cycles")],
+    ),
+    scenario(
+        "smp",
+        "all CPUs fault together, on different pages and on the same",
+        &[parameter("pages", "64", "how many for each CPU, and how many shared")],
+    ),
+    scenario("loop", "one fault, to be resolved by the host without mapping until it stops doing so", &[]),
+    scenario(
+        "storm",
+        "a tight loop to be timed, with a write to the mark port on either side",
+        &[
+            parameter("count", "10000", "how many times around"),
+            parameter(
+                "kind",
+                "fault",
+                "fault: a read of one unmapped address, stepped over; resolve: first reads of count pages; exit: a port write",
+            ),
+            RING,
+        ],
+    ),
+    ending("spin", Ending::Never, "never ends, and makes no exit", &[]),
+    ending("crash", Ending::Crash, "a triple fault: a #PF with an empty IDT", &[]),
+    ending("idt-outside", Ending::Crash, "faults with an IDT outside of RAM", &[]),
+    scenario("tables-loop", "faults through a page table whose entries all point to the table itself", &[]),
+    ending("stack-unmapped", Ending::Crash, "faults with a stack that is not mapped", &[RING]),
+    ending(
+        "stack-mmio",
+        Ending::Crash,
+        "faults with a stack outside of RAM",
+        &[parameter("how", "fault", "fault: a #PF in ring 0; jump: straight to where gate 14 points")],
+    ),
+    ending("gate-absent", Ending::Fatal, "faults with gate 14 marked not present: #NP", &[]),
+    scenario(
+        "no-room",
+        "a page-fault handler on a page of its own without filler, where no stub can be put",
+        &[parameter("pages", "8", "how many pages to fault in")],
+    ),
+];

@@ -1,0 +1,50 @@
+//! vector14's tiny guest: a kernel whose only purpose is to fault.
+//!
+//! The command line names one scenario. The scenario arranges for page faults, sees to it that each was handled as it
+//! should have been, prints what it did, and ends the VM through the exit port: 0 is a pass.
+//!
+//! Nearly all of it runs in ring 3, with an I/O permission bitmap that opens the ports to it, and with everything mapped
+//! user-accessible so that it edits page and descriptor tables in place. What has to be ring 0 is small and sits in one section, `.ring0`,
+//! which uses general registers only: some of the KVMs that run this guest emulate ring 0 an instruction at a time.
+//!
+//! # Layout
+//! - [`boot`], [`cpu`], [`smp`]: from the boot protocol to ring 3, on the first CPU and on the others
+//! - [`idt`], [`exception`], [`fault`]: gates, entry stubs, and the page-fault handler with its policy for each window
+//! - [`ring0`], [`probe`]: calls into ring 0, and accesses that may fault, from either ring
+//! - [`frames`], [`paging`]: physical and virtual memory
+//! - [`console`], [`cmdline`]: what comes out and what goes in
+//! - [`scenarios`]: one file each
+#![no_std]
+#![no_main]
+
+mod boot;
+mod cmdline;
+mod console;
+mod cpu;
+mod exception;
+mod fault;
+mod frames;
+mod idt;
+mod memory;
+mod paging;
+mod probe;
+mod ring0;
+mod scenarios;
+mod smp;
+
+use crate::boot::BootParams;
+
+/// Ring 3 begins here, on the first CPU.
+extern "C" fn main(boot_params: &'static BootParams) -> ! {
+    frames::init(boot_params.ram_end());
+    let cmdline = cmdline::Cmdline::parse(boot_params.cmdline());
+    console::set_prefix(cmdline.scenario());
+    scenarios::run(&cmdline);
+    console::pass()
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo) -> ! {
+    say!("{}", info);
+    console::exit(console::Status::Bug)
+}

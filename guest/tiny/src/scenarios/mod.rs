@@ -1,0 +1,91 @@
+//! The scenarios, one file each, and what they share.
+
+mod crash;
+mod demand;
+mod demo;
+mod error_codes;
+mod gate_absent;
+mod hidden;
+mod idt;
+mod idt_outside;
+mod looping;
+mod nested;
+mod no_room;
+mod noexec;
+mod quiet;
+mod raise;
+mod readonly;
+mod reserved;
+mod ring0;
+mod skip;
+mod smp;
+mod spin;
+mod stack_mmio;
+mod stack_unmapped;
+mod storm;
+mod tables_loop;
+mod twice;
+
+use core::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst, compiler_fence};
+
+use crate::cmdline::Cmdline;
+use crate::{check, cpu};
+
+/// Error-code bits (SDM vol. 3A, 5.7): a protection violation, a write, a reserved bit, a fetch. U is a matter of the ring.
+const P: u64 = 1 << 0;
+const W: u64 = 1 << 1;
+const RSVD: u64 = 1 << 3;
+const I: u64 = 1 << 4;
+
+/// Runs the scenario that the command line names. Returns if it passed.
+pub fn run(cmdline: &Cmdline) {
+    match cmdline.scenario() {
+        "demo" => demo::run(),
+        "demand" => demand::run(cmdline),
+        "hidden" => hidden::run(cmdline),
+        "readonly" => readonly::run(cmdline),
+        "noexec" => noexec::run(),
+        "reserved" => reserved::run(),
+        "ring0" => ring0::run(),
+        "error-codes" => error_codes::run(),
+        "twice" => twice::run(),
+        "nested" => nested::run(cmdline),
+        "skip" => skip::run(),
+        "raise" => raise::run(cmdline),
+        "idt" => idt::run(),
+        "quiet" => quiet::run(cmdline),
+        "smp" => smp::run(cmdline),
+        "loop" => looping::run(),
+        "storm" => storm::run(cmdline),
+        "spin" => spin::run(),
+        "crash" => crash::run(),
+        "idt-outside" => idt_outside::run(),
+        "tables-loop" => tables_loop::run(),
+        "stack-unmapped" => stack_unmapped::run(cmdline),
+        "stack-mmio" => stack_mmio::run(cmdline),
+        "gate-absent" => gate_absent::run(),
+        "no-room" => no_room::run(cmdline),
+        name => panic!("{name} is listed, but is nowhere"),
+    }
+}
+
+/// Runs `access`, and sees to it that it causes `count` page faults in the guest's first handler, on this CPU.
+fn faults<T>(count: u64, access: impl FnOnce() -> T) -> T {
+    let cpu = cpu::this();
+    let before = cpu.faults.load(Relaxed);
+    // The handler's work must not be moved from between the two counts.
+    compiler_fence(SeqCst);
+    let result = access();
+    compiler_fence(SeqCst);
+    check!(count, cpu.faults.load(Relaxed) - before, "faults");
+    result
+}
+
+/// Runs `access`, and sees to it that it causes one page fault, with this address and error code.
+fn fault<T>(address: u64, error: u64, access: impl FnOnce() -> T) -> T {
+    let result = faults(1, access);
+    let last = &cpu::this().last;
+    check!(address, last.address.load(Relaxed), "CR2");
+    check!(error, last.error.load(Relaxed), "error code of the fault at {address:#x}");
+    result
+}
