@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use vector14::config::{BootConfig, Config, EngineChoice, InterceptConfig, Kernel, VmConfig};
+use vector14::config::{Config, EngineChoice};
 use vector14::summary::{Stop, Summary};
 use vector14::vm::{Surroundings, Vm};
 use vector14_hook::Hook;
@@ -22,12 +22,9 @@ pub struct Guest {
 impl Guest {
     /// The tiny guest with a command line, all of its faults intercepted, no hooks.
     pub fn new(cmdline: &str) -> Self {
-        let config = Config {
-            vm: VmConfig { memory: 64 << 20, vcpus: 1, timeout: Some(DEADLINE) },
-            boot: BootConfig { kernel: Kernel::Tiny, cmdline: cmdline.to_owned() },
-            intercept: InterceptConfig { engine: EngineChoice::Gate, stub: None },
-            ..Config::default()
-        };
+        let mut config = Config::tiny(cmdline);
+        config.vm.timeout = Some(DEADLINE);
+        config.intercept.engine = EngineChoice::Gate;
         Self { config, hooks: Vec::new() }
     }
 

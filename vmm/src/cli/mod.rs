@@ -2,14 +2,16 @@
 //!
 //! # Layout
 //! - [`args`]: what all commands share
-//! - [`run`], [`check`], [`doctor`], [`hooks`], [`completions`]: the commands
+//! - [`demo`], [`run`], [`check`], [`doctor`], [`hooks`], [`bench`], [`completions`]: the commands
 //! - [`vm`]: where the command line meets the library's VM
 //! - [`failure`]: why a command ends badly, and its exit status
 //! - [`logging`], [`output`]: to stderr and to stdout
 
 mod args;
+mod bench;
 mod check;
 mod completions;
+mod demo;
 mod doctor;
 mod failure;
 mod hooks;
@@ -44,6 +46,8 @@ Exit status:
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show a fault being reinjected and one being resolved, with a guest that is built in
+    Demo(demo::Args),
     /// Run the guest that a config file describes
     Run(run::Args),
     /// Check a config file and say what it would run
@@ -52,6 +56,8 @@ enum Command {
     Doctor(doctor::Args),
     /// List the hooks that a config can name, with their options
     Hooks(hooks::Args),
+    /// Measure what a fault costs on this host, beside a bare exit
+    Bench(bench::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
 }
@@ -61,10 +67,12 @@ pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     logging::init(&cli.logging);
     let ended = match &cli.command {
+        Command::Demo(args) => demo::run(args, cli.logging.loudness()),
         Command::Run(args) => run::run(args, cli.logging.loudness()),
         Command::Check(args) => check::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Hooks(args) => hooks::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Completions(args) => completions::run(args),
     };
     let status = ended.unwrap_or_else(|failure| {

@@ -31,14 +31,19 @@ pub(super) fn run(args: &Args, loudness: Loudness) -> Result<u8, Failure> {
     let hooks = config.create_hooks(HOOKS)?;
     let summary = vm::run(&config, hooks, &args.kvm.path)?;
 
-    let style = Style::of(&io::stderr());
-    output::tell(&match loudness {
-        Loudness::Usual => display::summary(&summary, style),
-        Loudness::Quiet => display::remarks(&summary, style),
-    });
+    conclude(&summary, loudness);
     let status = summary.stop.exit_status();
     let written = file.map_or(Ok(()), |file| file.write(&summary));
     Ok(written.map_or_else(|failure| status_after(&failure, status), |()| status))
+}
+
+/// Tells on stderr how a run ended.
+pub(super) fn conclude(summary: &Summary, loudness: Loudness) {
+    let style = Style::of(&io::stderr());
+    output::tell(&match loudness {
+        Loudness::Usual => display::summary(summary, style),
+        Loudness::Quiet => display::remarks(summary, style),
+    });
 }
 
 /// The status of a run whose summary is lost: the guest's own, unless that says that all is well.

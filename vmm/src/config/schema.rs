@@ -25,6 +25,20 @@ pub struct Config {
     pub hooks: Vec<HookConfig>,
 }
 
+impl Config {
+    /// The tiny guest with a command line, and the defaults for everything else.
+    #[must_use]
+    pub fn tiny(cmdline: impl Into<String>) -> Self {
+        Self {
+            name: "tiny".to_owned(),
+            vm: VmConfig::default(),
+            boot: BootConfig { kernel: Kernel::Tiny, cmdline: cmdline.into() },
+            intercept: InterceptConfig::default(),
+            hooks: Vec::new(),
+        }
+    }
+}
+
 /// `[vm]`: the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VmConfig {

@@ -1,0 +1,61 @@
+//! `vector14 bench`: what a fault costs on this host, beside a bare exit.
+
+use std::io::IsTerminal;
+
+use vector14::bench::{self, Bench, BenchError};
+use vector14::display::{Grid, Style};
+use vector14::vm::Surroundings;
+
+use super::args::KvmArgs;
+use super::{Failure, output, vm};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    kvm: KvmArgs,
+}
+
+pub(super) fn run(args: &Args) -> Result<u8, Failure> {
+    let surroundings = || Surroundings { kvm: args.kvm.path.clone(), ..Surroundings::unattended(Box::new(std::io::sink())) };
+    let bench = bench::run(surroundings, show_progress).map_err(failure)?;
+    if args.json {
+        output::print_json(&bench)?;
+    } else {
+        output::print(&describe(&bench, output::style()))?;
+    }
+    Ok(0)
+}
+
+/// A bar on a terminal, which is gone when all is done; nothing elsewhere.
+fn show_progress(done: usize, total: usize) {
+    const WIDTH: usize = 30;
+    if !std::io::stderr().is_terminal() {
+        return;
+    }
+    let filled = done * WIDTH / total;
+    let (full, empty) = ("#".repeat(filled), "-".repeat(WIDTH - filled));
+    let end = if done == total { "\r\x1b[K" } else { "" };
+    output::tell(&format!("\rmeasuring [{full}{empty}] {done}/{total}{end}"));
+}
+
+fn failure(error: BenchError) -> Failure {
+    const CRASHED: u8 = 4;
+    match error {
+        BenchError::Vm(error) => vm::failure(error),
+        BenchError::Guest { .. } => Failure::Vm { message: error.to_string(), help: None, status: CRASHED },
+    }
+}
+
+fn describe(bench: &Bench, style: Style) -> String {
+    let exit = bench.rows.first().map_or(0, |row| row.median_ns);
+    let mut grid = Grid::new(&["", "median ns", "times exit"]);
+    for row in &bench.rows {
+        #[expect(clippy::cast_precision_loss, reason = "nanoseconds of one fault")]
+        let ratio = format!("{:.2}", row.median_ns as f64 / exit.max(1) as f64);
+        grid.row([row.name, &row.median_ns.to_string(), &ratio]);
+    }
+    grid.render(style)
+}

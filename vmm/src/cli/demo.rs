@@ -1,0 +1,69 @@
+//! `vector14 demo`: a short run of the tiny guest for somebody who sees this for the first time.
+
+use std::io::Write;
+use std::time::Duration;
+
+use serde_json::json;
+use vector14::config::Config;
+use vector14_guest_abi::window::HIDDEN;
+use vector14_hook::{Fault, Guest, Hook, Options, Report, Result as HookResult, Verdict};
+use vector14_hooks::HOOKS;
+
+use super::args::KvmArgs;
+use super::run::conclude;
+use super::{Failure, logging::Loudness, vm};
+
+/// What `zero-fill` fills the demo's pages with.
+const FILL: u8 = 0x14;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    kvm: KvmArgs,
+}
+
+pub(super) fn run(args: &Args, loudness: Loudness) -> Result<u8, Failure> {
+    let mut config = Config::tiny("scenario=demo");
+    config.vm.timeout = Some(Duration::from_secs(30));
+    let narrated = Narrated { hook: zero_fill()? };
+    let summary = vm::run(&config, vec![("zero-fill".to_owned(), Box::new(narrated))], &args.kvm.path)?;
+    conclude(&summary, loudness);
+    Ok(summary.stop.exit_status())
+}
+
+/// The shipped hook that resolves the faults which the demo's guest has no answer to.
+fn zero_fill() -> Result<Box<dyn Hook>, Failure> {
+    let options = json!({ "start": HIDDEN.start, "end": HIDDEN.end, "fill": FILL });
+    let options = Options::new(options.as_object().cloned().unwrap_or_default(), "");
+    let made = HOOKS.iter().find(|hook| hook.name == "zero-fill").map(|hook| (hook.create)(&options));
+    let failed = |message: String| Failure::Vm { message, help: None, status: 3 };
+    made.ok_or_else(|| failed("the hook `zero-fill` is not in this build".to_owned()))?
+        .map_err(|error| failed(error.to_string()))
+}
+
+/// A hook that says what it sees and what it answers, in between of what the guest says.
+struct Narrated {
+    hook: Box<dyn Hook>,
+}
+
+impl Hook for Narrated {
+    fn on_fault(&self, fault: &Fault, guest: &mut dyn Guest) -> HookResult {
+        let verdict = self.hook.on_fault(fault, guest)?;
+        let answer = match &verdict {
+            Verdict::Resolve => "a hook put a page there: RESOLVED, the guest's handler never runs",
+            Verdict::Pass => "no hook wants it: REINJECTED into the guest's own handler",
+            Verdict::Reinject | Verdict::Skip | Verdict::Raise(_) | Verdict::Stop(_) => "a hook has decided otherwise",
+        };
+        let (sequence, address, rip, code) = (fault.sequence, fault.address, fault.rip, fault.error_code);
+        // The demo goes on where nobody reads it.
+        let _ = writeln!(
+            std::io::stdout(),
+            "host:   #PF {sequence} at {address} ({code}), by the instruction at {rip}\nhost:   {answer}"
+        );
+        Ok(verdict)
+    }
+
+    fn on_end(&self) -> Report {
+        self.hook.on_end()
+    }
+}
