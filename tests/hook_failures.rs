@@ -39,7 +39,8 @@ impl Hook for Fails {
 }
 
 fn fails() {
-    let outcome = Guest::new("scenario=demand pages=20").hook("naive", Fails).run().passed().guest_saw_what_was_reinjected();
+    let outcome =
+        Guest::new("scenario=demand pages=20").hook("naive", Fails).run().passed().guest_saw_what_was_reinjected();
     assert_eq!((outcome.summary.hooks[0].calls, outcome.summary.hooks[0].faulted), (1, 1), "{outcome}");
     assert!(outcome.summary.notes[0].contains("`naive` failed: virtual address 0x"), "{outcome}");
 }

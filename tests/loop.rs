@@ -13,7 +13,8 @@ pub fn tests() -> Vec<Trial> {
 
 fn detected() {
     Guest::new("scenario=loop").off().run().passed();
-    let outcome = Guest::new("scenario=loop").hook("stuck", Act { window: LOOP, verdict: Verdict::Resolve }).run().passed();
+    let outcome =
+        Guest::new("scenario=loop").hook("stuck", Act { window: LOOP, verdict: Verdict::Resolve }).run().passed();
     assert_eq!(outcome.summary.verdicts.resolve, u64::from(LOOP_LIMIT), "{outcome}");
     assert_eq!(outcome.summary.verdicts.reinject, 1, "{outcome}");
     assert_eq!(outcome.guest_faults(), 1, "{outcome}");

@@ -2,6 +2,8 @@
 //!
 //! Every test that needs KVM is skipped, loudly, where there is none; with `CI` set it fails instead.
 
+#![expect(unreachable_pub, reason = "a test binary is nobody's library")]
+
 mod harness;
 
 mod bad_guest;

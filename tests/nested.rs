@@ -13,5 +13,9 @@ fn nested() {
     let recorder = Recorder::default();
     let outcome = Guest::new("scenario=nested pages=4").hook("recorder", recorder.clone()).run().passed();
     let from_user: Vec<bool> = recorder.faults().iter().map(vector14_hook::Fault::from_user).collect();
-    assert_eq!(from_user, [true, false].repeat(4), "each user fault is followed by one of the handler's own\n{outcome}");
+    assert_eq!(
+        from_user,
+        [true, false].repeat(4),
+        "each user fault is followed by one of the handler's own\n{outcome}"
+    );
 }

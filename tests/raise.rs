@@ -32,7 +32,7 @@ fn without_error_code() {
     let outcome = run(Exception { vector: 0, error_code: None });
     assert!(matches!(outcome.summary.stop, Stop::Exit { status } if status != 1), "{outcome}");
     assert_eq!(outcome.summary.verdicts.raise, 1, "{outcome}");
-    assert!(outcome.console.contains("#DE"), "{outcome}");
+    assert!(outcome.console.contains("fatal exception: vector=0 "), "{outcome}");
 }
 
 fn impossible() {

@@ -1,5 +1,10 @@
 //! vCPUs that fault together, on different pages and on the same.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::thread::sleep;
+use std::time::Duration;
+
 use libtest_mimic::Trial;
 use vector14_hook::{Fault, Guest as Handle, Hook, Result, Verdict};
 
@@ -31,15 +36,14 @@ fn eight() {
 }
 
 /// Waits until another vCPU is inside as well.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Meet {
-    inside: std::sync::atomic::AtomicU32,
-    met: std::sync::atomic::AtomicBool,
+    inside: Arc<AtomicU32>,
+    met: Arc<AtomicBool>,
 }
 
-impl Hook for std::sync::Arc<Meet> {
+impl Hook for Meet {
     fn on_fault(&self, _fault: &Fault, _guest: &mut dyn Handle) -> Result {
-        use std::sync::atomic::Ordering::SeqCst;
         self.inside.fetch_add(1, SeqCst);
         for _ in 0..1000 {
             if self.inside.load(SeqCst) > 1 {
@@ -48,7 +52,7 @@ impl Hook for std::sync::Arc<Meet> {
             if self.met.load(SeqCst) {
                 break;
             }
-            std::thread::sleep(std::time::Duration::from_micros(100));
+            sleep(Duration::from_micros(100));
         }
         self.inside.fetch_sub(1, SeqCst);
         Ok(Verdict::Pass)
@@ -56,7 +60,7 @@ impl Hook for std::sync::Arc<Meet> {
 }
 
 fn at_once() {
-    let meet = std::sync::Arc::new(Meet::default());
-    let outcome = Guest::new("scenario=smp").vcpus(2).hook("meet", std::sync::Arc::clone(&meet)).run().passed();
-    assert!(meet.met.load(std::sync::atomic::Ordering::SeqCst), "{outcome}");
+    let meet = Meet::default();
+    let outcome = Guest::new("scenario=smp").vcpus(2).hook("meet", meet.clone()).run().passed();
+    assert!(meet.met.load(SeqCst), "{outcome}");
 }

@@ -1,7 +1,7 @@
 //! The `vector14` command, run as its users run it.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Output, Stdio};
 
 use tempfile::TempDir;
@@ -93,10 +93,6 @@ impl Finished {
     pub fn read(&self, name: &str) -> String {
         let path = self.folder.path().join(name);
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}\n{self}", path.display()))
-    }
-
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     /// The summary that `--summary summary.json` wrote.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use vector14::config::{Config, EngineChoice};
 use vector14::summary::{Stop, Summary};
 use vector14::vm::{Surroundings, Vm};
-use vector14_hook::Hook;
+use vector14_hook::{Hook, Va};
 
 /// No test's guest runs longer than this.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -41,6 +41,12 @@ impl Guest {
 
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.config.vm.timeout = Some(timeout);
+        self
+    }
+
+    /// Names a place for the stub.
+    pub fn stub(mut self, place: u64) -> Self {
+        self.config.intercept.stub = Some(Va(place));
         self
     }
 

@@ -57,7 +57,10 @@ pub(crate) fn run(
         tally.exits.total += 1;
         let stop = match engine.recognise(&exit, cpu, &vm.memory) {
             Some(Ok(caught)) => intercept(cpu, &caught, vm, tally, &mut progress),
-            Some(Err(stray)) => Some(Stop::Crash { detail: stray.to_string() }),
+            Some(Err(stray)) => {
+                tally.exits.other += 1;
+                Some(Stop::Crash { detail: stray.to_string() })
+            }
             None => {
                 let stop = serve(cpu, &exit, vm, &mut tally.exits);
                 engine.inspect(cpu, &vm.memory, &vm.control, exit == VmExit::Interrupted);

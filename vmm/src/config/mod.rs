@@ -29,8 +29,8 @@ pub mod values;
 #[cfg(test)]
 mod tests;
 
-pub use error::ConfigError;
 pub use crate::chain::NamedHook;
+pub use error::ConfigError;
 pub use place::Place;
 pub use problem::{NameKind, Problem, Reason};
 pub use schema::{BootConfig, Config, EngineChoice, HookConfig, InterceptConfig, Kernel, VmConfig};

@@ -19,6 +19,12 @@ pub enum VmError {
         /// What the host says.
         source: kvm_ioctls::Error,
     },
+    /// There is something else in the place of KVM.
+    #[error("{} is no KVM device", .path.display())]
+    NotKvm {
+        /// What was opened.
+        path: PathBuf,
+    },
     /// This host's KVM lacks something that a VM can't do without.
     #[error("this host's KVM lacks {0}")]
     MissingCapability(&'static str),
@@ -72,6 +78,7 @@ impl VmError {
         match self {
             Self::Load(_) | Self::CmdlineTooLong { .. } | Self::TooSmall(_) => 2,
             Self::NoKvm { .. }
+            | Self::NotKvm { .. }
             | Self::MissingCapability(_)
             | Self::Kvm { .. }
             | Self::Slot { .. }
@@ -92,9 +99,11 @@ impl VmError {
                  turn nested virtualisation on for it; `vector14 doctor` says more",
             ),
             Self::Memory(_) => Some("lower vm.memory, or free memory on the host"),
-            Self::NoKvm { .. } | Self::MissingCapability(_) | Self::Kvm { .. } | Self::Slot { .. } => {
-                Some("`vector14 doctor` says what this host's KVM offers")
-            }
+            Self::NoKvm { .. }
+            | Self::NotKvm { .. }
+            | Self::MissingCapability(_)
+            | Self::Kvm { .. }
+            | Self::Slot { .. } => Some("`vector14 doctor` says what this host's KVM offers"),
             Self::Load(_) | Self::CmdlineTooLong { .. } | Self::TooSmall(_) | Self::Host { .. } => None,
         }
     }
@@ -109,4 +118,3 @@ pub(super) fn call<T>(call: &'static str, result: Result<T, kvm_ioctls::Error>) 
 pub(super) fn host<T>(what: &'static str, result: Result<T, impl Into<std::io::Error>>) -> Result<T, VmError> {
     result.map_err(|source| VmError::Host { what, source: source.into() })
 }
-

@@ -20,8 +20,10 @@ pub(super) fn open(path: &Path) -> Result<Kvm, VmError> {
     let name = CString::new(path.as_os_str().as_encoded_bytes());
     let name = name.map_err(|_| no_kvm(kvm_ioctls::Error::new(libc::EINVAL)))?;
     let kvm = Kvm::new_with_path(name).map_err(no_kvm)?;
-    if kvm.get_api_version() != 12 {
-        return Err(VmError::MissingCapability("API version 12 (is this a KVM device?)"));
+    // KVM API 4.1: any other version is to be refused, and there has never been another.
+    const API_VERSION: i32 = 12;
+    if kvm.get_api_version() != API_VERSION {
+        return Err(VmError::NotKvm { path: path.to_owned() });
     }
     let needed = [
         (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
@@ -58,4 +60,3 @@ pub(super) fn create_vcpus(kvm: &Kvm, machine: &MappedVm, vcpus: u32) -> Result<
         })
         .collect()
 }
-

@@ -31,7 +31,6 @@ use crate::summary::{self, Stop, Summary};
 use crate::sys::mapped::MappedVm;
 use crate::vcpu::Vcpu;
 
-
 /// COM1's interrupt line.
 const COM1_GSI: u32 = 4;
 
@@ -210,4 +209,3 @@ impl Vm {
         }
     }
 }
-

@@ -59,12 +59,7 @@ impl Drop for Leaving<'_> {
     }
 }
 
-fn run_vcpu(
-    vcpu: &mut Vcpu,
-    engine: EngineCpu,
-    shared: &Shared,
-    tally: &mut Tally,
-) -> Result<(), VmError> {
+fn run_vcpu(vcpu: &mut Vcpu, engine: EngineCpu, shared: &Shared, tally: &mut Tally) -> Result<(), VmError> {
     let index = vcpu.index() as usize;
     let kicker = &shared.control.cpus()[index].kicker;
     let _kickable = host("the kick signal", kick::register(kicker, vcpu.fd()))?;

@@ -58,44 +58,72 @@ pub(super) enum NoRoom {
     Handler { handler: Va, source: GuestError },
     #[error(
         "there is no run of {ROOM} bytes of 0xcc filler within {reach} KiB of its handler at {handler}, inside of the \
-         page that maps it; name a place for the stub: intercept.stub = \"0x...\""
+         page that maps it; {named}"
     )]
-    NoFiller { handler: Va, reach: u64 },
-    #[error(
-        "intercept.stub = {place} can't be used: {why}; name {ROOM} bytes of mapped, executable guest memory that nothing uses"
-    )]
-    Place { place: Va, why: String },
+    NoFiller { handler: Va, reach: u64, named: NoNamedPlace },
+}
+
+/// Why the place that the user names is not taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoNamedPlace {
+    #[error("name a place for the stub: intercept.stub = \"0x...\"")]
+    None,
+    #[error("and intercept.stub = {0} is taken by the stub of another handler")]
+    Taken(Va),
+    #[error("and intercept.stub = {0} crosses a page")]
+    CrossesPage(Va),
+    #[error("and intercept.stub = {place} can't be used: {source}")]
+    Unusable { place: Va, source: GuestError },
 }
 
 impl Stub {
-    /// Writes a stub for `handler` into guest memory: at `place` where one is named, else into filler near the handler.
-    /// `taken` are the stubs that stand already.
+    /// Writes a stub for `handler` into guest memory: at `named` where that can be used, else into filler near the
+    /// handler. `taken` are the stubs that stand already.
     pub(super) fn place(
         memory: &Memory,
         paging: &Paging,
         handler: Va,
-        place: Option<Va>,
+        named: Option<Va>,
         taken: &[Self],
     ) -> Result<Self, NoRoom> {
         let mut head = [0; 4];
         read_virtual(memory, paging, handler, &mut head).map_err(|source| NoRoom::Handler { handler, source })?;
         let code = Self::assemble(head == ENDBR64);
-        let start = match place {
-            Some(place) => place,
-            None => find_filler(memory, paging, handler)?,
-        };
-        let refuse = |why: String| NoRoom::Place { place: start, why };
+        let at_named =
+            named.ok_or(NoNamedPlace::None).and_then(|place| Self::write(memory, paging, handler, place, code, taken));
+        at_named.or_else(|named| {
+            let (place, reach) = find_filler(memory, paging, handler)?;
+            let no_filler = || NoRoom::NoFiller { handler, reach: reach >> 10, named };
+            let place = place.ok_or_else(no_filler)?;
+            // Filler is readable, unique to this handler, and inside of one page.
+            Self::write(memory, paging, handler, place, code, taken).map_err(|named| NoRoom::NoFiller {
+                handler,
+                reach: reach >> 10,
+                named,
+            })
+        })
+    }
+
+    fn write(
+        memory: &Memory,
+        paging: &Paging,
+        handler: Va,
+        start: Va,
+        code: Code,
+        taken: &[Self],
+    ) -> Result<Self, NoNamedPlace> {
         if taken.iter().any(|stub| stub.contains(start) || stub.contains(start.offset(code.length as u64 - 1))) {
-            return Err(refuse("the stub of another handler stands there".to_owned()));
+            return Err(NoNamedPlace::Taken(start));
         }
-        let physical = paging.translate(start, |slot| memory.load(slot)).map_err(|error| refuse(error.to_string()))?;
-        if (start.0 & (physical.page_size - 1)) + code.length as u64 > physical.page_size {
-            return Err(refuse("it crosses a page".to_owned()));
+        let unusable = |source| NoNamedPlace::Unusable { place: start, source };
+        let leaf = paging.translate(start, |slot| memory.load(slot)).map_err(unusable)?;
+        if (start.0 & (leaf.page_size - 1)) + code.length as u64 > leaf.page_size {
+            return Err(NoNamedPlace::CrossesPage(start));
         }
         let mut original = Code { bytes: [0; 12], length: code.length };
-        memory.read(physical.address, &mut original.bytes[..code.length]).map_err(|error| refuse(error.to_string()))?;
-        memory.write(physical.address, code.bytes()).map_err(|error| refuse(error.to_string()))?;
-        Ok(Self { handler, start, physical: physical.address, code, original })
+        memory.read(leaf.address, &mut original.bytes[..code.length]).map_err(unusable)?;
+        memory.write(leaf.address, code.bytes()).map_err(unusable)?;
+        Ok(Self { handler, start, physical: leaf.address, code, original })
     }
 
     fn assemble(endbr64: bool) -> Code {
@@ -127,8 +155,8 @@ impl Stub {
     }
 }
 
-/// The run of filler that is nearest to `handler`, inside of the leaf page that maps it.
-fn find_filler(memory: &Memory, paging: &Paging, handler: Va) -> Result<Va, NoRoom> {
+/// The run of filler that is nearest to `handler`, inside of the leaf page that maps it, and how far was looked, in bytes.
+fn find_filler(memory: &Memory, paging: &Paging, handler: Va) -> Result<(Option<Va>, u64), NoRoom> {
     let unreadable = |source| NoRoom::Handler { handler, source };
     let leaf = paging.translate(handler, |slot| memory.load(slot)).map_err(unreadable)?;
     let in_leaf = handler.0 & (leaf.page_size - 1);
@@ -154,9 +182,7 @@ fn find_filler(memory: &Memory, paging: &Paging, handler: Va) -> Result<Va, NoRo
         let far = run.end.saturating_sub(ROOM as u64);
         Va(if run.start < handler.0 { far } else { run.start } + MARGIN)
     });
-    candidates
-        .min_by_key(|place| place.0.abs_diff(handler.0))
-        .ok_or(NoRoom::NoFiller { handler, reach: below.max(above) >> 10 })
+    Ok((candidates.min_by_key(|place| place.0.abs_diff(handler.0)), below.max(above)))
 }
 
 #[cfg(test)]
@@ -229,11 +255,19 @@ mod tests {
     }
 
     #[test]
-    fn a_named_place_is_taken_once() {
-        let memory = code(&[]);
-        let named = |taken: &[Stub]| Stub::place(&memory, &PAGING, Va(0x9000), Some(Va(0xa000)), taken);
-        let stub = named(&[]).unwrap();
+    fn a_named_place_comes_before_filler_where_it_can_be_used() {
+        let memory = code(&[(0x8000, 64)]);
+        let named = |place, taken: &[Stub]| Stub::place(&memory, &PAGING, Va(0x8100), Some(Va(place)), taken).unwrap();
+        let stub = named(0xa000, &[]);
         assert_eq!(stub.start, Va(0xa000));
-        assert!(named(&[stub]).unwrap_err().to_string().contains("another handler"));
+        assert_eq!(named(0xa000, &[stub]).start, Va(0x8030), "it is taken");
+        assert_eq!(named(0x40_0000, &[stub]).start, Va(0x8030), "it is not mapped");
+    }
+
+    #[test]
+    fn where_neither_can_be_used_both_are_named() {
+        let memory = code(&[]);
+        let error = Stub::place(&memory, &PAGING, Va(0x8100), Some(Va(0x40_0000)), &[]).unwrap_err().to_string();
+        assert!(error.contains("no run of 32 bytes") && error.contains("intercept.stub = 0x400000"), "{error}");
     }
 }

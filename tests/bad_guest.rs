@@ -1,0 +1,82 @@
+//! Guests that do their worst: nothing here panics or hangs, and the summary says what happened.
+
+use libtest_mimic::Trial;
+use vector14::summary::Stop;
+
+use crate::harness::{Guest, Outcome, kvm_test};
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        kvm_test("bad-guest::idt-outside", idt_outside),
+        kvm_test("bad-guest::tables-loop", tables_loop),
+        kvm_test("bad-guest::stack-unmapped", stack_unmapped),
+        kvm_test("bad-guest::stack-mmio", stack_mmio),
+        kvm_test("bad-guest::stub-without-a-stack", stub_without_a_stack),
+        kvm_test("bad-guest::gate-absent", gate_absent),
+        kvm_test("bad-guest::no-room", no_room),
+        kvm_test("bad-guest::no-room-but-a-named-place", named_place),
+    ]
+}
+
+fn run(cmdline: &str) -> Outcome {
+    Guest::new(cmdline).run().balanced()
+}
+
+#[track_caller]
+fn crash(outcome: &Outcome) -> &str {
+    let Stop::Crash { detail } = &outcome.summary.stop else { panic!("no crash\n{outcome}") };
+    detail
+}
+
+/// Its descriptor table is where no memory is: the fault can't be delivered, by nobody.
+fn idt_outside() {
+    let outcome = run("scenario=idt-outside");
+    assert!(crash(&outcome).contains("vcpu 0"), "{outcome}");
+    assert_eq!(outcome.summary.faults.total, 0, "{outcome}");
+}
+
+/// A page table that leads to itself is walked to its end, and no further.
+fn tables_loop() {
+    run("scenario=tables-loop").passed().guest_saw_what_was_reinjected();
+}
+
+fn stack_unmapped() {
+    for ring in [0, 3] {
+        let outcome = run(&format!("scenario=stack-unmapped ring={ring}"));
+        assert!(crash(&outcome).contains("vcpu 0"), "{outcome}");
+    }
+}
+
+fn stack_mmio() {
+    let outcome = run("scenario=stack-mmio how=fault");
+    assert!(crash(&outcome).contains("vcpu 0"), "{outcome}");
+}
+
+/// The guest jumps to where its gate 14 points: into the stub, with a stack that can't be read.
+fn stub_without_a_stack() {
+    let outcome = run("scenario=stack-mmio how=jump");
+    assert!(crash(&outcome).contains("no exception frame"), "{outcome}");
+    assert_eq!(outcome.summary.faults.total, 0, "{outcome}");
+}
+
+fn gate_absent() {
+    let outcome = run("scenario=gate-absent");
+    assert!(matches!(outcome.summary.stop, Stop::Exit { status } if status != 1), "{outcome}");
+    assert!(outcome.console.contains("fatal exception"), "{outcome}");
+}
+
+/// No stub fits beside its handler. It runs all the same, and the summary says what was looked at.
+fn no_room() {
+    let outcome = run("scenario=no-room").passed();
+    let note = outcome.summary.notes.join("\n");
+    for word in ["can't be intercepted", "32 bytes of 0xcc", "0x1300000000", "intercept.stub"] {
+        assert!(note.contains(word), "no `{word}`\n{outcome}");
+    }
+}
+
+/// The same with a place for the stub that the config names: the page's own zeroes behind the handler's code.
+fn named_place() {
+    let start = vector14_guest_abi::window::NO_ROOM.start;
+    let outcome = Guest::new("scenario=no-room").stub(start + 0x800).run().passed().guest_saw_what_was_reinjected();
+    assert_eq!(outcome.summary.notes, [""; 0], "{outcome}");
+}

@@ -1,0 +1,39 @@
+//! Interception as such: off, taken out and put back while the guest runs, and a guest that must not notice.
+
+use libtest_mimic::Trial;
+
+use crate::harness::{Command, kvm_test};
+
+pub fn tests() -> Vec<Trial> {
+    vec![kvm_test("interception::off", off), kvm_test("interception::detach_and_attach", detach_and_attach)]
+}
+
+fn config(engine: &str, count: u32) -> String {
+    format!(
+        "[boot]\nkernel = \"tiny\"\ncmdline = \"scenario=storm count={count}\"\n\
+         [intercept]\nengine = \"{engine}\"\n[vm]\ntimeout = \"100s\"\n"
+    )
+}
+
+fn off() {
+    let finished = Command::run_config(&config("off", 1000)).finish();
+    assert_eq!(finished.status(), Some(0), "{finished}");
+    let summary = finished.summary();
+    assert_eq!(summary["engine"], "off", "{finished}");
+    assert_eq!(summary["armed_ms"], serde_json::Value::Null, "{finished}");
+    assert_eq!(summary["faults"]["total"], 0, "{finished}");
+}
+
+/// SIGUSR1 again and again in the middle of a storm: the guest's own count is right to the last fault, and the host has
+/// seen some of them but not all.
+fn detach_and_attach() {
+    const FAULTS: u32 = 200_000;
+    let toggles = "& for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.1; kill -USR1 $!; done 2>/dev/null; wait $!";
+    let script = format!("\"$0\" \"$@\" {toggles}");
+    let finished = Command::run_config(&config("gate", FAULTS)).under(&["sh", "-c", &script]).finish();
+    assert_eq!(finished.status(), Some(0), "{finished}");
+    assert!(finished.stdout().contains(&format!("faults={FAULTS} ok")), "{finished}");
+    let seen = finished.summary()["faults"]["total"].as_u64().unwrap();
+    assert!(seen > 0 && seen < u64::from(FAULTS), "{seen} faults seen of {FAULTS}\n{finished}");
+    assert_eq!(finished.summary()["verdicts"]["reinject"], seen, "{finished}");
+}

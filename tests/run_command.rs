@@ -1,0 +1,134 @@
+//! The command line and the config file, as their users meet them.
+
+use libtest_mimic::Trial;
+
+use crate::harness::{Command, kvm_test, test};
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        test("run-command::bad_config", bad_config),
+        test("run-command::bad_usage", bad_usage),
+        test("run-command::missing_config", missing_config),
+        test("run-command::check", check),
+        test("run-command::hooks", hooks),
+        test("run-command::completions", completions),
+        kvm_test("run-command::summary", summary),
+        kvm_test("run-command::summary_on_a_full_disk", full_disk),
+        kvm_test("run-command::set", set),
+        kvm_test("run-command::guest_failure", guest_failure),
+        kvm_test("run-command::a_closed_console", closed_console),
+    ]
+}
+
+const DEMAND: &str = "[boot]\nkernel = \"tiny\"\ncmdline = \"scenario=demand pages=10\"\n[vm]\ntimeout = \"60s\"\n";
+
+/// Every error of a file at once, each with its place.
+fn bad_config() {
+    let config = "[vm]\nmemory = \"7K\"\nvcpus = 9\ntimeout = \"soon\"\n[boot]\nkernle = \"tiny\"\n\
+                  [intercept]\nengine = \"gaet\"\n[[hook]]\nname = \"trase\"\n[[hook]]\nname = \"trace\"\nformat = \"xml\"\n";
+    let places = [
+        "config.toml:2",
+        "config.toml:3",
+        "config.toml:4",
+        "config.toml:6",
+        "config.toml:8",
+        "config.toml:10",
+        "config.toml:13",
+    ];
+    let finished = Command::run_config(config).finish().failed_with(2, &places);
+    finished.failed_with(2, &["7K", "1 to 8", "soon", "kernel", "gate", "trace", "xml"]);
+}
+
+fn bad_usage() {
+    Command::new(&["run"]).finish().failed_with(2, &["CONFIG"]);
+    Command::new(&["rnu", "x.toml"]).finish().failed_with(2, &["rnu"]);
+    Command::run_config(DEMAND).argument("--set").argument("vm.memory=7K").finish().failed_with(2, &["--set", "7K"]);
+    Command::run_config(DEMAND).argument("--set").argument("nonsense").finish().failed_with(2, &["nonsense"]);
+}
+
+fn missing_config() {
+    Command::new(&["run", "nowhere.toml"]).finish().failed_with(2, &["nowhere.toml", "does not exist"]);
+}
+
+fn check() {
+    let finished = Command::new(&["check", "config.toml"]).file("config.toml", DEMAND.as_bytes()).finish();
+    assert_eq!(finished.status(), Some(0), "{finished}");
+    assert!(finished.stdout().contains("tiny"), "{finished}");
+    // A trace that is there already stays as it is.
+    let config = format!("{DEMAND}[[hook]]\nname = \"trace\"\nfile = \"old.txt\"\n");
+    let command =
+        Command::new(&["check", "config.toml"]).file("config.toml", config.as_bytes()).file("old.txt", b"old");
+    let finished = command.finish();
+    assert_eq!((finished.status(), finished.read("old.txt").as_str()), (Some(0), "old"), "{finished}");
+}
+
+fn hooks() {
+    let finished = Command::new(&["hooks"]).finish();
+    assert_eq!(finished.status(), Some(0), "{finished}");
+    for word in ["trace", "count", "zero-fill", "format", "start"] {
+        assert!(finished.stdout().contains(word), "no `{word}`\n{finished}");
+    }
+}
+
+fn completions() {
+    for shell in ["bash", "zsh", "fish"] {
+        let finished = Command::new(&["completions", shell]).finish();
+        assert_eq!(finished.status(), Some(0), "{finished}");
+        assert!(finished.stdout().contains("vector14"), "{finished}");
+    }
+}
+
+/// The fields that others build on.
+fn summary() {
+    let finished = Command::run_config(DEMAND).finish();
+    assert_eq!(finished.status(), Some(0), "{finished}");
+    let summary = finished.summary();
+    assert_eq!(summary["stop"]["reason"], "exit", "{finished}");
+    assert_eq!(summary["stop"]["status"], 1, "{finished}");
+    for (object, fields) in [
+        ("faults", &["total", "user", "write", "fetch", "present", "reserved"][..]),
+        ("verdicts", &["reinject", "resolve", "skip", "raise", "stop"]),
+        ("exits", &["total", "fault", "io", "mmio", "hlt", "kick", "other"]),
+    ] {
+        let present: Vec<&String> = summary[object].as_object().unwrap().keys().collect();
+        assert!(fields.iter().all(|field| present.iter().any(|key| key == field)), "{object}: {present:?}");
+    }
+    for number in ["armed_ms", "wall_ms", "vcpus"] {
+        assert!(summary[number].is_u64(), "{number}\n{finished}");
+    }
+    assert!(summary["engine"] == "gate" && summary["hooks"].is_array(), "{finished}");
+}
+
+/// A summary that can't be written is the run's failure, and the guest ran all the same.
+fn full_disk() {
+    let command =
+        Command::new(&["run", "config.toml", "--summary", "/dev/full"]).file("config.toml", DEMAND.as_bytes());
+    let finished = command.finish().failed_with(3, &["/dev/full", "No space left on device"]);
+    assert!(finished.stdout().contains("faults=10 ok"), "{finished}");
+    let command = Command::new(&["run", "config.toml", "--summary", "no/such/folder/s.json"]);
+    let finished = command.file("config.toml", DEMAND.as_bytes()).finish().failed_with(2, &["no/such/folder/s.json"]);
+    assert_eq!(finished.stdout(), "", "the guest must not have run\n{finished}");
+}
+
+fn set() {
+    let command = Command::run_config(DEMAND).argument("--set").argument("boot.cmdline=scenario=demand pages=7");
+    let finished = command.argument("--set").argument("vm.memory=32M").finish();
+    assert_eq!(finished.status(), Some(0), "{finished}");
+    assert!(finished.stdout().contains("faults=7 ok"), "{finished}");
+}
+
+fn guest_failure() {
+    let config = "[boot]\nkernel = \"tiny\"\ncmdline = \"scenario=no-such-scenario\"\n";
+    let finished = Command::run_config(config).finish();
+    assert_eq!(finished.status(), Some(1), "{finished}");
+    assert_eq!(finished.summary()["stop"]["reason"], "exit", "{finished}");
+    assert!(finished.stdout().contains("demand"), "the guest lists what it knows\n{finished}");
+}
+
+/// A reader of the console that goes away does not stop the guest.
+fn closed_console() {
+    let script = "\"$0\" \"$@\" | head -c 1 >/dev/null; exit ${PIPESTATUS[0]}";
+    let finished = Command::run_config(DEMAND).under(&["bash", "-c", script]).finish();
+    assert_eq!(finished.status(), Some(0), "{finished}");
+    assert_eq!(finished.summary()["faults"]["total"], 10, "{finished}");
+}
