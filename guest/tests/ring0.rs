@@ -53,7 +53,7 @@ fn calls_nothing_outside() {
 
 #[test]
 fn leaves_room_for_a_stub_beside_the_page_fault_entry() {
-    const PAGE: u64 = 4096;
+    const PAGE: usize = 4096;
     const ROOM: usize = 64;
     let elf = ElfBytes::<LittleEndian>::minimal_parse(TINY).expect("an ELF file");
     let (symbols, names) = elf.symbol_table().expect("symbols").expect("a symbol table");
@@ -66,8 +66,8 @@ fn leaves_room_for_a_stub_beside_the_page_fault_entry() {
 
     let (bytes, start) = ring0();
     for entry in entries {
-        let page = usize::try_from((entry - start) / PAGE * PAGE).expect("an offset");
-        let filler = bytes[page..][..PAGE as usize].split(|&byte| byte != 0xcc).map(<[u8]>::len).max();
+        let page = usize::try_from(entry - start).expect("an offset") / PAGE * PAGE;
+        let filler = bytes[page..][..PAGE].split(|&byte| byte != 0xcc).map(<[u8]>::len).max();
         assert!(filler >= Some(ROOM), "{entry:#x}: {filler:?} bytes of filler on its page");
     }
 }
