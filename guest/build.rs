@@ -24,10 +24,9 @@ const RUSTFLAGS: &[&str] = &[
     "-Clink-arg=-Wl,--build-id=none,-z,max-page-size=4096,-z,noexecstack",
     // In ring 0 an exception pushes its frame right below RSP.
     "-Cno-redzone=yes",
-    // Ring 0 uses general registers only, and has no data beside its code.
+    // Ring 0 uses general registers only.
     "-Cno-vectorize-loops",
     "-Cno-vectorize-slp",
-    "-Cjump-tables=no",
     "-Cforce-unwind-tables=no",
 ];
 

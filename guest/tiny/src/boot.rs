@@ -6,7 +6,8 @@
 use core::arch::global_asm;
 use core::ffi::CStr;
 
-use crate::cpu::{self, USER_CODE, USER_DATA};
+use crate::cpu;
+use crate::gdt::{USER_CODE, USER_DATA};
 use crate::paging::{LARGE, PRESENT, PageTable, UNCACHED, USER, WRITABLE};
 use crate::{main, smp};
 

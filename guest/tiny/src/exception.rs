@@ -7,7 +7,8 @@
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::cpu::{self, Cpu, FAULTS, USER_CODE, USER_DATA};
+use crate::cpu::{self, Cpu, FAULTS};
+use crate::gdt::{USER_CODE, USER_DATA};
 use crate::idt::{IDT, INVALID_OPCODE, PAGE_FAULT, VECTORS};
 use crate::{console, fault, ring0, say};
 

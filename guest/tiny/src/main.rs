@@ -9,7 +9,9 @@
 //!
 //! # Layout
 //! - [`boot`], [`cpu`], [`smp`]: from the boot protocol to ring 3, on the first CPU and on the others
-//! - [`idt`], [`exception`], [`fault`]: gates, entry stubs, and the page-fault handler with its policy for each window
+//! - [`gdt`], [`idt`], [`exception`], [`fault`]: descriptor tables, entry stubs, and the page-fault handler with its
+//!   policy for each window
+//! - [`memory`]: what the compiler expects of a C library
 //! - [`ring0`], [`probe`]: calls into ring 0, and accesses that may fault, from either ring
 //! - [`frames`], [`paging`]: physical and virtual memory
 //! - [`console`], [`cmdline`]: what comes out and what goes in
@@ -24,6 +26,7 @@ mod cpu;
 mod exception;
 mod fault;
 mod frames;
+mod gdt;
 mod idt;
 mod memory;
 mod paging;
