@@ -1,5 +1,5 @@
-//! Builds the tiny guest kernel in `tiny/`, by a cargo of its own: it is linked for no operating system, at an address of
-//! its own choice, and optimised even where the rest is not.
+//! Builds the tiny guest kernel in `tiny/`, by a cargo of its own: it is linked for no operating system, at an address
+//! of its own choice, and optimised even where the rest is not.
 //!
 //! Nothing but its sources decides what comes out: flags, profiles and target directories of the surrounding build are
 //! kept away from it.

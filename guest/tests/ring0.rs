@@ -1,7 +1,7 @@
 //! Ring 0 of the tiny guest uses general registers only, keeps to itself, and leaves room for a stub.
 //!
-//! Some of the KVMs that run the guest emulate ring 0, and know few instructions beyond the general ones; and nothing in
-//! ring 0 saves other registers. The compiler knows neither, so this looks at what it made.
+//! Some of the KVMs that run the guest emulate ring 0, and know few instructions beyond the general ones; and nothing
+//! in ring 0 saves other registers. The compiler knows neither, so this looks at what it made.
 
 use elf::ElfBytes;
 use elf::endian::LittleEndian;

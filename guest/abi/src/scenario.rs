@@ -113,7 +113,7 @@ pub const SCENARIOS: &[Scenario] = &[
             parameter(
                 "kind",
                 "fault",
-                "fault: a read of one unmapped address, stepped over; resolve: first reads of count pages; exit: a port write",
+                "fault: reads one unmapped address, stepped over; resolve: reads count new pages; exit: writes a port",
             ),
             RING,
         ],

@@ -127,8 +127,8 @@ pub fn set_rsp0(rsp0: u64) {
 #[unsafe(link_section = ".ring0")]
 pub unsafe extern "C" fn prepare(index: usize) -> u64 {
     let block = CPUS.block(index);
-    // SAFETY: the caller's promise makes the block this CPU's alone. All writes are volatile so that the compiler leaves
-    // them the 8-byte stores they are.
+    // SAFETY: the caller's promise makes the block this CPU's alone. All writes are volatile so that the compiler
+    // leaves them the 8-byte stores they are.
     unsafe {
         let cpu = &raw mut (*block).cpu;
         let tss = &raw mut (*block).tss;

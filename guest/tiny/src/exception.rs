@@ -1,8 +1,8 @@
 //! Exceptions: the entry stubs, and what becomes of each vector.
 //!
 //! #PF has entries of its own, with filler before them: a run of 0xCC on the same page, such as Linux has. #UD out of
-//! [`ring0::call`] is a call into ring 0. An exception that a scenario expects goes on where the scenario said. Anything
-//! else is fatal: it is written down, and ring 3 is sent to report it.
+//! [`ring0::call`] is a call into ring 0. An exception that a scenario expects goes on where the scenario said.
+//! Anything else is fatal: it is written down, and ring 3 is sent to report it.
 
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};

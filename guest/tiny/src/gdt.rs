@@ -67,8 +67,8 @@ pub unsafe fn set_rsp0(tss: *mut Tss, rsp0: u64) {
 #[inline(always)]
 pub unsafe fn load(index: usize, tss: *mut Tss, rsp0: u64) {
     let selector = FIRST_TSS as usize + 16 * index;
-    // SAFETY: the caller's promise makes the TSS and its descriptor this CPU's alone. All writes are volatile so that the
-    // compiler leaves them what they are. The selectors name descriptors of the table.
+    // SAFETY: the caller's promise makes the TSS and its descriptor this CPU's alone. All writes are volatile so that
+    // the compiler leaves them what they are. The selectors name descriptors of the table.
     unsafe {
         set_rsp0(tss, rsp0);
         (&raw mut (*tss).bitmap_offset).write_volatile((offset_of!(Tss, bitmap) as u32) << 16);

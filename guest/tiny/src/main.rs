@@ -3,9 +3,10 @@
 //! The command line names one scenario. The scenario arranges for page faults, sees to it that each was handled as it
 //! should have been, prints what it did, and ends the VM through the exit port: 0 is a pass.
 //!
-//! Nearly all of it runs in ring 3, with an I/O permission bitmap that opens the ports to it, and with everything mapped
-//! user-accessible so that it edits page and descriptor tables in place. What has to be ring 0 is small and sits in one section, `.ring0`,
-//! which uses general registers only: some of the KVMs that run this guest emulate ring 0 an instruction at a time.
+//! Nearly all of it runs in ring 3, with an I/O permission bitmap that opens the ports to it, and with everything
+//! mapped user-accessible so that it edits page and descriptor tables in place. What has to be ring 0 is small and sits
+//! in one section, `.ring0`, which uses general registers only: some of the KVMs that run this guest emulate ring 0 an
+//! instruction at a time.
 //!
 //! # Layout
 //! - [`boot`], [`cpu`], [`smp`]: from the boot protocol to ring 3, on the first CPU and on the others

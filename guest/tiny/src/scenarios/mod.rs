@@ -31,7 +31,8 @@ use core::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst, compiler_fence};
 use crate::cmdline::Cmdline;
 use crate::{check, cpu, say};
 
-/// Error-code bits (SDM vol. 3A, 5.7): a protection violation, a write, a reserved bit, a fetch. U is a matter of the ring.
+/// Error-code bits (SDM vol. 3A, 5.7): a protection violation, a write, a reserved bit, a fetch. U is a matter of the
+/// ring.
 const P: u64 = 1 << 0;
 const W: u64 = 1 << 1;
 const RSVD: u64 = 1 << 3;

@@ -53,7 +53,8 @@ fn touch_own(cpu: u64) {
     });
 }
 
-/// Pages that every CPU touches at the same time. One word of each is then counted up by all: it is one page, not several.
+/// Pages that every CPU touches at the same time. One word of each is then counted up by all: it is one page, not
+/// several.
 fn touch_shared(_cpu: u64) {
     let (pages, cpus) = (PAGES.load(Relaxed), CPU_COUNT.load(Relaxed));
     for i in 0..pages {
