@@ -1,5 +1,5 @@
-//! Builds the tiny guest kernel in `tiny/`, by a cargo of its own: it is linked for no operating system, at an address of
-//! its own choice, and optimised even where the rest is not.
+//! Builds the tiny guest kernel in `tiny/`, by a cargo of its own: it is linked for no operating system, at an address
+//! of its own choice, and optimised even where the rest is not.
 //!
 //! Nothing but its sources decides what comes out: flags, profiles and target directories of the surrounding build are
 //! kept away from it.
@@ -24,10 +24,9 @@ const RUSTFLAGS: &[&str] = &[
     "-Clink-arg=-Wl,--build-id=none,-z,max-page-size=4096,-z,noexecstack",
     // In ring 0 an exception pushes its frame right below RSP.
     "-Cno-redzone=yes",
-    // Ring 0 uses general registers only, and has no data beside its code.
+    // Ring 0 uses general registers only.
     "-Cno-vectorize-loops",
     "-Cno-vectorize-slp",
-    "-Cjump-tables=no",
     "-Cforce-unwind-tables=no",
 ];
 

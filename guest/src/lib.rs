@@ -1,7 +1,7 @@
 //! The tiny guest kernel, ready to boot.
 //!
-//! It is a freestanding crate in `tiny/`, which the build script of this one compiles and links. What it can be asked to
-//! do is in [`abi::SCENARIOS`]; a scenario is chosen on its command line, as `scenario=demand pages=1000`.
+//! It is a freestanding crate in `tiny/`, which the build script of this one compiles and links. What it can be asked
+//! to do is in [`abi::SCENARIOS`]; a scenario is chosen on its command line, as `scenario=demand pages=1000`.
 
 pub use vector14_guest_abi as abi;
 

@@ -1,7 +1,7 @@
 //! Ring 0 of the tiny guest uses general registers only, keeps to itself, and leaves room for a stub.
 //!
-//! Some of the KVMs that run the guest emulate ring 0, and know few instructions beyond the general ones; and nothing in
-//! ring 0 saves other registers. The compiler knows neither, so this looks at what it made.
+//! Some of the KVMs that run the guest emulate ring 0, and know few instructions beyond the general ones; and nothing
+//! in ring 0 saves other registers. The compiler knows neither, so this looks at what it made.
 
 use elf::ElfBytes;
 use elf::endian::LittleEndian;
@@ -53,7 +53,7 @@ fn calls_nothing_outside() {
 
 #[test]
 fn leaves_room_for_a_stub_beside_the_page_fault_entry() {
-    const PAGE: u64 = 4096;
+    const PAGE: usize = 4096;
     const ROOM: usize = 64;
     let elf = ElfBytes::<LittleEndian>::minimal_parse(TINY).expect("an ELF file");
     let (symbols, names) = elf.symbol_table().expect("symbols").expect("a symbol table");
@@ -66,8 +66,8 @@ fn leaves_room_for_a_stub_beside_the_page_fault_entry() {
 
     let (bytes, start) = ring0();
     for entry in entries {
-        let page = usize::try_from((entry - start) / PAGE * PAGE).expect("an offset");
-        let filler = bytes[page..][..PAGE as usize].split(|&byte| byte != 0xcc).map(<[u8]>::len).max();
+        let page = usize::try_from(entry - start).expect("an offset") / PAGE * PAGE;
+        let filler = bytes[page..][..PAGE].split(|&byte| byte != 0xcc).map(<[u8]>::len).max();
         assert!(filler >= Some(ROOM), "{entry:#x}: {filler:?} bytes of filler on its page");
     }
 }

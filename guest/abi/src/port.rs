@@ -9,5 +9,6 @@ pub const EXIT_PORT: u16 = 0xf4;
 /// Nothing answers here. A write costs one bare exit, which is what `storm kind=exit` measures.
 pub const NOP_PORT: u16 = 0xf5;
 
-/// A byte written here marks a moment: the host notes the time. Unclaimed, and so ignored, unless the host asked for it.
+/// A byte written here marks a moment: the host notes the time. Unclaimed, and so ignored, unless the host asked for
+/// it.
 pub const MARK_PORT: u16 = 0xf6;

@@ -113,7 +113,7 @@ pub const SCENARIOS: &[Scenario] = &[
             parameter(
                 "kind",
                 "fault",
-                "fault: a read of one unmapped address, stepped over; resolve: first reads of count pages; exit: a port write",
+                "fault: reads one unmapped address, stepped over; resolve: reads count new pages; exit: writes a port",
             ),
             RING,
         ],
@@ -129,7 +129,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "faults with a stack outside of RAM",
         &[parameter("how", "fault", "fault: a #PF in ring 0; jump: straight to where gate 14 points")],
     ),
-    ending("gate-absent", Ending::Fatal, "faults with gate 14 marked not present: #NP", &[]),
+    ending("gate-absent", Ending::Fatal, "faults with gate 14 marked not present: a #DF", &[]),
     scenario(
         "no-room",
         "a page-fault handler on a page of its own without filler, where no stub can be put",

@@ -1,12 +1,13 @@
 //! Boot: the first instructions, the page tables, and what the boot loader has to say.
 //!
-//! Entered by the Linux 64-bit boot protocol: long mode, low memory mapped to itself, interrupts off, RSI = `boot_params`.
-//! The page tables here are laid down at build time, so that taking them over is one write to CR3.
+//! Entered by the Linux 64-bit boot protocol: long mode, low memory mapped to itself, interrupts off, RSI =
+//! `boot_params`. The page tables here are laid down at build time, so that taking them over is one write to CR3.
 
 use core::arch::global_asm;
 use core::ffi::CStr;
 
-use crate::cpu::{self, USER_CODE, USER_DATA};
+use crate::cpu;
+use crate::gdt::{USER_CODE, USER_DATA};
 use crate::paging::{LARGE, PRESENT, PageTable, UNCACHED, USER, WRITABLE};
 use crate::{main, smp};
 

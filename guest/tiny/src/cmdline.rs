@@ -34,6 +34,11 @@ impl Cmdline {
         self.scenario.name
     }
 
+    /// What it does, in one line.
+    pub fn summary(&self) -> &'static str {
+        self.scenario.summary
+    }
+
     /// The value of a parameter, or its default.
     pub fn value(&self, name: &str) -> &'static str {
         let given = words(self.line).find_map(|(key, value)| (key == name).then_some(value));

@@ -109,7 +109,7 @@ fn write_byte(byte: u8) {
     if sent == 0 {
         write_port(FIFO_CONTROL, 1);
     }
-    if sent % FIFO_SIZE == 0 {
+    if sent.is_multiple_of(FIFO_SIZE) {
         while read_port(LINE_STATUS) & TRANSMITTER_EMPTY == 0 {
             core::hint::spin_loop();
         }

@@ -5,18 +5,11 @@ use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::{exception, idt};
+use crate::gdt::{self, TableRegister, Tss};
+use crate::{exception, idt, ring0};
 
 /// CPUs beyond these are not started.
 pub const MAX_CPUS: usize = 8;
-
-/// Ring 0's code segment: the selector that the boot protocol arrives with.
-pub const KERNEL_CODE: u64 = 0x10;
-/// Ring 3's data segment.
-pub const USER_DATA: u64 = 0x28 | 3;
-/// Ring 3's code segment.
-pub const USER_CODE: u64 = 0x30 | 3;
-const FIRST_TSS: u64 = 0x40;
 
 /// Offset of [`Cpu::resume`] from the GS base, for code that is not Rust.
 pub const RESUME: usize = offset_of!(Cpu, resume);
@@ -64,20 +57,6 @@ pub struct Block {
     tss: Tss,
 }
 
-/// The task-state segment (SDM vol. 3A, 8.7), whose 8-byte fields are only 4-byte aligned. Its I/O permission bitmap
-/// opens the ports to ring 3. IOPL 3 would do the same, but not every KVM that runs this guest keeps IOPL.
-#[repr(C)]
-struct Tss {
-    _reserved: u32,
-    rsp0: [u32; 2],
-    _unused: [u32; 22],
-    bitmap_offset: u32,
-    /// A clear bit for each port below 0x400.
-    bitmap: [u8; 0x400 / 8],
-    /// All ones: the CPU reads one byte more than it needs (SDM vol. 1, 19.5.2).
-    bitmap_end: u32,
-}
-
 /// A CPU's [`Block`] for each of them.
 #[repr(transparent)]
 pub struct Blocks(UnsafeCell<[Block; MAX_CPUS]>);
@@ -89,25 +68,6 @@ pub static CPUS: Blocks = Blocks(UnsafeCell::new(
     // SAFETY: zeros are a value of every field.
     unsafe { core::mem::zeroed() },
 ));
-
-/// The global descriptor table: flat segments, then a 16-byte TSS descriptor for each CPU.
-#[repr(transparent)]
-pub struct Gdt(UnsafeCell<[u64; 8 + 2 * MAX_CPUS]>);
-
-// SAFETY: a CPU writes only its own TSS descriptor.
-unsafe impl Sync for Gdt {}
-
-pub static GDT: Gdt = Gdt(UnsafeCell::new({
-    let mut gdt = [0; 8 + 2 * MAX_CPUS];
-    gdt[2] = 0x00af_9b00_0000_ffff; // code, DPL 0, L
-    gdt[3] = 0x00cf_9300_0000_ffff; // data, DPL 0
-    gdt[5] = 0x00cf_f300_0000_ffff; // data, DPL 3
-    gdt[6] = 0x00af_fb00_0000_ffff; // code, DPL 3, L
-    gdt
-}));
-
-/// Limit of the [`GDT`].
-pub const GDT_LIMIT: u16 = (8 * (8 + 2 * MAX_CPUS) - 1) as u16;
 
 impl Blocks {
     /// Where they begin.
@@ -156,8 +116,8 @@ pub fn total_faults() -> u64 {
 
 /// Points the ring-0 stack that exceptions out of ring 3 switch to elsewhere, on the first CPU.
 pub fn set_rsp0(rsp0: u64) {
-    // SAFETY: the TSS is mapped user-accessible; only the CPU itself reads it.
-    unsafe { (&raw mut (*CPUS.block(0)).tss.rsp0).write_volatile([rsp0 as u32, (rsp0 >> 32) as u32]) }
+    // SAFETY: the block is static, and mapped user-accessible.
+    unsafe { gdt::set_rsp0(&raw mut (*CPUS.block(0)).tss, rsp0) }
 }
 
 /// Loads this CPU's GDT, IDT, TSS and control registers. Returns the stack to enter ring 3 with.
@@ -167,63 +127,25 @@ pub fn set_rsp0(rsp0: u64) {
 #[unsafe(link_section = ".ring0")]
 pub unsafe extern "C" fn prepare(index: usize) -> u64 {
     let block = CPUS.block(index);
-    // SAFETY: the caller's promise makes the block this CPU's alone. All writes are volatile so that the compiler leaves
-    // them the 8-byte stores they are.
+    // SAFETY: the caller's promise makes the block this CPU's alone. All writes are volatile so that the compiler
+    // leaves them the 8-byte stores they are.
     unsafe {
         let cpu = &raw mut (*block).cpu;
         let tss = &raw mut (*block).tss;
         (&raw mut (*cpu).this).cast::<u64>().write_volatile(cpu as u64);
 
-        let rsp0 = block as u64 + RING0_STACK_END as u64;
-        (&raw mut (*tss).rsp0[0]).write_volatile(rsp0 as u32);
-        (&raw mut (*tss).bitmap_offset).write_volatile((offset_of!(Tss, bitmap) as u32) << 16);
-        (&raw mut (*tss).bitmap_end).write_volatile(u32::MAX);
-
-        let selector = FIRST_TSS + 16 * index as u64;
-        let descriptor = GDT.0.get().cast::<u64>().add(selector as usize / 8);
-        descriptor.write_volatile(tss_descriptor(tss as u64));
-        descriptor.add(1).write_volatile(0);
-        load_tables(selector as u16);
+        if index == 0 {
+            exception::install();
+        }
+        gdt::load(index, tss, block as u64 + RING0_STACK_END as u64);
+        let idtr = TableRegister::new(idt::IDT.address(), idt::LIMIT);
+        asm!("lidt [{}]", in(reg) &raw const idtr, options(nostack, readonly, preserves_flags));
         write_msr(MSR_GS_BASE, cpu as u64);
         write_msr(MSR_EFER, read_msr(MSR_EFER) | EFER_NXE);
         write_control_registers();
     }
     // SAFETY: as above.
     unsafe { (*block).cpu.ring3_stack() }
-}
-
-/// A present 64-bit TSS that is not busy, below 4 GiB.
-#[inline(always)]
-fn tss_descriptor(base: u64) -> u64 {
-    (size_of::<Tss>() as u64 - 1) | (base & 0xff_ffff) << 16 | 0x89 << 40 | (base >> 24 & 0xff) << 56
-}
-
-#[inline(always)]
-unsafe fn load_tables(tss: u16) {
-    if tss as u64 == FIRST_TSS {
-        exception::install();
-    }
-    // SAFETY: both tables are static, and the selectors name descriptors in them.
-    unsafe {
-        let gdtr = Descriptor::new(GDT.0.get() as u64, GDT_LIMIT);
-        asm!("lgdt [{}]", in(reg) &raw const gdtr, options(nostack, readonly, preserves_flags));
-        asm!("ltr {:x}", in(reg) tss, options(nostack, preserves_flags));
-        asm!("mov ds, {0:e}", "mov es, {0:e}", "mov fs, {0:e}", "mov gs, {0:e}", in(reg) USER_DATA as u32,
-            options(nostack, preserves_flags));
-        let idtr = Descriptor::new(idt::IDT.address(), idt::LIMIT);
-        asm!("lidt [{}]", in(reg) &raw const idtr, options(nostack, readonly, preserves_flags));
-    }
-}
-
-/// The operand of LGDT and LIDT.
-#[repr(C, align(2))]
-struct Descriptor([u16; 5]);
-
-impl Descriptor {
-    #[inline(always)]
-    fn new(base: u64, limit: u16) -> Self {
-        Self([limit, base as u16, (base >> 16) as u16, (base >> 32) as u16, (base >> 48) as u16])
-    }
 }
 
 const MSR_EFER: u32 = 0xc000_0080;
@@ -242,7 +164,7 @@ const CR4_OSXSAVE: u64 = 1 << 18;
 unsafe fn write_control_registers() {
     const XSAVE_AND_AVX: u32 = 1 << 26 | 1 << 28;
     const X87_SSE_AVX: u32 = 7;
-    let xsave = crate::ring0::cpuid_here(1, 0).ecx & XSAVE_AND_AVX == XSAVE_AND_AVX;
+    let xsave = ring0::cpuid_here(1, 0).ecx & XSAVE_AND_AVX == XSAVE_AND_AVX;
     // SAFETY: turns on what CPUID offers; paging and protection stay as they are.
     unsafe {
         let mut cr4: u64;

@@ -1,13 +1,14 @@
 //! Exceptions: the entry stubs, and what becomes of each vector.
 //!
 //! #PF has entries of its own, with filler before them: a run of 0xCC on the same page, such as Linux has. #UD out of
-//! [`ring0::call`] is a call into ring 0. An exception that a scenario expects goes on where the scenario said. Anything
-//! else is fatal: it is written down, and ring 3 is sent to report it.
+//! [`ring0::call`] is a call into ring 0. An exception that a scenario expects goes on where the scenario said.
+//! Anything else is fatal: it is written down, and ring 3 is sent to report it.
 
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::cpu::{self, Cpu, FAULTS, USER_CODE, USER_DATA};
+use crate::cpu::{self, Cpu, FAULTS};
+use crate::gdt::{USER_CODE, USER_DATA};
 use crate::idt::{IDT, INVALID_OPCODE, PAGE_FAULT, VECTORS};
 use crate::{console, fault, ring0, say};
 

@@ -8,7 +8,7 @@ use core::cell::UnsafeCell;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use vector14_guest_abi::window::{PAGE_SIZE, WINDOW_COUNT, WINDOW_SIZE, pattern, window_index};
+use vector14_guest_abi::window::{PAGE_SIZE, WINDOW_COUNT, WINDOW_SIZE, window_index};
 
 use crate::cpu::Cpu;
 use crate::exception::Frame;
@@ -22,8 +22,8 @@ const PRESENT_WRITE: u64 = 1 << 0 | 1 << 1;
 pub enum Action {
     /// It is the end.
     Fatal,
-    /// Maps a fresh frame, filled with the address's [`pattern`].
-    Demand,
+    /// Maps the page's frame in a row of them, which is filled already.
+    Demand { frames: u64 },
     /// On a write to a present page: maps a writable copy of it.
     CopyOnWrite,
     /// Changes bits of the PTE.
@@ -31,7 +31,7 @@ pub enum Action {
     /// Goes on where [`Cpu::resume`] says.
     Resume,
     /// Reads what is at `first`, which may fault in its turn, then as [`Action::Demand`].
-    Nested { first: u64 },
+    Nested { first: u64, frames: u64 },
 }
 
 /// The handler does not know what to do about a fault.
@@ -87,42 +87,36 @@ pub fn serve(cpu: &Cpu, frame: &mut Frame, address: u64) -> Result<(), Unserved>
     let pte = unsafe { &*policy.ptes.add(page as usize) };
     match policy.action {
         Action::Fatal | Action::Resume => return Err(Unserved),
-        Action::Demand => map_fresh(pte, address)?,
+        Action::Demand { frames } => map(pte, frames, page),
         Action::CopyOnWrite if frame.error & PRESENT_WRITE == PRESENT_WRITE => copy(pte, address)?,
         Action::CopyOnWrite => return Err(Unserved),
         Action::Change { clear, set } => {
             pte.fetch_and(!clear, Relaxed);
             pte.fetch_or(set, Relaxed);
         }
-        Action::Nested { first } => {
+        Action::Nested { first, frames } => {
             // SAFETY: a read that is meant to fault; the address lies in a window, where no Rust object lives.
             unsafe { (first as *const u8).read_volatile() };
-            map_fresh(pte, address)?;
+            map(pte, frames, page);
         }
     }
     ring0::flush_here(address);
     Ok(())
 }
 
-/// Several CPUs may be here for the same page. One maps its frame; those of the others go unused.
+/// Several CPUs may be here for the same page: the first one maps it.
 #[inline(always)]
-fn map_fresh(pte: &AtomicU64, address: u64) -> Result<(), Unserved> {
-    let frame = frames::take(1).ok_or(Unserved)?;
-    let words = PAGE_SIZE / 8;
-    // SAFETY: a frame that nobody else has, mapped at its own address. The direction flag is clear.
-    unsafe {
-        asm!("rep stosq", inout("rdi") frame => _, inout("rcx") words => _, in("rax") pattern(address),
-            options(nostack, preserves_flags));
-    }
-    let _lost_race = pte.compare_exchange(0, frame | PRESENT | WRITABLE | USER, Relaxed, Relaxed);
-    Ok(())
+fn map(pte: &AtomicU64, frames: u64, page: u64) {
+    let frame = frames + page * PAGE_SIZE;
+    let _ = pte.compare_exchange(0, frame | PRESENT | WRITABLE | USER, Relaxed, Relaxed);
 }
 
 #[inline(always)]
 fn copy(pte: &AtomicU64, address: u64) -> Result<(), Unserved> {
     let frame = frames::take(1).ok_or(Unserved)?;
     let (page, words) = (address & !(PAGE_SIZE - 1), PAGE_SIZE / 8);
-    // SAFETY: as above; the source is a present page, for else this would not be a protection fault.
+    // SAFETY: from a page that is present, or this would not be a protection fault, to a frame that nobody else has,
+    // mapped at its own address. The direction flag is clear.
     unsafe {
         asm!("rep movsq", inout("rsi") page => _, inout("rdi") frame => _, inout("rcx") words => _,
             options(nostack, preserves_flags));

@@ -4,6 +4,8 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use vector14_guest_abi::window::PAGE_SIZE;
 
+use crate::console;
+
 static NEXT: AtomicU64 = AtomicU64::new(0);
 static END: AtomicU64 = AtomicU64::new(0);
 
@@ -16,16 +18,16 @@ pub fn init(ram_end: u64) {
     END.store(ram_end, Relaxed);
 }
 
-/// The address of `count` adjoining frames. Fit for ring 0, and for several CPUs at once.
+/// The address of `count` adjoining frames, as they are. Fit for ring 0, and for several CPUs at once.
 #[inline(always)]
 pub fn take(count: u64) -> Option<u64> {
     let frame = NEXT.fetch_add(count * PAGE_SIZE, Relaxed);
     if frame + count * PAGE_SIZE <= END.load(Relaxed) { Some(frame) } else { None }
 }
 
-/// As [`take`], but zeroed, and for ring 3: running out is the end.
+/// As [`take`], but zeroed, and for ring 3: running out ends the scenario.
 pub fn take_zeroed(count: u64) -> u64 {
-    let Some(frame) = take(count) else { panic!("out of memory: {count} frames wanted") };
+    let Some(frame) = take(count) else { console::fail(format_args!("out of memory: {count} more pages wanted")) };
     // SAFETY: nobody else has these frames, and RAM is mapped at its own address.
     unsafe { (frame as *mut u8).write_bytes(0, (count * PAGE_SIZE) as usize) };
     frame

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::cpu::KERNEL_CODE;
+use crate::gdt::KERNEL_CODE;
 use crate::ring0;
 
 /// The vector of #UD.

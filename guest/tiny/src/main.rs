@@ -3,13 +3,16 @@
 //! The command line names one scenario. The scenario arranges for page faults, sees to it that each was handled as it
 //! should have been, prints what it did, and ends the VM through the exit port: 0 is a pass.
 //!
-//! Nearly all of it runs in ring 3, with an I/O permission bitmap that opens the ports to it, and with everything mapped
-//! user-accessible so that it edits page and descriptor tables in place. What has to be ring 0 is small and sits in one section, `.ring0`,
-//! which uses general registers only: some of the KVMs that run this guest emulate ring 0 an instruction at a time.
+//! Nearly all of it runs in ring 3, with an I/O permission bitmap that opens the ports to it, and with everything
+//! mapped user-accessible so that it edits page and descriptor tables in place. What has to be ring 0 is small and sits
+//! in one section, `.ring0`, which uses general registers only: some of the KVMs that run this guest emulate ring 0 an
+//! instruction at a time.
 //!
 //! # Layout
 //! - [`boot`], [`cpu`], [`smp`]: from the boot protocol to ring 3, on the first CPU and on the others
-//! - [`idt`], [`exception`], [`fault`]: gates, entry stubs, and the page-fault handler with its policy for each window
+//! - [`gdt`], [`idt`], [`exception`], [`fault`]: descriptor tables, entry stubs, and the page-fault handler with its
+//!   policy for each window
+//! - [`memory`]: what the compiler expects of a C library
 //! - [`ring0`], [`probe`]: calls into ring 0, and accesses that may fault, from either ring
 //! - [`frames`], [`paging`]: physical and virtual memory
 //! - [`console`], [`cmdline`]: what comes out and what goes in
@@ -24,6 +27,7 @@ mod cpu;
 mod exception;
 mod fault;
 mod frames;
+mod gdt;
 mod idt;
 mod memory;
 mod paging;

@@ -33,7 +33,7 @@ impl PageTable {
         let mut entries = [const { AtomicU64::new(0) }; ENTRIES];
         let mut i = 0;
         while i < ENTRIES {
-            entries[i] = AtomicU64::new(start + ((i as u64) << 21) | flags);
+            entries[i] = AtomicU64::new((start + ((i as u64) << 21)) | flags);
             i += 1;
         }
         Self(entries)
@@ -57,7 +57,7 @@ pub fn open(window: &Range<u64>, pages: u64, action: Action) -> &'static [Atomic
     let directory = frames::take_zeroed(1 + tables);
     let first_table = directory + PAGE_SIZE;
     for i in 0..tables {
-        entry(directory, i).store(first_table + i * PAGE_SIZE | PRESENT | WRITABLE | USER, Relaxed);
+        entry(directory, i).store((first_table + i * PAGE_SIZE) | PRESENT | WRITABLE | USER, Relaxed);
     }
     // SAFETY: the tables adjoin each other, so that their entries are one slice; frames are never given back.
     let ptes = unsafe { core::slice::from_raw_parts(entry(first_table, 0), pages as usize) };
@@ -70,19 +70,26 @@ pub fn open(window: &Range<u64>, pages: u64, action: Action) -> &'static [Atomic
     ptes
 }
 
+/// Opens `window` as the guest's handler is to fill it: its first `pages` pages, each with its [`pattern`].
+pub fn open_demand(window: &Range<u64>, pages: u64) -> &'static [AtomicU64] {
+    open(window, pages, Action::Demand { frames: patterned(window.start, pages) })
+}
+
 /// Entry `index` of the table, or row of tables, at `table`.
 pub fn entry(table: u64, index: u64) -> &'static AtomicU64 {
     // SAFETY: callers name a table that they took the frames for, which is mapped at its own address.
     unsafe { &*(table as *const AtomicU64).add(index as usize) }
 }
 
-/// A frame filled with the [`pattern`] of `address`, for a page that is mapped before it is touched.
-pub fn patterned(address: u64) -> u64 {
-    let frame = frames::take_zeroed(1);
-    for i in 0..ENTRIES as u64 {
-        entry(frame, i).store(pattern(address), Relaxed);
+/// Frames for `pages` pages from `address` on, each filled with its page's [`pattern`]. Filled here, in ring 3, because
+/// the handler would take its time over it where ring 0 is emulated.
+pub fn patterned(address: u64, pages: u64) -> u64 {
+    let frames = frames::take_zeroed(pages);
+    for page in 0..pages {
+        let (frame, word) = (frames + page * PAGE_SIZE, pattern(address + page * PAGE_SIZE));
+        (0..ENTRIES as u64).for_each(|index| entry(frame, index).store(word, Relaxed));
     }
-    frame
+    frames
 }
 
 /// Whether every word of the page at `address` is `word`. Touches it.

@@ -4,6 +4,7 @@
 //! registers only, so that the same code serves both rings.
 
 use core::arch::naked_asm;
+use core::fmt;
 
 use crate::cpu::RESUME;
 use crate::ring0::{self, Function};
@@ -15,10 +16,19 @@ pub const LOAD_LENGTH: u64 = 3;
 pub const FETCH_TARGET: u64 = 0xe0ff;
 
 /// The privilege level that an access is made from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub enum Ring {
     Zero,
     Three,
+}
+
+impl fmt::Display for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::Zero => "0",
+            Self::Three => "3",
+        })
+    }
 }
 
 impl Ring {

@@ -1,7 +1,7 @@
 //! Calls from ring 3 into ring 0.
 //!
-//! `int N` and `syscall` do not work on every KVM that runs this guest, but exceptions do. So a call is a deliberate #UD
-//! at one known address: its handler calls the function that RAX names, and returns behind the UD2.
+//! `int N` and `syscall` do not work on every KVM that runs this guest, but exceptions do. So a call is a deliberate
+//! #UD at one known address: its handler calls the function that RAX names, and returns behind the UD2.
 
 use core::arch::{asm, naked_asm};
 use core::sync::atomic::AtomicU32;

@@ -4,8 +4,7 @@ use vector14_guest_abi::window::{DEMAND, PAGE_SIZE, pattern};
 
 use super::{W, fault, faults};
 use crate::cmdline::Cmdline;
-use crate::fault::Action;
-use crate::paging::{open, page_is};
+use crate::paging::{open_demand, page_is};
 use crate::probe::Ring;
 use crate::{check, say};
 
@@ -17,10 +16,10 @@ pub(super) fn run(cmdline: &Cmdline) {
 
 /// Touches pages for the first time, every other one by a write, then checks what is in them without a fault.
 pub(super) fn touch(ring: Ring, pages: u64) {
-    open(&DEMAND, pages, Action::Demand);
+    open_demand(&DEMAND, pages);
     let addresses = || (0..pages).map(|page| DEMAND.start + page * PAGE_SIZE);
     for address in addresses() {
-        if address / PAGE_SIZE % 2 == 0 {
+        if (address / PAGE_SIZE).is_multiple_of(2) {
             check!(pattern(address), fault(address, ring.user_bit(), || ring.load(address)), "first word");
         } else {
             fault(address, ring.user_bit() | W, || ring.store(address, pattern(address)));

@@ -4,7 +4,7 @@ use vector14_guest_abi::window::{DEMAND, HIDDEN, PAGE_SIZE, pattern};
 
 use super::{fault, faults};
 use crate::fault::Action;
-use crate::paging::{open, page_is};
+use crate::paging::{open, open_demand, page_is};
 use crate::probe::Ring;
 use crate::{check, say};
 
@@ -14,7 +14,7 @@ pub(super) fn run() {
     let ring = Ring::Three;
     say!("Hello. I am a tiny kernel, and I am about to touch memory that is not there.");
     say!("First {PAGES} pages that my own page-fault (#PF) handler knows how to supply.");
-    open(&DEMAND, PAGES, Action::Demand);
+    open_demand(&DEMAND, PAGES);
     for address in pages(DEMAND.start) {
         let word = fault(address, ring.user_bit(), || ring.load(address));
         check!(pattern(address), word, "first word");

@@ -53,7 +53,7 @@ pub(super) fn run() {
     let addresses = (ERROR_CODES.start..).step_by(PAGE_SIZE as usize);
     for ((&(rings, flags, access, error), pte), address) in CASES.iter().zip(ptes).zip(addresses) {
         if flags != ABSENT {
-            pte.store(patterned(address) | flags, Relaxed);
+            pte.store(patterned(address, 1) | flags, Relaxed);
         }
         for &ring in rings {
             cause(ring, address, access, error | ring.user_bit());

@@ -1,15 +1,14 @@
-//! `gate-absent`: faults with gate 14 marked not present, which is a #NP.
+//! `gate-absent`: faults with gate 14 marked not present. That is a #NP while a #PF is delivered: a #DF.
 
 use vector14_guest_abi::window::DEMAND;
 
-use crate::fault::Action;
 use crate::idt::{IDT, PAGE_FAULT};
-use crate::paging::open;
+use crate::paging::open_demand;
 use crate::probe::Ring;
 use crate::{console, say};
 
 pub(super) fn run() -> ! {
-    open(&DEMAND, 1, Action::Demand);
+    open_demand(&DEMAND, 1);
     IDT.gate(PAGE_FAULT).remove();
     say!("faulting with gate 14 not present");
     Ring::Three.load(DEMAND.start);

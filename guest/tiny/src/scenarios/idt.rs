@@ -5,9 +5,8 @@
 use vector14_guest_abi::window::{DEMAND, PAGE_SIZE};
 
 use crate::exception::PageFaultHandler;
-use crate::fault::Action;
 use crate::idt::{IDT, Idt, PAGE_FAULT};
-use crate::paging::open;
+use crate::paging::open_demand;
 use crate::probe::Ring;
 use crate::{check, cpu, say};
 
@@ -17,7 +16,7 @@ static SECOND: Idt = Idt::new();
 static THIRD: Idt = Idt::new();
 
 pub(super) fn run() {
-    open(&DEMAND, 16, Action::Demand);
+    open_demand(&DEMAND, 16);
     let (first, second) = (PageFaultHandler::First, PageFaultHandler::Second);
     let mut pages = (DEMAND.start..).step_by(PAGE_SIZE as usize);
     let mut expect = |handler, step| {

@@ -2,13 +2,12 @@
 
 use vector14_guest_abi::window::{DEMAND, OUTSIDE_RAM};
 
-use crate::fault::Action;
-use crate::paging::open;
+use crate::paging::open_demand;
 use crate::probe::Ring;
 use crate::{console, idt, ring0, say};
 
 pub(super) fn run() -> ! {
-    open(&DEMAND, 1, Action::Demand);
+    open_demand(&DEMAND, 1);
     ring0::load_idt(OUTSIDE_RAM, idt::LIMIT);
     say!("faulting with an IDT at {OUTSIDE_RAM:#x}");
     Ring::Three.load(DEMAND.start);

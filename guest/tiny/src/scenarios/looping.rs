@@ -1,17 +1,16 @@
-//! `loop`: one fault. The host may resolve it without mapping the page: it then comes again, until the host gives up and
-//! the guest's handler hears of it.
+//! `loop`: one fault. The host may resolve it without mapping the page: it then comes again, until the host gives up
+//! and the guest's handler hears of it.
 
 use vector14_guest_abi::window::{LOOP, pattern};
 
 use super::fault;
-use crate::fault::Action;
-use crate::paging::open;
+use crate::paging::open_demand;
 use crate::probe::Ring;
 use crate::{check, say};
 
 pub(super) fn run() {
     let (page, ring) = (LOOP.start, Ring::Three);
-    open(&LOOP, 1, Action::Demand);
+    open_demand(&LOOP, 1);
     let word = fault(page, ring.user_bit(), || ring.load(page));
     check!(pattern(page), word, "first word");
     say!("the guest's handler was told of the fault in the end");

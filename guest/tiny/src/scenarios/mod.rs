@@ -29,16 +29,25 @@ mod twice;
 use core::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst, compiler_fence};
 
 use crate::cmdline::Cmdline;
-use crate::{check, cpu};
+use crate::{check, cpu, say};
 
-/// Error-code bits (SDM vol. 3A, 5.7): a protection violation, a write, a reserved bit, a fetch. U is a matter of the ring.
+/// Error-code bits (SDM vol. 3A, 5.7): a protection violation, a write, a reserved bit, a fetch. U is a matter of the
+/// ring.
 const P: u64 = 1 << 0;
 const W: u64 = 1 << 1;
 const RSVD: u64 = 1 << 3;
 const I: u64 = 1 << 4;
 
+/// Scenarios that say nothing before they begin: two make no exit, one has words of its own.
+const UNANNOUNCED: [&str; 3] = ["quiet", "spin", "demo"];
+
 /// Runs the scenario that the command line names. Returns if it passed.
+///
+/// It is announced first. The exits that this takes are an interceptor's chance to be in place before the first fault.
 pub fn run(cmdline: &Cmdline) {
+    if !UNANNOUNCED.contains(&cmdline.scenario()) {
+        say!("{}", cmdline.summary());
+    }
     match cmdline.scenario() {
         "demo" => demo::run(),
         "demand" => demand::run(cmdline),

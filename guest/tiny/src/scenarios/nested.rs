@@ -5,17 +5,18 @@ use vector14_guest_abi::window::{DEMAND, NESTED, PAGE_SIZE, pattern};
 use super::faults;
 use crate::cmdline::Cmdline;
 use crate::fault::{Action, set_policy};
-use crate::paging::{open, page_is};
+use crate::paging::{open, open_demand, page_is, patterned};
 use crate::probe::Ring;
 use crate::{check, say};
 
 pub(super) fn run(cmdline: &Cmdline) {
     let pages = cmdline.number("pages");
-    open(&DEMAND, pages, Action::Demand);
+    open_demand(&DEMAND, pages);
+    let frames = patterned(NESTED.start, pages);
     let ptes = open(&NESTED, pages, Action::Fatal);
     for offset in (0..pages).map(|page| page * PAGE_SIZE) {
         let (inner, outer) = (DEMAND.start + offset, NESTED.start + offset);
-        set_policy(&NESTED, ptes, Action::Nested { first: inner });
+        set_policy(&NESTED, ptes, Action::Nested { first: inner, frames });
         let word = faults(2, || Ring::Three.load(outer));
         check!(pattern(outer), word, "first word");
         faults(0, || {

@@ -7,7 +7,7 @@ use crate::cmdline::Cmdline;
 use crate::exception::PageFaultHandler;
 use crate::fault::Action;
 use crate::idt::{IDT, PAGE_FAULT};
-use crate::paging::{PRESENT, USER, entry, open};
+use crate::paging::{PRESENT, USER, entry, open, open_demand};
 use crate::probe::Ring;
 use crate::{check, frames, say};
 
@@ -29,7 +29,7 @@ pub(super) fn run(cmdline: &Cmdline) {
     IDT.gate(PAGE_FAULT).set(NO_ROOM.start);
     say!("the handler is at {:#x}, on a page of its own", NO_ROOM.start);
 
-    open(&DEMAND, pages, Action::Demand);
+    open_demand(&DEMAND, pages);
     for address in (DEMAND.start..).step_by(PAGE_SIZE as usize).take(pages as usize) {
         let word = fault(address, Ring::Three.user_bit(), || Ring::Three.load(address));
         check!(pattern(address), word, "first word");

@@ -4,8 +4,7 @@ use vector14_guest_abi::window::{DEMAND, pattern};
 
 use super::fault;
 use crate::cmdline::Cmdline;
-use crate::fault::Action;
-use crate::paging::open;
+use crate::paging::open_demand;
 use crate::probe::Ring;
 use crate::smp::timestamp;
 use crate::{check, say};
@@ -13,7 +12,7 @@ use crate::{check, say};
 pub(super) fn run(cmdline: &Cmdline) {
     let cycles = cmdline.number("cycles");
     let (page, ring) = (DEMAND.start, Ring::Three);
-    open(&DEMAND, 1, Action::Demand);
+    open_demand(&DEMAND, 1);
     let began = timestamp();
     while timestamp() - began < cycles {
         core::hint::spin_loop();

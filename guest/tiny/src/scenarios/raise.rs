@@ -25,6 +25,6 @@ pub(super) fn run(cmdline: &Cmdline) {
         check!(GENERAL_PROTECTION, cpu.last.vector.load(Relaxed), "vector");
         check!(code, cpu.last.error.load(Relaxed), "error code of the #GP");
         check!(cpu.resume.load(Relaxed) - LOAD_LENGTH, cpu.last.rip.load(Relaxed), "RIP of the #GP");
-        say!("{ring:?}: #GP with error code {code:#x}, at the instruction that faulted");
+        say!("from ring {ring}: #GP with error code {code:#x}, at the instruction that faulted");
     }
 }

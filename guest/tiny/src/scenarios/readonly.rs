@@ -21,12 +21,12 @@ pub(super) fn run(cmdline: &Cmdline) {
 pub(super) fn copy_on_write(ring: Ring, pages: u64) {
     let ptes = open(&READONLY, pages, Action::CopyOnWrite);
     for (pte, address) in ptes.iter().zip((READONLY.start..).step_by(PAGE_SIZE as usize)) {
-        let original = patterned(address);
+        let original = patterned(address, 1);
         pte.store(original | PRESENT | USER, Relaxed);
         faults(0, || check!(pattern(address), ring.load(address), "original"));
 
         let error = P | W | ring.user_bit();
-        if address / PAGE_SIZE % 2 == 0 {
+        if (address / PAGE_SIZE).is_multiple_of(2) {
             fault(address, error, || ring.store(address, !pattern(address)));
             check!(!pattern(address), ring.load(address), "what was stored in the copy");
         } else {

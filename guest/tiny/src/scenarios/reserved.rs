@@ -20,7 +20,7 @@ pub(super) fn read(ring: Ring) {
     require_reserved_bit();
     let page = RESERVED.start;
     let pte = &open(&RESERVED, 1, Action::Change { clear: RESERVED_BIT, set: 0 })[0];
-    pte.store(patterned(page) | PRESENT | USER | RESERVED_BIT, Relaxed);
+    pte.store(patterned(page, 1) | PRESENT | USER | RESERVED_BIT, Relaxed);
     check!(pattern(page), fault(page, P | RSVD | ring.user_bit(), || ring.load(page)), "data of the page");
     faults(0, || check!(pattern(page), ring.load(page), "data of the page, again"));
 }

@@ -27,7 +27,7 @@ pub(super) fn run() {
 fn write_protect() {
     let page = READONLY.start;
     let pte = &open(&READONLY, 1, Action::Resume)[0];
-    let frame = patterned(page);
+    let frame = patterned(page, 1);
     pte.store(frame | PRESENT | USER, Relaxed);
 
     let before = Ring::Zero.load(page);

@@ -7,8 +7,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::faults;
 use crate::cmdline::Cmdline;
 use crate::cpu::{self, CPUS};
-use crate::fault::Action;
-use crate::paging::{open, page_is};
+use crate::paging::{open_demand, page_is};
 use crate::probe::Ring;
 use crate::smp::{meet, run as run_on_all, start};
 use crate::{check, say};
@@ -22,7 +21,7 @@ pub(super) fn run(cmdline: &Cmdline) {
     let cpus = start();
     CPU_COUNT.store(cpus, Relaxed);
     PAGES.store(pages, Relaxed);
-    open(&DEMAND, pages * (cpus + 1), Action::Demand);
+    open_demand(&DEMAND, pages * (cpus + 1));
 
     run_on_all(cpus, touch_own);
     check!(pages * cpus, cpu::total_faults(), "faults on different pages");
@@ -54,7 +53,8 @@ fn touch_own(cpu: u64) {
     });
 }
 
-/// Pages that every CPU touches at the same time. One word of each is then counted up by all: it is one page, not several.
+/// Pages that every CPU touches at the same time. One word of each is then counted up by all: it is one page, not
+/// several.
 fn touch_shared(_cpu: u64) {
     let (pages, cpus) = (PAGES.load(Relaxed), CPU_COUNT.load(Relaxed));
     for i in 0..pages {

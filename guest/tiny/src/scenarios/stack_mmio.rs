@@ -3,15 +3,14 @@
 use vector14_guest_abi::window::{DEMAND, OUTSIDE_RAM, PAGE_SIZE};
 
 use crate::cmdline::Cmdline;
-use crate::fault::Action;
 use crate::idt::{IDT, PAGE_FAULT};
-use crate::paging::open;
+use crate::paging::open_demand;
 use crate::probe::Ring;
 use crate::{console, ring0, say};
 
 pub(super) fn run(cmdline: &Cmdline) -> ! {
     let stack = OUTSIDE_RAM + PAGE_SIZE / 2;
-    open(&DEMAND, 1, Action::Demand);
+    open_demand(&DEMAND, 1);
     match cmdline.value("how") {
         "fault" => {
             say!("faulting with a stack at {stack:#x}");

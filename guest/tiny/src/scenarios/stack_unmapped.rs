@@ -3,16 +3,15 @@
 use vector14_guest_abi::window::{DEMAND, HIDDEN, PAGE_SIZE};
 
 use crate::cmdline::Cmdline;
-use crate::fault::Action;
-use crate::paging::open;
+use crate::paging::open_demand;
 use crate::probe::Ring;
 use crate::{console, cpu, ring0, say};
 
 pub(super) fn run(cmdline: &Cmdline) -> ! {
     let stack = HIDDEN.start + PAGE_SIZE;
     let ring = cmdline.ring();
-    open(&DEMAND, 1, Action::Demand);
-    say!("faulting in ring {ring:?} with a stack at {stack:#x}");
+    open_demand(&DEMAND, 1);
+    say!("faulting in ring {ring} with a stack at {stack:#x}");
     match ring {
         Ring::Zero => ring.run(ring0::load_on_stack, stack, DEMAND.start),
         Ring::Three => {

@@ -36,7 +36,7 @@ pub(super) fn run(cmdline: &Cmdline) {
         }
         _ => cmdline.refuse("kind", "fault, resolve or exit"),
     };
-    say!("kind={kind} count={count} ring={ring:?}");
+    say!("kind={kind} count={count} ring={ring}");
     ring.run(storm, STORM.start, count);
     IDT.gate(PAGE_FAULT).set(PageFaultHandler::First.address());
 }

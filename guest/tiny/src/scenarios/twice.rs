@@ -3,13 +3,12 @@
 use vector14_guest_abi::window::{PAGE_SIZE, TWICE, pattern};
 
 use super::faults;
-use crate::fault::Action;
-use crate::paging::open;
+use crate::paging::open_demand;
 use crate::probe::Ring;
 use crate::{check, say};
 
 pub(super) fn run() {
-    open(&TWICE, 2, Action::Demand);
+    open_demand(&TWICE, 2);
     let (from, to) = (TWICE.start, TWICE.start + PAGE_SIZE);
     faults(2, || Ring::Three.copy(from, to));
     faults(0, || {
