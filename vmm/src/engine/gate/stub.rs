@@ -256,12 +256,13 @@ mod tests {
 
     #[test]
     fn a_named_place_comes_before_filler_where_it_can_be_used() {
-        let memory = code(&[(0x8000, 64)]);
-        let named = |place, taken: &[Stub]| Stub::place(&memory, &PAGING, Va(0x8100), Some(Va(place)), taken).unwrap();
+        let named = |place, taken: &[Stub]| {
+            Stub::place(&code(&[(0x8000, 64)]), &PAGING, Va(0x8100), Some(Va(place)), taken).unwrap()
+        };
         let stub = named(0xa000, &[]);
         assert_eq!(stub.start, Va(0xa000));
         assert_eq!(named(0xa000, &[stub]).start, Va(0x8030), "it is taken");
-        assert_eq!(named(0x40_0000, &[stub]).start, Va(0x8030), "it is not mapped");
+        assert_eq!(named(0x40_0000, &[]).start, Va(0x8030), "it is not mapped");
     }
 
     #[test]
