@@ -22,7 +22,7 @@ use crate::chain::{Chain, NamedHook};
 use crate::config::Config;
 use crate::control::Control;
 use crate::device::{Bus, Com1, Device, ExitPort, I8042, SharedOutput};
-use crate::engine::Engine;
+use crate::engine::{ArmWhen, Engine};
 use crate::events::{Beat, ConsoleInput, Deadline, Left, SIGNALS, Signal, Subscriber};
 use crate::loader;
 use crate::memory::Memory;
@@ -117,7 +117,7 @@ impl Vm {
         };
         Ok(Self {
             shared: Arc::new(shared),
-            engine: Engine::new(&config.intercept),
+            engine: Engine::new(&config.intercept, ArmWhen::GateIsPresent),
             vcpus,
             com1,
             com1_room,
