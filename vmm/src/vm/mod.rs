@@ -191,7 +191,8 @@ impl Vm {
         let counts: Vec<_> = tallies.into_iter().map(|tally| tally.hooks).collect();
         let mut notes = self.engine.take_notes();
         if missing > 0 {
-            notes.push(format!("{missing} of {vcpus} vCPUs did not stop within {GRACE:?}: a hook does not return; their counts are missing"));
+            notes.push(format!("{missing} of {vcpus} vCPUs did not stop within {GRACE:?}: a hook does not return, or nobody reads the console; \
+                 their counts are missing"));
         }
         let (hooks, of_chain) = self.shared.chain.finish(&counts);
         notes.extend(of_chain);
