@@ -1,5 +1,7 @@
 //! Guests that do their worst: nothing here panics or hangs, and the summary says what happened.
 
+use std::time::Duration;
+
 use libtest_mimic::Trial;
 use vector14::summary::Stop;
 
@@ -22,6 +24,14 @@ fn run(cmdline: &str) -> Outcome {
     Guest::new(cmdline).run().balanced()
 }
 
+/// A fault that can't be delivered because the CPU has to push or read where no memory is. A CPU shuts down, or KVM gives
+/// up on the guest; kvm-amd tries for ever, and the deadline ends it.
+fn undeliverable(cmdline: &str) {
+    let outcome = Guest::new(cmdline).timeout(Duration::from_secs(3)).run().balanced();
+    assert!(matches!(outcome.summary.stop, Stop::Crash { .. } | Stop::Deadline), "{outcome}");
+    assert_eq!(outcome.summary.faults.total, 0, "{outcome}");
+}
+
 #[track_caller]
 fn crash(outcome: &Outcome) -> &str {
     let Stop::Crash { detail } = &outcome.summary.stop else { panic!("no crash\n{outcome}") };
@@ -30,9 +40,7 @@ fn crash(outcome: &Outcome) -> &str {
 
 /// Its descriptor table is where no memory is: the fault can't be delivered, by nobody.
 fn idt_outside() {
-    let outcome = run("scenario=idt-outside");
-    assert!(crash(&outcome).contains("vcpu 0"), "{outcome}");
-    assert_eq!(outcome.summary.faults.total, 0, "{outcome}");
+    undeliverable("scenario=idt-outside");
 }
 
 /// A page table that leads to itself is walked to its end, and no further.
@@ -48,8 +56,7 @@ fn stack_unmapped() {
 }
 
 fn stack_mmio() {
-    let outcome = run("scenario=stack-mmio how=fault");
-    assert!(crash(&outcome).contains("vcpu 0"), "{outcome}");
+    undeliverable("scenario=stack-mmio how=fault");
 }
 
 /// The guest jumps to where its gate 14 points: into the stub, with a stack that can't be read.

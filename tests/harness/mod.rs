@@ -48,3 +48,8 @@ fn test_unless(lacks: Option<String>, name: &str, body: fn()) -> Trial {
         }
     }
 }
+
+/// Whether the host's CPU is emulated by QEMU, which gets some error codes wrong (guest/tiny/src/quirks.rs).
+pub fn emulated_by_qemu() -> bool {
+    std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|cpuinfo| cpuinfo.contains("QEMU TCG"))
+}

@@ -1,5 +1,7 @@
 //! What the guest's CPUID says: what KVM supports, less what an interceptor can't be used with.
 
+use std::arch::x86_64::__cpuid;
+
 use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 
 /// CPUID.1, ECX bit 31: a hypervisor is present. Linux looks for kvm-clock only then.
@@ -37,6 +39,11 @@ fn adapt_entry(entry: &mut kvm_cpuid_entry2, index: u32, vcpus: u32) {
         }
         // Cores less one, and the width of the core's part of the APIC ID (APM vol. 3, Fn8000_0008).
         (0x8000_0008, _) => entry.ecx = (vcpus - 1) | vcpus.next_power_of_two().trailing_zeros() << 12,
+        // KVM leaves the brand string to the VMM; the guest's CPU is the host's.
+        (0x8000_0002..=0x8000_0004, _) => {
+            let host = __cpuid(entry.function);
+            (entry.eax, entry.ebx, entry.ecx, entry.edx) = (host.eax, host.ebx, host.ecx, host.edx);
+        }
         (0x8000_001e, _) => (entry.eax, entry.ebx, entry.ecx) = (index, index, 0),
         _ => {}
     }

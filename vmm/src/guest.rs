@@ -1,5 +1,7 @@
 //! The guest handle that hooks get: one vCPU's registers, the VM's memory, and the page tables that connect them.
 
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+
 use vector14_hook::{Access, Guest, GuestError, PAGE_SIZE, Pa, Registers, Translation, Va};
 
 use crate::memory::Memory;
@@ -26,6 +28,11 @@ impl<'a> FaultedGuest<'a> {
         self.registers
     }
 
+    /// Replaces a page-table entry that still is `current`. `Ok(false)`: it is another by now.
+    fn replace(&self, slot: Pa, current: u64, new: u64) -> Result<bool, GuestError> {
+        Ok(self.memory.word(slot)?.compare_exchange(current, new, AcqRel, Relaxed).is_ok())
+    }
+
     fn load(&self) -> impl Fn(Pa) -> Result<u64, GuestError> + '_ {
         |slot| self.memory.load(slot)
     }
@@ -44,6 +51,26 @@ pub fn read_virtual(memory: &Memory, paging: &Paging, address: Va, buffer: &mut 
         done += length;
     }
     Ok(())
+}
+
+/// Reads a few bytes of virtual memory, word by word: what a fault's path reads of code and descriptors. Returns how many of
+/// them could be read before the first page that is not there.
+pub(crate) fn read_words(memory: &Memory, paging: &Paging, address: Va, buffer: &mut [u8]) -> usize {
+    let mut page = None;
+    let mut done = 0;
+    while done < buffer.len() {
+        let at = address.offset(done as u64);
+        if done == 0 || at.page_offset() == 0 {
+            page = paging.translate(at.page(), |slot| memory.load(slot)).ok();
+        }
+        let skip = usize::from(at.0.to_le_bytes()[0] & 7);
+        let word = page.and_then(|page| memory.load(page.address.offset(at.page_offset() & !7)).ok());
+        let Some(word) = word else { break };
+        let length = (8 - skip).min(buffer.len() - done);
+        buffer[done..done + length].copy_from_slice(&word.to_le_bytes()[skip..skip + length]);
+        done += length;
+    }
+    done
 }
 
 /// Writes virtual memory page by page. Shared by hooks and engines.
@@ -114,12 +141,12 @@ impl Guest for FaultedGuest<'_> {
                 return Err(GuestError::AlreadyMapped(page));
             };
             if level == 1 {
-                if self.memory.compare_exchange(slot, entry, self.paging.leaf_entry(frame, access))? {
+                if self.replace(slot, entry, self.paging.leaf_entry(frame, access))? {
                     return Ok(());
                 }
             } else {
                 let table = self.memory.allocate_page()?;
-                self.memory.compare_exchange(slot, entry, Paging::table_entry(table))?;
+                self.replace(slot, entry, Paging::table_entry(table))?;
             }
         }
         Err(GuestError::AlreadyMapped(page))
@@ -172,6 +199,22 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
         assert_eq!(winners, 64);
+    }
+
+    #[test]
+    fn words_are_read_up_to_the_first_page_that_is_not_there() {
+        let memory = Memory::new(2 << 20).unwrap();
+        let mut guest = guest(&memory);
+        let frame = guest.allocate_page().unwrap();
+        guest.map(Va(0x40_0000), frame, Access::EXECUTE).unwrap();
+        let code: Vec<u8> = (1..=32).collect();
+        guest.write(Va(0x40_0fe0), &code).unwrap();
+        for (start, readable) in [(0, 15), (3, 15), (8, 15), (17, 15), (18, 14), (31, 1)] {
+            let mut buffer = [0; 15];
+            let count = read_words(&memory, &guest.paging, Va(0x40_0fe0 + start as u64), &mut buffer);
+            assert_eq!((count, &buffer[..count]), (readable, &code[start..start + readable]));
+        }
+        assert_eq!(read_words(&memory, &guest.paging, Va(0x50_0000), &mut [0; 8]), 0);
     }
 
     #[test]

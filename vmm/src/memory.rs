@@ -5,7 +5,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use vector14_hook::{GuestError, PAGE_SIZE, Pa};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileMemory};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use crate::sys::words::Words;
 
 /// Below 4 GiB, RAM ends here at the latest: above are the interrupt controllers and firmware's addresses.
 const HOLE_START: u64 = 0xc000_0000;
@@ -17,6 +19,7 @@ const POOL_SIZE: u64 = 256 << 20;
 /// A VM's guest-physical memory.
 pub struct Memory {
     map: GuestMemoryMmap,
+    words: Words,
     ram_size: u64,
     pool_start: u64,
     pool_taken: AtomicU64,
@@ -51,7 +54,8 @@ impl Memory {
             .collect();
         let map =
             GuestMemoryMmap::from_ranges(&ranges).map_err(|source| MemoryError::Map { size: ram_size, source })?;
-        Ok(Self { map, ram_size, pool_start, pool_taken: AtomicU64::new(0) })
+        let words = Words::new(&map);
+        Ok(Self { map, words, ram_size, pool_start, pool_taken: AtomicU64::new(0) })
     }
 
     /// RAM as the guest is told of it: start and size of each range, in bytes.
@@ -86,23 +90,22 @@ impl Memory {
         self.map.write_slice(data, GuestAddress(address.0)).map_err(|_| GuestError::OutsideMemory(address))
     }
 
-    /// Reads the 8 bytes at an aligned address in one access, as the CPU's page walker does.
+    /// The 8 bytes at an aligned address, to be accessed as the CPU's page walker does: in one piece.
     ///
     /// # Errors
-    /// [`GuestError::OutsideMemory`].
-    pub fn load(&self, address: Pa) -> Result<u64, GuestError> {
-        self.map.load(GuestAddress(address.0), Ordering::Acquire).map_err(|_| GuestError::OutsideMemory(address))
+    /// [`GuestError::OutsideMemory`], for an address that is not a multiple of 8 as well.
+    #[inline]
+    pub fn word(&self, address: Pa) -> Result<&AtomicU64, GuestError> {
+        self.words.get(address.0).ok_or(GuestError::OutsideMemory(address))
     }
 
-    /// Replaces the 8 bytes at an aligned address where they still are `current`. `Ok(false)`: they are not.
+    /// Reads a page-table entry, or any other aligned word.
     ///
     /// # Errors
-    /// [`GuestError::OutsideMemory`].
-    pub fn compare_exchange(&self, address: Pa, current: u64, new: u64) -> Result<bool, GuestError> {
-        let outside = GuestError::OutsideMemory(address);
-        let slice = self.map.get_slice(GuestAddress(address.0), 8).map_err(|_| outside)?;
-        let word = slice.get_atomic_ref::<AtomicU64>(0).map_err(|_| outside)?;
-        Ok(word.compare_exchange(current, new, Ordering::AcqRel, Ordering::Relaxed).is_ok())
+    /// As [`Memory::word`].
+    #[inline]
+    pub fn load(&self, address: Pa) -> Result<u64, GuestError> {
+        Ok(self.word(address)?.load(Ordering::Acquire))
     }
 
     /// Takes a zeroed 4 KiB page from the pool.

@@ -14,7 +14,7 @@
 //!   policy for each window
 //! - [`memory`]: what the compiler expects of a C library
 //! - [`ring0`], [`probe`]: calls into ring 0, and accesses that may fault, from either ring
-//! - [`frames`], [`paging`]: physical and virtual memory
+//! - [`frames`], [`paging`]: physical and virtual memory; [`quirks`]: emulated CPUs
 //! - [`console`], [`cmdline`]: what comes out and what goes in
 //! - [`scenarios`]: one file each
 #![no_std]
@@ -32,6 +32,7 @@ mod idt;
 mod memory;
 mod paging;
 mod probe;
+mod quirks;
 mod ring0;
 mod scenarios;
 mod smp;

@@ -51,7 +51,8 @@ pub(crate) fn register<'a>(kicker: &'a Kicker, vcpu: &mut VcpuFd) -> Result<Kick
     installed?;
     IMMEDIATE_EXIT.set(&raw mut vcpu.get_kvm_run().immediate_exit);
     // SAFETY: gettid has no arguments and touches no memory.
-    kicker.thread.store(unsafe { libc::gettid() }, Ordering::Release);
+    let thread = unsafe { libc::syscall(libc::SYS_gettid) };
+    kicker.thread.store(i32::try_from(thread).unwrap_or(0), Ordering::Release);
     Ok(Kickable(kicker))
 }
 

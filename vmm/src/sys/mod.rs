@@ -7,6 +7,7 @@ pub(crate) mod kick;
 pub(crate) mod kvm_run;
 pub(crate) mod mapped;
 pub(crate) mod terminal;
+pub(crate) mod words;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

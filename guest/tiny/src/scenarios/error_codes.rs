@@ -8,7 +8,7 @@ use super::{I, P, RSVD, W, fault, reserved};
 use crate::fault::Action;
 use crate::paging::{NO_EXECUTE, PRESENT, USER, WRITABLE, open, patterned};
 use crate::probe::Ring;
-use crate::{cpu, say};
+use crate::{cpu, quirks, say};
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -56,6 +56,8 @@ pub(super) fn run() {
             pte.store(patterned(address, 1) | flags, Relaxed);
         }
         for &ring in rings {
+            let exchanged = matches!(access, Access::Exchange) && flags == ABSENT;
+            let error = if exchanged { quirks::exchange_error(error) } else { error };
             cause(ring, address, access, error | ring.user_bit());
         }
     }

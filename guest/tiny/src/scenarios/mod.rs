@@ -29,7 +29,7 @@ mod twice;
 use core::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst, compiler_fence};
 
 use crate::cmdline::Cmdline;
-use crate::{check, cpu, say};
+use crate::{check, cpu, quirks, say};
 
 /// Error-code bits (SDM vol. 3A, 5.7): a protection violation, a write, a reserved bit, a fetch. U is a matter of the
 /// ring.
@@ -95,6 +95,7 @@ fn fault<T>(address: u64, error: u64, access: impl FnOnce() -> T) -> T {
     let result = faults(1, access);
     let last = &cpu::this().last;
     check!(address, last.address.load(Relaxed), "CR2");
+    let error = quirks::reserved_bit_error(error);
     check!(error, last.error.load(Relaxed), "error code of the fault at {address:#x}");
     result
 }

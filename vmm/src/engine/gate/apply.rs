@@ -8,7 +8,7 @@ use vector14_hook::{Exception, GuestError, Registers, Va, Verdict};
 use super::Caught;
 use super::frame::set_general;
 use super::idt::{Gate, Idtr, PAGE_FAULT};
-use crate::guest::read_virtual;
+use crate::guest::{read_virtual, read_words};
 use crate::memory::Memory;
 use crate::segment::code_bits;
 use crate::vcpu::Vcpu;
@@ -23,8 +23,8 @@ const INSTRUCTION_LIMIT: usize = 15;
 /// Why a verdict can't be carried out. The vCPU is then as it was.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApplyError {
-    #[error("said Skip, but the instruction at {rip} can't be read: {source}")]
-    UnreadableCode { rip: Va, source: GuestError },
+    #[error("said Skip, but the instruction at {rip}, or its code segment, can't be read")]
+    UnreadableCode { rip: Va },
     #[error("said Skip, but the bytes at {rip} are no instruction")]
     NoInstruction { rip: Va },
     #[error(
@@ -70,7 +70,7 @@ pub(super) fn apply(
         }
     }
     if frame != caught.frame {
-        frame.write(memory, &caught.paging).map_err(ApplyError::Frame)?;
+        frame.write(memory).map_err(ApplyError::Frame)?;
     }
     if *registers != caught.registers {
         set_general(cpu.regs_mut(), registers);
@@ -114,17 +114,13 @@ fn next_instruction(
 ) -> Result<u64, ApplyError> {
     let rip = Va(registers.rip);
     let mut code = [0; INSTRUCTION_LIMIT];
-    let mut length = INSTRUCTION_LIMIT;
     // The page behind the instruction's need not be mapped.
-    while let Err(source) = read_virtual(memory, &caught.paging, rip, &mut code[..length]) {
-        let in_page = usize::try_from(vector14_hook::PAGE_SIZE - rip.page_offset()).unwrap_or(usize::MAX);
-        if length <= in_page {
-            return Err(ApplyError::UnreadableCode { rip, source });
-        }
-        length = in_page;
+    let length = read_words(memory, &caught.paging, rip, &mut code);
+    let bits = code_bits(cpu.sregs(), memory, &caught.paging, caught.frame.cs());
+    let bits = bits.ok_or(ApplyError::UnreadableCode { rip })?;
+    if length == 0 {
+        return Err(ApplyError::UnreadableCode { rip });
     }
-    let bits = code_bits(cpu.sregs(), memory, &caught.paging, caught.frame.cs())
-        .map_err(|source| ApplyError::UnreadableCode { rip, source })?;
     let mut decoder = Decoder::with_ip(bits, &code[..length], rip.0, DecoderOptions::NONE);
     let instruction = decoder.decode();
     if instruction.is_invalid() {

@@ -21,8 +21,8 @@ const FILLER: u8 = 0xcc;
 const ROOM: usize = 32;
 /// The stub stands so far into the run.
 const MARGIN: u64 = 16;
-/// Filler is looked for so far from the handler, in bytes, and not beyond the page that maps the handler.
-const REACH: u64 = 2 << 20;
+/// Filler is looked for so far from the handler, in bytes, near first, and not beyond the page that maps the handler.
+const REACH: [u64; 3] = [4 << 10, 64 << 10, 2 << 20];
 
 /// The stub of one original handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,29 +160,39 @@ fn find_filler(memory: &Memory, paging: &Paging, handler: Va) -> Result<(Option<
     let unreadable = |source| NoRoom::Handler { handler, source };
     let leaf = paging.translate(handler, |slot| memory.load(slot)).map_err(unreadable)?;
     let in_leaf = handler.0 & (leaf.page_size - 1);
-    let below = in_leaf.min(REACH);
-    let above = (leaf.page_size - in_leaf).min(REACH);
-    let first = handler.0 - below;
-    let mut code = vec![0; usize::try_from(below + above).unwrap_or_default()];
-    memory.read(Pa(leaf.address.0 - below), &mut code).map_err(unreadable)?;
-
-    let mut runs = Vec::new();
-    let mut start = 0;
-    for end in 0..=code.len() {
-        if code.get(end) != Some(&FILLER) {
-            if end - start >= ROOM {
-                runs.push(first + start as u64..first + end as u64);
-            }
-            start = end + 1;
+    let mut looked = 0;
+    for reach in REACH {
+        let (below, above) = (in_leaf.min(reach), (leaf.page_size - in_leaf).min(reach));
+        looked = below.max(above);
+        let mut code = vec![0; usize::try_from(below + above).unwrap_or_default()];
+        memory.read(Pa(leaf.address.0 - below), &mut code).map_err(unreadable)?;
+        if let Some(place) = nearest_room(&code, handler.0 - below, handler) {
+            return Ok((Some(place), looked));
         }
     }
-    // Below the handler the end of a run is its near side, above it the beginning is; either way the stub keeps its
-    // distance from the code that is there.
-    let candidates = runs.iter().map(|run| {
-        let far = run.end.saturating_sub(ROOM as u64);
-        Va(if run.start < handler.0 { far } else { run.start } + MARGIN)
-    });
-    Ok((candidates.min_by_key(|place| place.0.abs_diff(handler.0)), below.max(above)))
+    Ok((None, looked))
+}
+
+/// Where a stub goes into the run of filler in `code` that is nearest to `handler`; `first` is the address of its first byte.
+fn nearest_room(code: &[u8], first: u64, handler: Va) -> Option<Va> {
+    let mut nearest: Option<Va> = None;
+    let mut start = 0;
+    for end in 0..=code.len() {
+        if code.get(end) == Some(&FILLER) {
+            continue;
+        }
+        if end - start >= ROOM {
+            let (from, to) = (first + start as u64, first + end as u64);
+            // Below the handler the end of a run is its near side, above it the beginning is; either way the stub keeps
+            // its distance from the code that is there.
+            let place = Va(if from < handler.0 { to - ROOM as u64 } else { from } + MARGIN);
+            if nearest.is_none_or(|other| place.0.abs_diff(handler.0) < other.0.abs_diff(handler.0)) {
+                nearest = Some(place);
+            }
+        }
+        start = end + 1;
+    }
+    nearest
 }
 
 #[cfg(test)]

@@ -1,0 +1,27 @@
+//! What QEMU's software emulation of a CPU does otherwise than a CPU. The interceptor's tests run there too, under a
+//! hypervisor of its own: the guest then expects of its CPU what it is given.
+
+use crate::ring0;
+
+/// Whether the CPU underneath is emulated by QEMU: its brand string begins so (CPUID leaf 0x8000_0002).
+pub fn emulated_by_qemu() -> bool {
+    ring0::cpuid(0x8000_0002).eax == u32::from_le_bytes(*b"QEMU")
+}
+
+/// P in the error code of a reserved-bit violation: QEMU leaves it clear, where a CPU sets it (SDM vol. 3A, 4.7).
+pub fn reserved_bit_error(error: u64) -> u64 {
+    const P: u64 = 1 << 0;
+    const RSVD: u64 = 1 << 3;
+    if error & RSVD != 0 && emulated_by_qemu() { error & !P } else { error }
+}
+
+/// W in the error code of an exchange with an absent page: QEMU reads first, and says so.
+pub fn exchange_error(error: u64) -> u64 {
+    const W: u64 = 1 << 1;
+    if emulated_by_qemu() { error & !W } else { error }
+}
+
+/// Whether AVX works where CPUID offers it: in a nested guest QEMU raises #UD.
+pub fn avx_works() -> bool {
+    !emulated_by_qemu()
+}
