@@ -25,10 +25,6 @@ mod space;
 mod zero_page;
 
 #[cfg(test)]
-mod fuzz;
-#[cfg(test)]
-mod images;
-#[cfg(test)]
 mod tests;
 
 pub use self::bzimage::BzImageError;
