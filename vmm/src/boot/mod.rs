@@ -3,7 +3,8 @@
 //! The loader decides on an [`Entry`]; what it stands for is put in place here, before the first KVM_RUN.
 //!
 //! # Layout
-//! - [`layout`]: what lies where in low memory
+//! - `entry`: the ways to be entered
+//! - `layout`: what lies where in low memory
 //! - `long_mode`: the Linux 64-bit boot protocol
 //! - `protected_mode`: Multiboot's machine state
 //! - `segment`: flat segments, as registers and as descriptors

@@ -23,7 +23,7 @@ use crate::control::Control;
 use crate::device::{Bus, Com1, Device, ExitPort, I8042, SharedOutput};
 use crate::engine::{ArmWhen, Engine};
 use crate::events::{Beat, ConsoleInput, Deadline, Left, SIGNALS, Signal, Subscriber};
-use crate::loader;
+use crate::loader::{self, GuestKind};
 use crate::memory::Memory;
 use crate::run::{Shared, Tally};
 use crate::summary::{self, Stop, Summary};
@@ -110,9 +110,13 @@ impl Vm {
             mmio: Bus::default(),
             sequence: AtomicU64::new(0),
         };
+        let arm_when = match loaded.guest {
+            GuestKind::Linux => ArmWhen::IdtIsInCpuEntryArea,
+            GuestKind::Other => ArmWhen::GateIsPresent,
+        };
         Ok(Self {
             shared: Arc::new(shared),
-            engine: Engine::new(&config.intercept, ArmWhen::GateIsPresent),
+            engine: Engine::new(&config.intercept, arm_when),
             vcpus,
             com1,
             com1_room,
