@@ -21,12 +21,14 @@ test:
 guest:
 	@$(CARGO) run --quiet --locked --package vector14-guest --example extract -- target/tiny.elf
 
-# The tiny guest is freestanding, and a workspace of its own.
+# The guest kernels are freestanding, and workspaces of their own.
 check:
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path guest/tiny/Cargo.toml --check
+	$(CARGO) fmt --manifest-path guest/multiboot/Cargo.toml --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --locked --release --manifest-path guest/tiny/Cargo.toml -- -D warnings
+	$(CARGO) clippy --locked --release --manifest-path guest/multiboot/Cargo.toml -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
 
 clean:

@@ -1,5 +1,5 @@
-//! Builds the tiny guest kernel in `tiny/`, by a cargo of its own: it is linked for no operating system, at an address
-//! of its own choice, and optimised even where the rest is not.
+//! Builds the guest kernels in `tiny/` and `multiboot/`, by a cargo of their own: they are linked for no operating system,
+//! at addresses of their own choice, and optimised even where the rest is not.
 //!
 //! Nothing but its sources decides what comes out: flags, profiles and target directories of the surrounding build are
 //! kept away from it.
@@ -30,33 +30,37 @@ const RUSTFLAGS: &[&str] = &[
     "-Cforce-unwind-tables=no",
 ];
 
-/// Variables of the surrounding build that its nested cargo would obey.
+/// Variables of the surrounding build that the nested cargo would obey.
 const FOREIGN: &[&str] = &["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CLIPPY_ARGS"];
 /// Those of cargo's variables that the nested cargo needs.
 const KEPT: &[&str] = &["CARGO_HOME", "CARGO_MAKEFLAGS"];
 
+/// The kernels: the folder, and the variable that names the ELF file to the crate. The package is `vector14-FOLDER`.
+const KERNELS: [(&str, &str); 2] = [("tiny", "VECTOR14_TINY"), ("multiboot", "VECTOR14_MULTIBOOT")];
+
 fn main() -> ExitCode {
-    for source in
-        ["build.rs", "abi/Cargo.toml", "abi/src", "tiny/Cargo.toml", "tiny/Cargo.lock", "tiny/link.ld", "tiny/src"]
-    {
+    for source in ["build.rs", "abi/Cargo.toml", "abi/src"] {
         println!("cargo::rerun-if-changed={source}");
     }
-    match build() {
-        Ok(kernel) => {
-            println!("cargo::rustc-env=VECTOR14_TINY={}", kernel.display());
-            ExitCode::SUCCESS
+    for (folder, variable) in KERNELS {
+        for source in ["Cargo.toml", "Cargo.lock", "link.ld", "src"] {
+            println!("cargo::rerun-if-changed={folder}/{source}");
         }
-        Err(error) => {
-            println!("cargo::error=the tiny guest kernel was not built: {error}");
-            ExitCode::FAILURE
+        match build(folder) {
+            Ok(kernel) => println!("cargo::rustc-env={variable}={}", kernel.display()),
+            Err(error) => {
+                println!("cargo::error=the guest kernel in {folder} was not built: {error}");
+                return ExitCode::FAILURE;
+            }
         }
     }
+    ExitCode::SUCCESS
 }
 
-/// Builds the kernel and returns the path of its ELF file.
-fn build() -> Result<PathBuf, String> {
-    let target_dir = Path::new(&variable("OUT_DIR")?).join("tiny");
-    let directory = Path::new(&variable("CARGO_MANIFEST_DIR")?).join("tiny");
+/// Builds the kernel in `folder` and returns the path of its ELF file.
+fn build(folder: &str) -> Result<PathBuf, String> {
+    let target_dir = Path::new(&variable("OUT_DIR")?).join(folder);
+    let directory = Path::new(&variable("CARGO_MANIFEST_DIR")?).join(folder);
     let mut cargo = Command::new(variable("CARGO")?);
     cargo.current_dir(&directory).args(["build", "--release", "--locked", "--offline", "--target", TARGET]);
     cargo.arg("--target-dir").arg(&target_dir);
@@ -72,7 +76,7 @@ fn build() -> Result<PathBuf, String> {
         let first = stderr.lines().find(|line| line.starts_with("error")).unwrap_or("cargo said nothing");
         return Err(format!("cargo build in {}: {}: {first}", directory.display(), output.status));
     }
-    Ok(target_dir.join(TARGET).join("release").join("vector14-tiny"))
+    Ok(target_dir.join(TARGET).join("release").join(format!("vector14-{folder}")))
 }
 
 fn is_foreign(name: &OsStr) -> bool {

@@ -14,6 +14,7 @@ pub fn tests() -> Vec<Trial> {
         kvm_test("bad-kernel::too_large_for_memory", too_large),
         kvm_test("bad-kernel::overlapping", overlapping),
         kvm_test("bad-kernel::command_line_too_long", cmdline),
+        kvm_test("bad-kernel::initrd_and_modules", initrd_and_modules),
     ]
 }
 
@@ -49,8 +50,8 @@ fn folder() {
 }
 
 fn not_elf() {
-    refused(|kernel| patch(kernel, 0, b"MZ"), &["not an ELF file", "[4d, 5a, 4c, 46]"]);
-    refused(Vec::clear, &["not an ELF file"]);
+    refused(|kernel| patch(kernel, 0, b"MZ"), &["not a kernel of a known kind", "[4d, 5a, 4c, 46]"]);
+    refused(Vec::clear, &["the file is empty"]);
 }
 
 fn truncated() {
@@ -61,7 +62,7 @@ fn truncated() {
 fn not_x86_64() {
     const AARCH64: [u8; 2] = [183, 0];
     refused(|kernel| patch(kernel, 18, &AARCH64), &["not an x86-64 kernel", "AARCH64"]);
-    refused(|kernel| patch(kernel, 4, &[1]), &["not an x86-64 kernel", "32-bit"]);
+    refused(|kernel| patch(kernel, 0x38, b"ARM\x64"), &["not an x86-64 kernel", "a Linux Image for ARM64"]);
 }
 
 fn too_large() {
@@ -88,4 +89,15 @@ fn overlapping() {
 fn cmdline() {
     let config = format!("[boot]\nkernel = \"tiny\"\ncmdline = \"{}\"\n", "x".repeat(5000));
     Command::run_config(&config).finish().failed_with(2, &["boot.cmdline has 5000 bytes", "4095"]);
+}
+
+fn initrd_and_modules() {
+    let run = |line: &str| {
+        let config = format!("[boot]\nkernel = \"tiny\"\n{line}\n[vm]\nmemory = \"2M\"\n");
+        Command::run_config(&config).file("empty", b"").file("large", &vec![0; 2 << 20]).finish()
+    };
+    run("initrd = \"nothere\"").failed_with(2, &["boot.initrd", "No such file", "config.toml:3"]);
+    run("initrd = \"empty\"").failed_with(2, &["initrd", "the file is empty"]);
+    run("initrd = \"large\"").failed_with(2, &["initrd", "its 2097152 bytes find no room in guest memory"]);
+    run("modules = [\"large\"]").failed_with(2, &["module", "only multiboot kernels do"]);
 }

@@ -20,6 +20,8 @@ mod hook_failures;
 mod idt;
 mod interception;
 mod r#loop;
+mod memory;
+mod multiboot;
 mod nested;
 mod noexec;
 mod quiet;
@@ -53,6 +55,8 @@ fn main() {
         idt::tests(),
         interception::tests(),
         r#loop::tests(),
+        memory::tests(),
+        multiboot::tests(),
         nested::tests(),
         noexec::tests(),
         quiet::tests(),

@@ -1,4 +1,4 @@
-//! The tiny guest, run in this process with hooks of the test's own.
+//! A guest, most often the tiny one, run in this process with hooks of the test's own.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -22,7 +22,11 @@ pub struct Guest {
 impl Guest {
     /// The tiny guest with a command line, all of its faults intercepted, no hooks.
     pub fn new(cmdline: &str) -> Self {
-        let mut config = Config::tiny(cmdline);
+        Self::of(Config::tiny(cmdline))
+    }
+
+    /// Any guest; the same holds for it.
+    pub fn of(mut config: Config) -> Self {
         config.vm.timeout = Some(DEADLINE);
         config.intercept.engine = EngineChoice::Gate;
         Self { config, hooks: Vec::new() }
@@ -36,6 +40,12 @@ impl Guest {
 
     pub fn vcpus(mut self, vcpus: u32) -> Self {
         self.config.vm.vcpus = vcpus;
+        self
+    }
+
+    /// Guest RAM, in bytes.
+    pub fn memory(mut self, memory: u64) -> Self {
+        self.config.vm.memory = memory;
         self
     }
 

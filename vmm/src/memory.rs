@@ -10,7 +10,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use crate::sys::words::Words;
 
 /// Below 4 GiB, RAM ends here at the latest: above are the interrupt controllers and firmware's addresses.
-const HOLE_START: u64 = 0xc000_0000;
+pub(crate) const HOLE_START: u64 = 0xc000_0000;
 const HOLE_END: u64 = 1 << 32;
 
 /// Size of the pool that hooks take pages from, in bytes. The host backs only what is touched.

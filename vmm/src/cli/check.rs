@@ -24,8 +24,12 @@ fn describe(config: &Config) -> Grid {
         config.vm.timeout.map_or("none".to_owned(), |timeout| humantime::format_duration(timeout).to_string());
     let stub = config.intercept.stub.map_or("looked for".to_owned(), |stub| stub.to_string());
     let hooks: Vec<_> = config.hooks.iter().map(|hook| hook.name.as_str()).collect();
+    let modules: Vec<_> = config.boot.modules.iter().map(ToString::to_string).collect();
     let mut grid = Grid::default();
     grid.row(["kernel", &config.boot.kernel.to_string()])
+        .row(["protocol", config.boot.protocol.name()])
+        .row(["initrd", &config.boot.initrd.as_ref().map_or("none".to_owned(), |path| path.display().to_string())])
+        .row(["modules", &if modules.is_empty() { "none".to_owned() } else { modules.join(", ") }])
         .row(["cmdline", &config.boot.cmdline])
         .row(["memory", &size(config.vm.memory)])
         .row(["vcpus", &config.vm.vcpus.to_string()])

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::EngineChoice;
+use super::{EngineChoice, ProtocolChoice};
 
 /// `vm.memory`, in bytes.
 pub const MEMORY: u64 = 64 << 20;
@@ -22,6 +22,8 @@ pub const TIMEOUT: Option<Duration> = None;
 /// The longest `vm.timeout`, in days.
 pub const TIMEOUT_MAX_DAYS: u64 = 365;
 
+/// `boot.protocol`.
+pub const PROTOCOL: ProtocolChoice = ProtocolChoice::Auto;
 /// `boot.cmdline`.
 pub const CMDLINE: &str = "";
 

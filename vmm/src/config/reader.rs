@@ -76,6 +76,29 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Takes `key`, an array, and parses each of its values; `allowed` is what else there should have been an array of.
+    pub(super) fn take_each<T>(
+        &mut self,
+        key: &'static str,
+        allowed: &str,
+        parse: impl Fn(&Value) -> Parsed<T>,
+    ) -> Vec<(T, Place)> {
+        let mut values = Vec::new();
+        match self.take_node(key) {
+            Some(Node { value: Value::Array(items), .. }) => {
+                for Node { value, place } in items {
+                    match parse(&value) {
+                        Ok(value) => values.push((value, place)),
+                        Err(allowed) => self.refuse(key, place, allowed),
+                    }
+                }
+            }
+            Some(Node { place, .. }) => self.refuse(key, place, format!("a list of {allowed}, in brackets")),
+            None => {}
+        }
+        values
+    }
+
     /// As [`Reader::take_placed`], for a key that must be there. `example` is a line that would do.
     pub(super) fn require<T>(
         &mut self,

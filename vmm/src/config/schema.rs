@@ -32,7 +32,7 @@ impl Config {
         Self {
             name: "tiny".to_owned(),
             vm: VmConfig::default(),
-            boot: BootConfig { kernel: Kernel::Tiny, cmdline: cmdline.into() },
+            boot: BootConfig { cmdline: cmdline.into(), ..BootConfig::of(Kernel::Tiny) },
             intercept: InterceptConfig::default(),
             hooks: Vec::new(),
         }
@@ -61,8 +61,23 @@ impl Default for VmConfig {
 pub struct BootConfig {
     /// The kernel.
     pub kernel: Kernel,
+    /// How it is booted.
+    pub protocol: ProtocolChoice,
+    /// The initial RAM disk of a Linux kernel, or of another that is booted as one.
+    pub initrd: Option<PathBuf>,
+    /// The modules of a multiboot kernel, in order.
+    pub modules: Vec<Module>,
     /// Its command line.
     pub cmdline: String,
+}
+
+impl BootConfig {
+    /// A kernel, and the defaults for everything else.
+    #[must_use]
+    pub fn of(kernel: Kernel) -> Self {
+        let (protocol, cmdline) = (defaults::PROTOCOL, defaults::CMDLINE.to_owned());
+        Self { kernel, protocol, initrd: None, modules: Vec::new(), cmdline }
+    }
 }
 
 /// `boot.kernel`.
@@ -80,6 +95,56 @@ impl fmt::Display for Kernel {
             Self::Tiny => f.write_str("tiny"),
             Self::Path(path) => write!(f, "{}", path.display()),
         }
+    }
+}
+
+/// One of `boot.modules`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Module {
+    /// The file.
+    pub path: PathBuf,
+    /// What the kernel is told of it: the module as it was written, the file's name and words after it.
+    pub string: String,
+}
+
+impl fmt::Display for Module {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.string)
+    }
+}
+
+/// `boot.protocol`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProtocolChoice {
+    /// What the kernel's file says.
+    Auto,
+    /// An x86-64 ELF file, entered by the Linux 64-bit boot protocol.
+    Elf,
+    /// Linux: a bzImage, or else a vmlinux.
+    Linux,
+    /// Multiboot, version 1.
+    Multiboot,
+}
+
+impl ProtocolChoice {
+    /// All of them, in the order in which they are offered.
+    pub const ALL: [Self; 4] = [Self::Auto, Self::Elf, Self::Linux, Self::Multiboot];
+
+    /// As the config file writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Elf => "elf",
+            Self::Linux => "linux",
+            Self::Multiboot => "multiboot",
+        }
+    }
+}
+
+impl fmt::Display for ProtocolChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

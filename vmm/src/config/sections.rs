@@ -2,14 +2,15 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::defaults::CMDLINE;
+use super::defaults::{CMDLINE, PROTOCOL};
 use super::hooks;
+use super::place::Place;
 use super::problem::Reason;
 use super::reader::Reader;
-use super::schema::{BootConfig, HookConfig, InterceptConfig, Kernel, VmConfig};
+use super::schema::{BootConfig, HookConfig, InterceptConfig, Kernel, Module, VmConfig};
 use super::values;
 
 /// Everything that a file may say.
@@ -44,21 +45,32 @@ fn read_vm(mut vm: Reader<'_>) -> VmConfig {
 }
 
 fn read_boot(mut boot: Reader<'_>, base: &Path) -> Option<BootConfig> {
-    let kernel = boot.require("kernel", "kernel = \"tiny\", or the path of an ELF kernel", values::kernel);
+    let kernel = boot.require("kernel", "kernel = \"tiny\", or the path of a kernel", values::kernel);
     let kernel = kernel.map(|(kernel, place)| match kernel {
         Kernel::Tiny => Kernel::Tiny,
-        Kernel::Path(path) => {
-            let path = base.join(path);
-            if let Err(error) = check_readable(&path) {
-                let (key, path, error) = ("boot.kernel".to_owned(), path.clone(), Arc::new(error));
-                boot.report(place, Reason::File { key, path, error });
-            }
-            Kernel::Path(path)
-        }
+        Kernel::Path(path) => Kernel::Path(find_file(&mut boot, "boot.kernel", place, base, &path)),
     });
+    let protocol = boot.take("protocol", values::protocol).unwrap_or(PROTOCOL);
+    let initrd = boot.take_placed("initrd", values::path);
+    let initrd = initrd.map(|(path, place)| find_file(&mut boot, "boot.initrd", place, base, &path));
+    let modules = boot.take_each("modules", "paths", values::module).into_iter();
+    let modules = modules.map(|(module, place)| {
+        let path = find_file(&mut boot, "boot.modules", place, base, &module.path);
+        Module { path, ..module }
+    });
+    let modules = modules.collect();
     let cmdline = boot.take("cmdline", values::cmdline).unwrap_or_else(|| CMDLINE.to_owned());
     boot.finish();
-    Some(BootConfig { kernel: kernel?, cmdline })
+    Some(BootConfig { kernel: kernel?, protocol, initrd, modules, cmdline })
+}
+
+/// Where the file is that `key` names; reports one that could not be read.
+fn find_file(boot: &mut Reader<'_>, key: &str, place: Place, base: &Path, path: &Path) -> PathBuf {
+    let path = base.join(path);
+    if let Err(error) = check_readable(&path) {
+        boot.report(place, Reason::File { key: key.to_owned(), path: path.clone(), error: Arc::new(error) });
+    }
+    path
 }
 
 /// Fails where the file could not be read; opens nothing that might wait for its other end.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use vector14_hook::{Fault, Guest, Hook, HookType, OptionDoc, Options, OptionsError, Va, Verdict};
 
-use super::{Config, ConfigError, EngineChoice, Kernel};
+use super::{Config, ConfigError, EngineChoice, Kernel, Module, ProtocolChoice};
 use crate::display::{Style, diagnostic};
 
 struct Nothing;
@@ -58,6 +58,7 @@ fn a_kernel_is_all_that_a_config_needs() {
     let config = parse(TINY, &[]).unwrap();
     assert_eq!((config.vm.memory, config.vm.vcpus, config.vm.timeout), (64 << 20, 1, None));
     assert_eq!((config.boot.kernel, config.boot.cmdline), (Kernel::Tiny, String::new()));
+    assert_eq!((config.boot.protocol, config.boot.initrd, config.boot.modules), (ProtocolChoice::Auto, None, vec![]));
     assert_eq!((config.intercept.engine, config.intercept.stub), (EngineChoice::Auto, None));
     assert!(config.hooks.is_empty());
 }
@@ -114,6 +115,17 @@ fn a_bad_value_is_told_with_its_place_and_what_is_allowed() {
         ("vm.timeout = '99999999999999999999years'", "2:14", "must be longer than 0s and at most 365days"),
         ("boot.cmdline = 3", "2:16", "boot.cmdline = 3: must be a string, in quotes"),
         ("boot.cmdline = \"a\\u0000\"", "2:16", "must be a string without NUL bytes"),
+        ("boot.protocol = 'pvh'", "2:17", "must be one of \"auto\", \"elf\", \"linux\", \"multiboot\""),
+        ("boot.initrd = ''", "2:15", "boot.initrd = '': must be the path of a file, in quotes"),
+        ("boot.initrd = 'nothere'", "2:15", "boot.initrd = /nowhere/nothere: No such file"),
+        ("boot.modules = 'nothere'", "2:16", "must be a list of paths, in brackets"),
+        ("boot.modules = ['nothere']", "2:17", "boot.modules = /nowhere/nothere: No such file"),
+        (
+            "boot.modules = [' x']",
+            "2:17",
+            "must be the path of a file, in quotes, with words for the kernel after a space",
+        ),
+        ("boot.modules = [3]", "2:17", "boot.modules = 3: must be the path of a file"),
         ("intercept.engine = 'gat'", "2:20", "must be one of \"auto\", \"gate\", \"off\""),
         ("intercept.stub = -1", "2:18", "must be a virtual address, such as 0xffffffff81000000"),
         ("intercept.stub = '81000000'", "2:18", "must be a virtual address"),
@@ -262,6 +274,14 @@ fn relative_paths_start_at_the_folder_of_the_file() {
     fs::write(&path, "boot.kernel = 'kernel.elf'\n").unwrap();
     let config = Config::load(&path, &[], TYPES).unwrap();
     assert_eq!(config.boot.kernel, Kernel::Path(folder.path().join("kernel.elf")));
+
+    let text =
+        "[boot]\nkernel = 'kernel.elf'\nprotocol = 'multiboot'\ninitrd = 'kernel.elf'\nmodules = ['kernel.elf a b']\n";
+    fs::write(&path, text).unwrap();
+    let boot = Config::load(&path, &[], TYPES).unwrap().boot;
+    let file = folder.path().join("kernel.elf");
+    assert_eq!((boot.protocol, boot.initrd), (ProtocolChoice::Multiboot, Some(file.clone())));
+    assert_eq!(boot.modules, [Module { path: file, string: "kernel.elf a b".to_owned() }]);
 
     fs::write(&path, "boot.kernel = '.'\n").unwrap();
     let told = told(&Config::load(&path, &[], TYPES).unwrap_err());

@@ -1,5 +1,6 @@
 //! The values that the keys of a config take, each with the words for what is allowed.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use vector14_hook::Va;
@@ -7,7 +8,7 @@ use vector14_hook::Va;
 use super::defaults::{MEMORY_RANGE, MEMORY_STEP, TIMEOUT_MAX_DAYS, VCPUS_RANGE};
 use super::node::Value;
 use super::reader::Parsed;
-use super::schema::{EngineChoice, Kernel};
+use super::schema::{EngineChoice, Kernel, Module, ProtocolChoice};
 
 /// A size of guest memory, in bytes.
 pub(super) fn memory(value: &Value) -> Parsed<u64> {
@@ -67,7 +68,7 @@ pub(super) fn kernel(value: &Value) -> Parsed<Kernel> {
     match value.as_str() {
         Some("tiny") => Ok(Kernel::Tiny),
         Some(path) if !path.is_empty() => Ok(Kernel::Path(path.into())),
-        Some(_) | None => Err("\"tiny\" or the path of an ELF kernel, in quotes".to_owned()),
+        Some(_) | None => Err("\"tiny\" or the path of a kernel, in quotes".to_owned()),
     }
 }
 
@@ -84,10 +85,35 @@ pub(super) fn cmdline(value: &Value) -> Parsed<String> {
     }
 }
 
+/// The path of a file, as it was written.
+pub(super) fn path(value: &Value) -> Parsed<PathBuf> {
+    let text = value.as_str().filter(|text| !text.is_empty());
+    text.map(PathBuf::from).ok_or_else(|| "the path of a file, in quotes".to_owned())
+}
+
+/// A module: the path of a file as it was written, and words for the kernel after a space.
+pub(super) fn module(value: &Value) -> Parsed<Module> {
+    let allowed = || "the path of a file, in quotes, with words for the kernel after a space".to_owned();
+    let string = value.as_str().filter(|text| !text.contains('\0')).ok_or_else(allowed)?;
+    let path = string.split(' ').next().filter(|path| !path.is_empty()).ok_or_else(allowed)?;
+    Ok(Module { path: path.into(), string: string.to_owned() })
+}
+
+/// The name of a boot protocol.
+pub(super) fn protocol(value: &Value) -> Parsed<ProtocolChoice> {
+    one_of(value, &ProtocolChoice::ALL, ProtocolChoice::name)
+}
+
 /// The name of an engine.
 pub(super) fn engine(value: &Value) -> Parsed<EngineChoice> {
-    let choice = EngineChoice::ALL.into_iter().find(|choice| value.as_str() == Some(choice.name()));
-    choice.ok_or_else(|| format!("one of {}", EngineChoice::ALL.map(|choice| format!("\"{choice}\"")).join(", ")))
+    one_of(value, &EngineChoice::ALL, EngineChoice::name)
+}
+
+/// The one of `all` whose name is written.
+fn one_of<T: Copy>(value: &Value, all: &[T], name: impl Fn(T) -> &'static str) -> Parsed<T> {
+    let choice = all.iter().copied().find(|choice| value.as_str() == Some(name(*choice)));
+    let names = || all.iter().map(|choice| format!("\"{}\"", name(*choice))).collect::<Vec<_>>().join(", ");
+    choice.ok_or_else(|| format!("one of {}", names()))
 }
 
 /// A guest-virtual address, as a number or as a string.

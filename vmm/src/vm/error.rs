@@ -2,9 +2,6 @@
 
 use std::path::PathBuf;
 
-use vector14_hook::GuestError;
-
-use crate::boot::CMDLINE_LIMIT;
 use crate::loader::LoadError;
 use crate::memory::MemoryError;
 
@@ -49,18 +46,9 @@ pub enum VmError {
     /// The host has no memory for the guest.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// The kernel is not one, or does not fit.
+    /// The kernel, or what goes with it, is not what it should be, or does not fit.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The command line does not fit.
-    #[error("boot.cmdline has {length} bytes: at most {CMDLINE_LIMIT} are allowed")]
-    CmdlineTooLong {
-        /// Its length, in bytes.
-        length: usize,
-    },
-    /// Memory is too small for the boot protocol's own tables.
-    #[error("the guest's memory is too small: {0}")]
-    TooSmall(GuestError),
     /// Something else of the host's: descriptors, threads.
     #[error("{what}: {source}")]
     Host {
@@ -76,7 +64,7 @@ impl VmError {
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Load(_) | Self::CmdlineTooLong { .. } | Self::TooSmall(_) => 2,
+            Self::Load(_) => 2,
             Self::NoKvm { .. }
             | Self::NotKvm { .. }
             | Self::MissingCapability(_)
@@ -104,7 +92,7 @@ impl VmError {
             | Self::MissingCapability(_)
             | Self::Kvm { .. }
             | Self::Slot { .. } => Some("`vector14 doctor` says what this host's KVM offers"),
-            Self::Load(_) | Self::CmdlineTooLong { .. } | Self::TooSmall(_) | Self::Host { .. } => None,
+            Self::Load(_) | Self::Host { .. } => None,
         }
     }
 }

@@ -17,14 +17,13 @@ use vmm_sys_util::eventfd::EventFd;
 pub use self::error::VmError;
 use self::error::{call, host};
 use self::thread::GRACE;
-use crate::boot::{self, CMDLINE_LIMIT};
 use crate::chain::{Chain, NamedHook};
 use crate::config::Config;
 use crate::control::Control;
 use crate::device::{Bus, Com1, Device, ExitPort, I8042, SharedOutput};
 use crate::engine::{ArmWhen, Engine};
 use crate::events::{Beat, ConsoleInput, Deadline, Left, SIGNALS, Signal, Subscriber};
-use crate::loader;
+use crate::loader::{self, GuestKind};
 use crate::memory::Memory;
 use crate::run::{Shared, Tally};
 use crate::summary::{self, Stop, Summary};
@@ -74,12 +73,8 @@ impl Vm {
     /// [`VmError`]; nothing has run then.
     pub fn new(config: &Config, hooks: Vec<NamedHook>, surroundings: Surroundings) -> Result<Self, VmError> {
         let kvm = kvm::open(&surroundings.kvm)?;
-        if config.boot.cmdline.len() > CMDLINE_LIMIT {
-            return Err(VmError::CmdlineTooLong { length: config.boot.cmdline.len() });
-        }
         let memory = Memory::new(config.vm.memory)?;
-        boot::prepare_memory(&memory, &config.boot.cmdline).map_err(VmError::TooSmall)?;
-        let entry = loader::load(&config.boot.kernel, &memory)?;
+        let loaded = loader::load(&config.boot, &memory)?;
 
         let fd = call("KVM_CREATE_VM", kvm.create_vm())?;
         kvm::create_interrupt_controllers(&fd)?;
@@ -93,7 +88,7 @@ impl Vm {
         let mut vcpus = kvm::create_vcpus(&kvm, &machine, config.vm.vcpus)?;
         if let Some(first) = vcpus.first_mut() {
             let sregs = call("KVM_GET_SREGS", first.fd().get_sregs())?;
-            let (regs, sregs) = boot::entry_state(entry, sregs);
+            let (regs, sregs) = loaded.entry.registers(sregs);
             call("KVM_SET_REGS", first.set_boot_state(&regs, &sregs))?;
         }
 
@@ -115,9 +110,13 @@ impl Vm {
             mmio: Bus::default(),
             sequence: AtomicU64::new(0),
         };
+        let arm_when = match loaded.guest {
+            GuestKind::Linux => ArmWhen::IdtIsInCpuEntryArea,
+            GuestKind::Other => ArmWhen::GateIsPresent,
+        };
         Ok(Self {
             shared: Arc::new(shared),
-            engine: Engine::new(&config.intercept, ArmWhen::GateIsPresent),
+            engine: Engine::new(&config.intercept, arm_when),
             vcpus,
             com1,
             com1_room,

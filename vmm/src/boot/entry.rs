@@ -1,0 +1,48 @@
+//! How a kernel is entered.
+
+use kvm_bindings::{kvm_regs, kvm_sregs};
+use vector14_hook::{GuestError, Pa};
+
+use super::{long_mode, protected_mode};
+use crate::memory::Memory;
+
+/// How a kernel is entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// In long mode, the lowest 4 GiB mapped to themselves (Linux, Documentation/arch/x86/boot.rst, "64-bit Boot
+    /// Protocol").
+    LongMode {
+        /// RIP.
+        rip: Pa,
+        /// RSI: `struct boot_params`.
+        boot_params: Pa,
+    },
+    /// In 32-bit protected mode, without paging (Multiboot Specification 0.6.96, 3.2).
+    ProtectedMode {
+        /// EIP: below 4 GiB.
+        eip: Pa,
+        /// EBX: the boot information; below 4 GiB.
+        info: Pa,
+    },
+}
+
+impl Entry {
+    /// Writes the descriptor and page tables that the entry needs into low memory.
+    ///
+    /// # Errors
+    /// Memory does not reach to the end of [`layout::RESERVED`](super::layout::RESERVED).
+    pub(crate) fn prepare_memory(self, memory: &Memory) -> Result<(), GuestError> {
+        match self {
+            Self::LongMode { .. } => long_mode::prepare_memory(memory),
+            Self::ProtectedMode { .. } => protected_mode::prepare_memory(memory),
+        }
+    }
+
+    /// Registers of the vCPU that enters the kernel; `sregs` are those that it has after reset.
+    pub(crate) fn registers(self, sregs: kvm_sregs) -> (kvm_regs, kvm_sregs) {
+        match self {
+            Self::LongMode { rip, boot_params } => long_mode::registers(rip, boot_params, sregs),
+            Self::ProtectedMode { eip, info } => protected_mode::registers(eip, info, sregs),
+        }
+    }
+}

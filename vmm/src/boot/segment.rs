@@ -1,0 +1,86 @@
+//! Flat segments of DPL 0, as the registers hold them and as they stand in a descriptor table.
+
+use kvm_bindings::{kvm_dtable, kvm_segment, kvm_sregs};
+use vector14_hook::GuestError;
+
+use super::layout::GDT;
+use crate::memory::Memory;
+
+/// `__BOOT_CS` of the Linux boot protocol.
+const CODE_SELECTOR: u16 = 0x10;
+/// `__BOOT_DS` of the Linux boot protocol.
+const DATA_SELECTOR: u16 = 0x18;
+
+/// What code in the code segment is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CodeSize {
+    Bits32,
+    Bits64,
+}
+
+/// Loads every segment register with a flat segment, and GDTR with the table that [`write_gdt`] writes.
+pub(super) fn load(code: CodeSize, sregs: &mut kvm_sregs) {
+    sregs.cs = code_segment(code);
+    for segment in [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss] {
+        *segment = data_segment();
+    }
+    sregs.gdt = kvm_dtable { base: GDT.0, limit: 4 * 8 - 1, ..kvm_dtable::default() };
+    sregs.idt = kvm_dtable::default();
+}
+
+/// Writes a descriptor table with these segments.
+pub(super) fn write_gdt(code: CodeSize, memory: &Memory) -> Result<(), GuestError> {
+    for (at, descriptor) in (0..).step_by(8).zip([0, 0, descriptor(&code_segment(code)), descriptor(&data_segment())]) {
+        memory.write(GDT.offset(at), &descriptor.to_le_bytes())?;
+    }
+    Ok(())
+}
+
+fn code_segment(size: CodeSize) -> kvm_segment {
+    const EXECUTE_READ_ACCESSED: u8 = 0xb;
+    let (l, db) = match size {
+        CodeSize::Bits32 => (0, 1),
+        CodeSize::Bits64 => (1, 0),
+    };
+    kvm_segment { selector: CODE_SELECTOR, type_: EXECUTE_READ_ACCESSED, l, db, ..data_segment() }
+}
+
+fn data_segment() -> kvm_segment {
+    const READ_WRITE_ACCESSED: u8 = 0x3;
+    kvm_segment {
+        base: 0,
+        limit: 0xffff_ffff,
+        selector: DATA_SELECTOR,
+        type_: READ_WRITE_ACCESSED,
+        present: 1,
+        db: 1,
+        s: 1,
+        g: 1,
+        ..kvm_segment::default()
+    }
+}
+
+/// The 8 bytes that `segment`, flat and of DPL 0, has in a descriptor table (SDM vol. 3A, 3.4.5).
+fn descriptor(segment: &kvm_segment) -> u64 {
+    let bit = |value: u8, at: u32| u64::from(value) << at;
+    let flat_limit = 0x000f_0000_0000_ffff;
+    flat_limit
+        | bit(segment.type_, 40)
+        | bit(segment.s, 44)
+        | bit(segment.present, 47)
+        | bit(segment.l, 53)
+        | bit(segment.db, 54)
+        | bit(segment.g, 55)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flat_descriptors_are_the_usual_ones() {
+        assert_eq!(descriptor(&code_segment(CodeSize::Bits64)), 0x00af_9b00_0000_ffff);
+        assert_eq!(descriptor(&code_segment(CodeSize::Bits32)), 0x00cf_9b00_0000_ffff);
+        assert_eq!(descriptor(&data_segment()), 0x00cf_9300_0000_ffff);
+    }
+}

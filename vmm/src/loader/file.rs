@@ -1,0 +1,46 @@
+//! The files that `[boot]` names.
+
+use std::fs::File;
+use std::io::Read;
+use std::ops::Range;
+use std::path::Path;
+
+use vm_memory::{Bytes, GuestAddress};
+
+use super::error::LoadReason;
+use crate::memory::Memory;
+
+/// Debug information is not loaded: a kernel's file may be larger than memory, within reason.
+const KERNEL_LIMIT: u64 = 2 << 30;
+
+/// The whole of a kernel's file.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, LoadReason> {
+    let (file, size) = open(path)?;
+    if size > KERNEL_LIMIT {
+        return Err(LoadReason::HugeFile { size, limit: KERNEL_LIMIT });
+    }
+    let mut image = Vec::new();
+    file.take(KERNEL_LIMIT).read_to_end(&mut image).map_err(LoadReason::Unreadable)?;
+    Ok(image)
+}
+
+/// Opens a file with something in it, and returns its size in bytes.
+pub(super) fn open(path: &Path) -> Result<(File, u64), LoadReason> {
+    // A pipe would wait for its other end: look before opening.
+    let metadata = std::fs::metadata(path).map_err(LoadReason::Unreadable)?;
+    if !metadata.is_file() {
+        return Err(LoadReason::NotAFile);
+    }
+    if metadata.len() == 0 {
+        return Err(LoadReason::Empty);
+    }
+    let file = File::open(path).map_err(LoadReason::Unreadable)?;
+    Ok((file, metadata.len()))
+}
+
+/// Reads as much of `file` into guest memory as fills `range`.
+pub(super) fn read_into(mut file: File, range: &Range<u64>, memory: &Memory) -> Result<(), LoadReason> {
+    let size = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+    let read = memory.map().read_exact_volatile_from(GuestAddress(range.start), &mut file, size);
+    read.map_err(|error| LoadReason::Unreadable(std::io::Error::other(error)))
+}

@@ -1,0 +1,128 @@
+//! From `[boot]` to a kernel in memory.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use vector14_hook::{Pa, Va};
+
+use super::bzimage::BzImage;
+use super::error::{LoadError, LoadReason, Part};
+use super::format::{Format, GuestKind};
+use super::multiboot::{self, info};
+use super::space::Space;
+use super::zero_page::{self, LongModeKernel};
+use super::{elf, file, notes};
+use crate::boot::Entry;
+use crate::boot::layout::{BOOT_PARAMS, CMDLINE_LIMIT, MULTIBOOT_INFO};
+use crate::config::{BootConfig, Kernel};
+use crate::memory::Memory;
+
+/// A kernel in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// How it is entered.
+    pub entry: Entry,
+    /// What its file was recognised as.
+    pub format: Format,
+    /// What kind of guest it is: that decides how its interception is armed.
+    pub guest: GuestKind,
+    /// Where it says that there is room for the `gate` engine's stub: the descriptor, a little-endian u64, of its ELF
+    /// note of name `vector14` and type 1.
+    pub stub: Option<Va>,
+}
+
+/// Puts the kernel, what goes with it, and the tables that it is entered with into `memory`, which is still all zero.
+///
+/// # Errors
+/// [`LoadError`], with memory unspecified.
+pub fn load(boot: &BootConfig, memory: &Memory) -> Result<Loaded, LoadError> {
+    let path = match &boot.kernel {
+        Kernel::Tiny => Path::new("tiny"),
+        Kernel::Path(path) => path,
+    };
+    let kernel = |reason| LoadError { part: Part::Kernel, path: path.to_owned(), reason };
+    let image = match &boot.kernel {
+        Kernel::Tiny => Cow::Borrowed(vector14_guest::TINY),
+        Kernel::Path(path) => Cow::Owned(file::read(path).map_err(kernel)?),
+    };
+    let mut space = Space::new(memory).map_err(kernel)?;
+    let format = Format::of(&image, boot.protocol).map_err(kernel)?;
+    let (entry, stub) = match format {
+        Format::BzImage | Format::Vmlinux | Format::Elf => {
+            let (long_mode, stub) = place_long_mode(format, &image, &mut space).map_err(kernel)?;
+            finish_long_mode(long_mode, format, boot, &mut space, kernel)?;
+            (Entry::LongMode { rip: long_mode.rip, boot_params: BOOT_PARAMS }, stub)
+        }
+        Format::Multiboot => {
+            let placed = multiboot::place(&image, &mut space).map_err(kernel)?;
+            finish_multiboot(&placed, path, boot, &mut space, kernel)?;
+            (Entry::ProtectedMode { eip: placed.eip, info: Pa(MULTIBOOT_INFO.start) }, placed.stub)
+        }
+    };
+    entry.prepare_memory(memory).map_err(|error| kernel(LoadReason::Memory(error)))?;
+    Ok(Loaded { entry, format, guest: format.guest(), stub })
+}
+
+/// Places a kernel that is entered in long mode; returns also what its note says of the stub.
+fn place_long_mode(
+    format: Format,
+    image: &[u8],
+    space: &mut Space<'_>,
+) -> Result<(LongModeKernel, Option<Va>), LoadReason> {
+    if format == Format::BzImage {
+        return Ok((BzImage::parse(image)?.place(space)?, None));
+    }
+    let file = elf::parse(image, elf::Width::Bits64)?;
+    let extent = elf::place_segments(&file, space)?;
+    let cmdline_limit = if format == Format::Vmlinux { zero_page::LINUX_CMDLINE_LIMIT } else { CMDLINE_LIMIT };
+    let kernel = LongModeKernel::of_elf(elf::physical_entry(&file, &extent)?, cmdline_limit);
+    Ok((kernel, notes::stub(&file)))
+}
+
+/// Gives a kernel that is entered in long mode its initrd, command line and boot parameters.
+fn finish_long_mode(
+    kernel: LongModeKernel,
+    format: Format,
+    boot: &BootConfig,
+    space: &mut Space<'_>,
+    of_kernel: impl Fn(LoadReason) -> LoadError,
+) -> Result<(), LoadError> {
+    if let Some(module) = boot.modules.first() {
+        return Err(LoadError { part: Part::Module, path: module.path.clone(), reason: LoadReason::NoModules(format) });
+    }
+    let place = |path: &Path, space: &mut Space<'_>| {
+        let (file, size) = file::open(path)?;
+        let range = space.allocate_high(size, kernel.initrd_limit)?;
+        file::read_into(file, &range, space.memory())?;
+        Ok(range)
+    };
+    let initrd = boot.initrd.as_deref().map(|path| {
+        place(path, space).map_err(|reason| LoadError { part: Part::Initrd, path: path.to_owned(), reason })
+    });
+    let initrd = initrd.transpose()?.unwrap_or_default();
+    zero_page::write(&kernel, &initrd, &boot.cmdline, space.memory()).map_err(of_kernel)
+}
+
+/// Gives a multiboot kernel its modules and boot information.
+fn finish_multiboot(
+    kernel: &multiboot::Placed,
+    path: &Path,
+    boot: &BootConfig,
+    space: &mut Space<'_>,
+    of_kernel: impl Fn(LoadReason) -> LoadError,
+) -> Result<(), LoadError> {
+    if let Some(path) = &boot.initrd {
+        return Err(LoadError { part: Part::Initrd, path: path.clone(), reason: LoadReason::NoInitrd });
+    }
+    let mut modules = Vec::new();
+    for module in &boot.modules {
+        let of_module = |reason| LoadError { part: Part::Module, path: module.path.clone(), reason };
+        let (file, size) = file::open(&module.path).map_err(of_module)?;
+        let range = space.allocate_low(size, kernel.end).map_err(of_module)?;
+        file::read_into(file, &range, space.memory()).map_err(of_module)?;
+        modules.push((range, module.string.as_str()));
+    }
+    // As QEMU and the first GRUB have it: kernels expect their own name in front.
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    info::write(&name, &boot.cmdline, &modules, space.memory()).map_err(of_kernel)
+}

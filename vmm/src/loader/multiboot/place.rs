@@ -1,0 +1,67 @@
+//! Where a multiboot kernel goes: where its header says, or else its ELF header.
+
+use vector14_hook::{Pa, Va};
+
+use super::header::{self, Addresses, Header, HeaderError};
+use crate::loader::error::LoadReason;
+use crate::loader::space::Space;
+use crate::loader::{elf, notes};
+
+/// A multiboot kernel in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::loader) struct Placed {
+    /// Where it is entered.
+    pub(in crate::loader) eip: Pa,
+    /// Where it ends: modules follow.
+    pub(in crate::loader) end: u64,
+    /// Where it says that there is room for the stub.
+    pub(in crate::loader) stub: Option<Va>,
+}
+
+/// Puts a kernel into memory.
+pub(in crate::loader) fn place(image: &[u8], space: &mut Space<'_>) -> Result<Placed, LoadReason> {
+    let header = header::read(image)?;
+    match header.addresses {
+        Some(addresses) => place_flat(image, &header, addresses, space),
+        None => place_elf(image, space),
+    }
+}
+
+fn place_elf(image: &[u8], space: &mut Space<'_>) -> Result<Placed, LoadReason> {
+    let file = elf::parse(image, elf::Width::Any)?;
+    let extent = elf::place_segments(&file, space)?;
+    Ok(Placed { eip: elf::virtual_entry(&file, &extent)?, end: extent.end, stub: notes::stub(&file) })
+}
+
+/// Any kind of file whose header says where it goes: the "a.out kludge" of 3.1.3.
+fn place_flat(
+    image: &[u8],
+    header: &Header,
+    addresses: Addresses,
+    space: &mut Space<'_>,
+) -> Result<Placed, LoadReason> {
+    let refuse = |what| LoadReason::Multiboot(HeaderError::Addresses { what, addresses });
+    let usize_of = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);
+    let before = addresses.header.checked_sub(addresses.load).ok_or(refuse("the header lies below what is loaded"))?;
+    let start = header.offset.checked_sub(usize_of(before)).ok_or(refuse("what is loaded begins before the file"))?;
+    let data = if addresses.load_end == 0 {
+        &image[start..]
+    } else {
+        let size =
+            addresses.load_end.checked_sub(addresses.load).ok_or(refuse("what is loaded ends before it begins"))?;
+        image[start..].get(..usize_of(size)).ok_or(refuse("what is loaded ends behind the file"))?
+    };
+    let load = u64::from(addresses.load);
+    let load_end = load + data.len() as u64;
+    let end = if addresses.bss_end == 0 { load_end } else { u64::from(addresses.bss_end) };
+    if end < load_end {
+        return Err(refuse("the zeroed memory ends before what is loaded"));
+    }
+    let eip = u64::from(addresses.entry);
+    if !(load..load_end).contains(&eip) {
+        return Err(LoadReason::Entry(eip));
+    }
+    space.claim(load..end, "another one")?;
+    space.memory().write(Pa(load), data)?;
+    Ok(Placed { eip: Pa(eip), end, stub: None })
+}
