@@ -25,6 +25,11 @@ pub const TIMEOUT_MAX_DAYS: u64 = 365;
 /// `boot.cmdline`.
 pub const CMDLINE: &str = "";
 
+/// `disk.readonly`.
+pub const DISK_READONLY: bool = false;
+/// How many disks a machine may have: one virtio device is its entropy source.
+pub const DISKS_MAX: usize = 7;
+
 /// `intercept.engine`.
 pub const ENGINE: EngineChoice = EngineChoice::Auto;
 

@@ -33,4 +33,4 @@ pub use crate::chain::NamedHook;
 pub use error::ConfigError;
 pub use place::Place;
 pub use problem::{NameKind, Problem, Reason};
-pub use schema::{BootConfig, Config, EngineChoice, HookConfig, InterceptConfig, Kernel, VmConfig};
+pub use schema::{BootConfig, Config, DiskConfig, EngineChoice, HookConfig, InterceptConfig, Kernel, VmConfig};

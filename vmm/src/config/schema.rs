@@ -19,6 +19,8 @@ pub struct Config {
     pub vm: VmConfig,
     /// What it boots.
     pub boot: BootConfig,
+    /// Its disks, in the order in which the guest numbers them.
+    pub disks: Vec<DiskConfig>,
     /// How its faults are intercepted.
     pub intercept: InterceptConfig,
     /// What its faults go through, in chain order.
@@ -33,6 +35,7 @@ impl Config {
             name: "tiny".to_owned(),
             vm: VmConfig::default(),
             boot: BootConfig { kernel: Kernel::Tiny, cmdline: cmdline.into() },
+            disks: Vec::new(),
             intercept: InterceptConfig::default(),
             hooks: Vec::new(),
         }
@@ -81,6 +84,15 @@ impl fmt::Display for Kernel {
             Self::Path(path) => write!(f, "{}", path.display()),
         }
     }
+}
+
+/// `[[disk]]`: one disk of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskConfig {
+    /// The raw image.
+    pub path: PathBuf,
+    /// Whether the guest may not write to it.
+    pub readonly: bool,
 }
 
 /// `[intercept]`: how faults are intercepted.

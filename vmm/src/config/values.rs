@@ -1,5 +1,6 @@
 //! The values that the keys of a config take, each with the words for what is allowed.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use vector14_hook::Va;
@@ -74,6 +75,17 @@ pub(super) fn kernel(value: &Value) -> Parsed<Kernel> {
 /// Any string.
 pub(super) fn string(value: &Value) -> Parsed<String> {
     value.as_str().map(str::to_owned).ok_or_else(|| "a string, in quotes".to_owned())
+}
+
+/// A path, as it was written.
+pub(super) fn path(value: &Value) -> Parsed<PathBuf> {
+    let path = value.as_str().filter(|path| !path.is_empty());
+    path.map(PathBuf::from).ok_or_else(|| "the path of a file, in quotes".to_owned())
+}
+
+/// Yes or no.
+pub(super) fn boolean(value: &Value) -> Parsed<bool> {
+    if let Value::Boolean(boolean) = value { Ok(*boolean) } else { Err("true or false, without quotes".to_owned()) }
 }
 
 /// A kernel command line: a string without NUL.

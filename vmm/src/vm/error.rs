@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use vector14_hook::GuestError;
 
 use crate::boot::CMDLINE_LIMIT;
+use crate::device::ImageError;
 use crate::loader::LoadError;
 use crate::memory::MemoryError;
 
@@ -58,6 +59,14 @@ pub enum VmError {
         /// Its length, in bytes.
         length: usize,
     },
+    /// A disk's image can't be used.
+    #[error("disk {}: {source}", .path.display())]
+    Disk {
+        /// The image.
+        path: PathBuf,
+        /// Why not.
+        source: ImageError,
+    },
     /// Memory is too small for the boot protocol's own tables.
     #[error("the guest's memory is too small: {0}")]
     TooSmall(GuestError),
@@ -76,7 +85,7 @@ impl VmError {
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Load(_) | Self::CmdlineTooLong { .. } | Self::TooSmall(_) => 2,
+            Self::Load(_) | Self::CmdlineTooLong { .. } | Self::Disk { .. } | Self::TooSmall(_) => 2,
             Self::NoKvm { .. }
             | Self::NotKvm { .. }
             | Self::MissingCapability(_)
@@ -104,7 +113,9 @@ impl VmError {
             | Self::MissingCapability(_)
             | Self::Kvm { .. }
             | Self::Slot { .. } => Some("`vector14 doctor` says what this host's KVM offers"),
-            Self::Load(_) | Self::CmdlineTooLong { .. } | Self::TooSmall(_) | Self::Host { .. } => None,
+            Self::Load(_) | Self::CmdlineTooLong { .. } | Self::Disk { .. } | Self::TooSmall(_) | Self::Host { .. } => {
+                None
+            }
         }
     }
 }
