@@ -17,7 +17,7 @@ fn error_codes() {
     let outcome = Guest::new("scenario=error-codes").hook("recorder", recorder.clone()).run().passed();
     assert_eq!(outcome.console, alone.console);
 
-    let of_guest: Vec<[u64; 3]> = outcome.console.lines().filter_map(|line| fault_line(line)).collect();
+    let of_guest: Vec<[u64; 3]> = outcome.console.lines().filter_map(fault_line).collect();
     let of_host: Vec<[u64; 3]> = recorder
         .faults()
         .iter()

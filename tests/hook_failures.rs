@@ -1,6 +1,9 @@
 //! A hook that panics or fails never takes the VM down: the fault is reinjected, the hook reported and left out.
 
+use std::time::Duration;
+
 use libtest_mimic::Trial;
+use vector14::summary::Stop;
 use vector14_guest_abi::window::DEMAND;
 use vector14_hook::{Fault, Guest as Handle, Hook, Result, Verdict};
 
@@ -11,6 +14,7 @@ pub fn tests() -> Vec<Trial> {
         kvm_test("hook-failures::panic", panics),
         kvm_test("hook-failures::error", fails),
         kvm_test("hook-failures::a_panic_at_the_end", panics_at_the_end),
+        kvm_test("hook-failures::a_hook_that_never_returns", never_returns),
         kvm_test("hook-failures::the_first_verdict_decides", first_decides),
     ]
 }
@@ -60,6 +64,24 @@ impl Hook for PanicsAtTheEnd {
 fn panics_at_the_end() {
     let outcome = Guest::new("scenario=demand").hook("mute", PanicsAtTheEnd).run().passed();
     assert!(outcome.summary.notes[0].contains("no last words"), "{outcome}");
+}
+
+struct NeverReturns;
+
+impl Hook for NeverReturns {
+    fn on_fault(&self, _fault: &Fault, _guest: &mut dyn Handle) -> Result {
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+/// The deadline ends the VM all the same, and the summary says why counts are missing.
+fn never_returns() {
+    let guest = Guest::new("scenario=demand").timeout(Duration::from_millis(500)).hook("stuck", NeverReturns);
+    let outcome = guest.run();
+    assert_eq!(outcome.summary.stop, Stop::Deadline, "{outcome}");
+    assert!(outcome.summary.notes[0].contains("1 of 1 vCPUs did not stop"), "{outcome}");
 }
 
 fn first_decides() {

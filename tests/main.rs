@@ -3,6 +3,7 @@
 //! Every test that needs KVM is skipped, loudly, where there is none; with `CI` set it fails instead.
 
 #![expect(unreachable_pub, reason = "a test binary is nobody's library")]
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod harness;
 
@@ -13,6 +14,7 @@ mod crash;
 mod demand;
 mod demo;
 mod error_codes;
+mod footprint;
 mod hidden;
 mod hook_failures;
 mod idt;
@@ -31,6 +33,7 @@ mod smp;
 mod spin;
 mod stop;
 mod storm;
+mod terminal;
 mod trace;
 mod twice;
 
@@ -44,6 +47,7 @@ fn main() {
         demand::tests(),
         demo::tests(),
         error_codes::tests(),
+        footprint::tests(),
         hidden::tests(),
         hook_failures::tests(),
         idt::tests(),
@@ -62,6 +66,7 @@ fn main() {
         spin::tests(),
         stop::tests(),
         storm::tests(),
+        terminal::tests(),
         trace::tests(),
         twice::tests(),
     ];

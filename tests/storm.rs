@@ -1,11 +1,15 @@
-//! Many faults, each for one return from KVM_RUN and no other ioctl.
+//! Many faults, each for one return from KVM_RUN and no other ioctl, and what they cost beside a bare exit.
 
 use libtest_mimic::Trial;
 
-use crate::harness::{Command, kvm_test};
+use crate::harness::{Command, kvm_test, kvm_test_with};
 
 pub fn tests() -> Vec<Trial> {
-    vec![kvm_test("storm", storm), kvm_test("storm::one_kvm_run_a_fault", ioctls), kvm_test("storm::bench", bench)]
+    vec![
+        kvm_test("storm", storm),
+        kvm_test_with("strace", "storm::one_kvm_run_a_fault", ioctls),
+        kvm_test("storm::bench", bench),
+    ]
 }
 
 const STORM: &str = "[boot]\nkernel = \"tiny\"\ncmdline = \"scenario=storm count=10000\"\n[vm]\ntimeout = \"100s\"\n";
@@ -40,7 +44,7 @@ fn bench() {
     let names: Vec<&str> = bench["rows"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["exit", "unhooked", "skip", "resolve", "reinject"], "{finished}");
     for verdict in ["skip", "resolve", "reinject"] {
-        let ratio = bench["ratios"][verdict].as_f64().unwrap();
-        assert!(ratio > 0.5 && ratio < 10.0, "{verdict}: {ratio} times a bare exit\n{finished}");
+        assert!(bench["ratios"][verdict].as_f64().unwrap() > 0.0, "{finished}");
     }
+    assert!(bench["ratios"]["skip"].as_f64().unwrap() <= 1.5, "{finished}");
 }

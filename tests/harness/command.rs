@@ -1,8 +1,9 @@
 //! The `vector14` command, run as its users run it.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::PathBuf;
-use std::process::{Output, Stdio};
+use std::process::{self, Output, Stdio};
 
 use tempfile::TempDir;
 
@@ -52,14 +53,25 @@ impl Command {
     }
 
     /// The process to be spawned.
-    pub fn process(&self) -> std::process::Command {
-        let program = self.wrapper.first().map_or_else(binary, PathBuf::from);
-        let mut process = std::process::Command::new(program);
-        process.args(self.wrapper.iter().skip(1));
-        if !self.wrapper.is_empty() {
-            process.arg(binary());
-        }
-        process.args(&self.arguments).current_dir(self.folder.path()).stdin(Stdio::null());
+    pub fn process(&self) -> process::Command {
+        let Some((wrapper, of_wrapper)) = self.wrapper.split_first() else {
+            return self.process_of(binary());
+        };
+        let mut process = self.without_arguments(wrapper);
+        process.args(of_wrapper).arg(binary()).args(&self.arguments);
+        process
+    }
+
+    /// Another program, with this command's arguments and folder.
+    pub fn process_of(&self, program: impl AsRef<OsStr>) -> process::Command {
+        let mut process = self.without_arguments(program);
+        process.args(&self.arguments);
+        process
+    }
+
+    fn without_arguments(&self, program: impl AsRef<OsStr>) -> process::Command {
+        let mut process = process::Command::new(program);
+        process.current_dir(self.folder.path()).stdin(Stdio::null());
         process.env_remove("RUST_LOG").env("NO_COLOR", "1");
         process
     }
@@ -67,6 +79,11 @@ impl Command {
     /// Runs it to its end.
     pub fn finish(self) -> Finished {
         let output = self.process().output().expect("the command can be started");
+        self.finished(output)
+    }
+
+    /// What became of it, where the test has run the process itself.
+    pub fn finished(self, output: Output) -> Finished {
         Finished { output, folder: self.folder }
     }
 }

@@ -5,6 +5,9 @@ pub mod command;
 pub mod guest;
 pub mod hooks;
 
+use std::fs::File;
+use std::process::Stdio;
+
 use libtest_mimic::Trial;
 
 pub use self::command::{Command, Finished};
@@ -21,14 +24,26 @@ pub fn test(name: &str, body: fn()) -> Trial {
 
 /// A test that runs guests. Without KVM it counts as ignored and says so; in CI it fails.
 pub fn kvm_test(name: &str, body: fn()) -> Trial {
-    let usable = std::fs::File::options().read(true).write(true).open("/dev/kvm");
-    match usable {
-        Ok(_) => test(name, body),
-        Err(error) if std::env::var_os("CI").is_some() => {
-            Trial::test(name, move || Err(format!("/dev/kvm can't be used ({error}), and CI must have it").into()))
-        }
-        Err(error) => {
-            eprintln!("SKIPPED {name}: /dev/kvm can't be used ({error}); `vector14 doctor` says what to do");
+    let usable = File::options().read(true).write(true).open("/dev/kvm");
+    let lacks =
+        usable.err().map(|error| format!("/dev/kvm can't be used ({error}): `vector14 doctor` says what to do"));
+    test_unless(lacks, name, body)
+}
+
+/// The same, of a test that also needs a program which not every machine has.
+pub fn kvm_test_with(program: &str, name: &str, body: fn()) -> Trial {
+    match std::process::Command::new(program).arg("--version").stdout(Stdio::null()).status() {
+        Ok(_) => kvm_test(name, body),
+        Err(error) => test_unless(Some(format!("{program} can't be run ({error}): install it")), name, body),
+    }
+}
+
+fn test_unless(lacks: Option<String>, name: &str, body: fn()) -> Trial {
+    match lacks {
+        None => test(name, body),
+        Some(lacks) if std::env::var_os("CI").is_some() => Trial::test(name, move || Err(lacks.into())),
+        Some(lacks) => {
+            eprintln!("SKIPPED {name}: {lacks}");
             test(name, body).with_ignored_flag(true)
         }
     }

@@ -2,11 +2,11 @@
 
 use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 
-/// CPUID.1:ECX[31]: a hypervisor is present. Linux looks for kvm-clock only then.
+/// CPUID.1, ECX bit 31: a hypervisor is present. Linux looks for kvm-clock only then.
 const HYPERVISOR: u32 = 1 << 31;
-/// CPUID.1:EDX[28]: EBX[23:16] counts logical processors.
+/// CPUID.1, EDX bit 28: EBX bits 23 to 16 count logical processors.
 const HTT: u32 = 1 << 28;
-/// CPUID.(7,1):EAX[17]: FRED, which has no IDT.
+/// CPUID.(7,1), EAX bit 17: FRED, which has no IDT.
 const FRED: u32 = 1 << 17;
 
 /// Fits KVM's supported CPUID to vCPU `index` of `vcpus`.

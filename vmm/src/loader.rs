@@ -179,7 +179,8 @@ mod tests {
             image.extend(word.to_le_bytes());
         }
         image.extend(0u32.to_le_bytes());
-        for half in [64, 56, segments.len() as u16, 64, 0, 0] {
+        let count = u16::try_from(segments.len()).unwrap();
+        for half in [64, 56, count, 64, 0, 0] {
             image.extend(half.to_le_bytes());
         }
         let data = 64 + 56 * segments.len() as u64;

@@ -43,3 +43,8 @@ pub use hook::{Error, Hook, HookType, OptionDoc, Result};
 pub use options::{Options, OptionsError};
 pub use report::{Report, Table};
 pub use verdict::{Exception, Verdict};
+
+/// Keeps the hook in the README compiling.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -18,13 +18,18 @@ pub trait Device: Send {
 /// Devices by the addresses that they answer to.
 #[derive(Default)]
 pub struct Bus {
-    devices: Vec<(Range<u64>, Mutex<Box<dyn Device>>)>,
+    devices: Vec<Attached>,
+}
+
+struct Attached {
+    range: Range<u64>,
+    device: Mutex<Box<dyn Device>>,
 }
 
 impl Bus {
     /// Puts `device` on the bus at `range`, in front of those that are there.
     pub fn attach(&mut self, range: Range<u64>, device: Box<dyn Device>) {
-        self.devices.insert(0, (range, Mutex::new(device)));
+        self.devices.insert(0, Attached { range, device: Mutex::new(device) });
     }
 
     /// Reads from whatever answers at `address`; an address that nothing answers at reads as ones.
@@ -42,8 +47,8 @@ impl Bus {
     }
 
     fn find(&self, address: u64) -> Option<(u64, &Mutex<Box<dyn Device>>)> {
-        let (range, device) = self.devices.iter().find(|(range, _)| range.contains(&address))?;
-        Some((address - range.start, device))
+        let attached = self.devices.iter().find(|attached| attached.range.contains(&address))?;
+        Some((address - attached.range.start, &attached.device))
     }
 }
 

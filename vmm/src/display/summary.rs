@@ -32,7 +32,7 @@ pub fn remarks(summary: &Summary, style: Style) -> String {
 #[must_use]
 pub fn stop(stop: &Stop) -> String {
     match stop {
-        Stop::Exit { status: 1 } => "guest passed, status 1".to_owned(),
+        Stop::Exit { status: 1 } => "guest passed".to_owned(),
         Stop::Exit { status } => format!("guest failed, status {status}"),
         Stop::PowerOff => "guest powered off".to_owned(),
         Stop::Reset => "guest reset the machine".to_owned(),
@@ -178,7 +178,7 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(
             lines[0],
-            "vector14: ended: guest passed, status 1; engine: gate, armed after 3 ms; faults: total 1000, user 1000, \
+            "vector14: ended: guest passed; engine: gate, armed after 3 ms; faults: total 1000, user 1000, \
              write 1000, fetch 0, present 0, reserved 0; verdicts: reinject 1000, resolve 0, skip 0, raise 0, stop 0; \
              exits: total 1034, fault 1000, io 34, mmio 0, hlt 0, kick 0, other 0; time: 1s 250ms on 2 vCPUs"
         );

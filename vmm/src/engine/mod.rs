@@ -6,6 +6,7 @@ mod gate;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub(crate) use self::gate::ArmWhen;
 pub(crate) use self::gate::{ApplyError, Caught, NoFrame};
 use self::gate::{GateCpu, Table};
 use crate::config::{EngineChoice, InterceptConfig};
@@ -29,10 +30,10 @@ pub(crate) enum EngineCpu {
 }
 
 impl Engine {
-    pub(crate) fn new(config: &InterceptConfig) -> Self {
+    pub(crate) fn new(config: &InterceptConfig, arm_when: ArmWhen) -> Self {
         match config.engine {
             EngineChoice::Off => Self::Off,
-            EngineChoice::Auto | EngineChoice::Gate => Self::Gate(Arc::new(Table::new(config.stub))),
+            EngineChoice::Auto | EngineChoice::Gate => Self::Gate(Arc::new(Table::new(config.stub, arm_when))),
         }
     }
 

@@ -1,5 +1,7 @@
 //! The machine's devices: made, connected to their interrupts, put on their buses, and described to the guest.
 
+use std::io;
+
 use kvm_ioctls::VmFd;
 use vector14_guest_abi::{COM1, EXIT_PORT};
 use vmm_sys_util::eventfd::EventFd;
@@ -39,7 +41,7 @@ pub(super) fn create(
     let com1 = Com1::new(kvm::interrupt(vm, COM1_GSI)?, room, output);
     let (mmio, virtio) = create_virtio(config, vm, memory)?;
     let vcpus = u8::try_from(config.vm.vcpus).unwrap_or(u8::MAX);
-    acpi::write(memory, &acpi::Machine { vcpus, virtio }).map_err(VmError::TooSmall)?;
+    host("the ACPI tables", acpi::write(memory, &acpi::Machine { vcpus, virtio }).map_err(io::Error::other))?;
     Ok(Devices { ports: create_ports(memory, &com1, ports), mmio, com1, com1_room })
 }
 
@@ -62,22 +64,23 @@ fn create_ports(memory: &Memory, com1: &Com1, further: Vec<(u16, Box<dyn Device>
 
 /// The entropy device, and then the disks, in the order of their slots.
 fn create_virtio(config: &Config, vm: &VmFd, memory: &Memory) -> Result<(Bus, Vec<VirtioPlace>), VmError> {
+    let mut backends: Vec<Box<dyn Backend>> = vec![Box::new(Entropy)];
+    for (index, disk) in config.disks.iter().enumerate() {
+        backends.push(Box::new(Block::new(open(disk)?, index)));
+    }
     let mut bus = Bus::default();
     let mut places = Vec::new();
-    let disks = config.disks.iter().enumerate();
-    let backends =
-        [Ok(Box::new(Entropy) as Box<dyn Backend>)].into_iter().chain(disks.map(|(index, disk)| open(index, disk)));
     for (slot, backend) in (0..virtio::SLOTS).zip(backends) {
         let (registers, gsi) = (virtio::registers(slot), virtio::gsi(slot));
-        let device = Mmio::new(backend?, memory.map().clone(), kvm::interrupt(vm, gsi)?);
+        let device = Mmio::new(backend, memory.map().clone(), kvm::interrupt(vm, gsi)?);
         bus.attach(u64::from(registers.start)..u64::from(registers.end), Box::new(device));
         places.push(VirtioPlace { registers, gsi });
     }
     Ok((bus, places))
 }
 
-fn open(index: usize, disk: &DiskConfig) -> Result<Box<dyn Backend>, VmError> {
+/// Opens a disk's image, and keeps others from it.
+fn open(disk: &DiskConfig) -> Result<Image, VmError> {
     let image = Image::open(disk).and_then(Image::lock);
-    let image = image.map_err(|source| VmError::Disk { path: disk.path.clone(), source })?;
-    Ok(Box::new(Block::new(image, index)))
+    image.map_err(|source| VmError::Disk { path: disk.path.clone(), source })
 }

@@ -22,7 +22,7 @@ use crate::chain::{Chain, NamedHook};
 use crate::config::Config;
 use crate::control::Control;
 use crate::device::{Com1, Device, SharedOutput};
-use crate::engine::Engine;
+use crate::engine::{ArmWhen, Engine};
 use crate::events::{Beat, ConsoleInput, Deadline, Left, SIGNALS, Signal, Subscriber};
 use crate::loader;
 use crate::memory::Memory;
@@ -103,7 +103,7 @@ impl Vm {
         };
         Ok(Self {
             shared: Arc::new(shared),
-            engine: Engine::new(&config.intercept),
+            engine: Engine::new(&config.intercept, ArmWhen::GateIsPresent),
             vcpus,
             com1: devices.com1,
             com1_room: devices.com1_room,
@@ -177,7 +177,8 @@ impl Vm {
         let counts: Vec<_> = tallies.into_iter().map(|tally| tally.hooks).collect();
         let mut notes = self.engine.take_notes();
         if missing > 0 {
-            notes.push(format!("{missing} of {vcpus} vCPUs did not stop within {GRACE:?}: a hook does not return; their counts are missing"));
+            notes.push(format!("{missing} of {vcpus} vCPUs did not stop within {GRACE:?}: a hook does not return, or nobody reads the console; \
+                 their counts are missing"));
         }
         let (hooks, of_chain) = self.shared.chain.finish(&counts);
         notes.extend(of_chain);

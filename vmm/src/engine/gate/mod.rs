@@ -19,7 +19,7 @@ pub(crate) use self::apply::ApplyError;
 use self::frame::Frame;
 use self::idt::{GATE_SIZE, Gate, Idtr, PAGE_FAULT};
 use self::stub::{FAULT_PORT, OUT_LENGTH, Stub};
-pub(crate) use self::table::Table;
+pub(crate) use self::table::{ArmWhen, Table};
 use crate::control::Control;
 use crate::memory::Memory;
 use crate::vcpu::{Direction, Io, Vcpu, VmExit};
@@ -115,6 +115,9 @@ impl GateCpu {
             if self.shared.in_place.load(Ordering::Relaxed) {
                 control.while_others_stand_still(cpu.index(), rip.0, |others| self.shared.disarm(memory, rip, others));
             }
+            return None;
+        }
+        if !self.shared.may_arm(idtr.base) {
             return None;
         }
         let paging = Paging::from_registers(cpu.sregs())?;

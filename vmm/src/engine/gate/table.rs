@@ -19,6 +19,30 @@ const STUB_LIMIT: usize = 16;
 /// As many gates are remembered to be restored.
 const GATE_LIMIT: usize = 64;
 
+/// When a guest's gate 14 is the one that it means to keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ArmWhen {
+    /// As soon as there is one.
+    #[default]
+    GateIsPresent,
+    /// As soon as the IDT is where Linux maps it for good. The tables that Linux loads before are rewritten while they
+    /// are in use, in memory that is given back later.
+    IdtIsInCpuEntryArea,
+}
+
+/// Where Linux maps its IDT on every CPU, KASLR or not, with 4 and with 5 levels of page tables
+/// (Documentation/arch/x86/x86_64/mm.rst, `cpu_entry_area mapping`).
+const CPU_ENTRY_AREA_IDT: Va = Va(0xffff_fe00_0000_0000);
+
+impl ArmWhen {
+    fn allows(self, idt: Va) -> bool {
+        match self {
+            Self::GateIsPresent => true,
+            Self::IdtIsInCpuEntryArea => idt == CPU_ENTRY_AREA_IDT,
+        }
+    }
+}
+
 /// The engine's state of one VM.
 #[derive(Default)]
 pub(crate) struct Table {
@@ -32,6 +56,7 @@ pub(crate) struct Table {
     armed_at: OnceLock<Instant>,
     /// Where the user wants the stub.
     place: Option<Va>,
+    arm_when: ArmWhen,
 }
 
 #[derive(Default)]
@@ -46,8 +71,13 @@ struct State {
 
 impl Table {
     /// Nothing is in the guest yet. `place` is where the user wants the stub.
-    pub(crate) fn new(place: Option<Va>) -> Self {
-        Self { wanted: AtomicBool::new(true), place, ..Self::default() }
+    pub(crate) fn new(place: Option<Va>, arm_when: ArmWhen) -> Self {
+        Self { wanted: AtomicBool::new(true), place, arm_when, ..Self::default() }
+    }
+
+    /// Whether a gate of the IDT at `idt` is one to be armed.
+    pub(super) fn may_arm(&self, idt: Va) -> bool {
+        self.arm_when.allows(idt)
     }
 
     /// When faults began to be intercepted.
@@ -207,7 +237,7 @@ mod tests {
 
     #[test]
     fn disarming_leaves_the_guest_as_it_was() {
-        let (memory, table) = (guest(), Table::new(None));
+        let (memory, table) = (guest(), Table::new(None, ArmWhen::GateIsPresent));
         let before = snapshot(&memory);
         table.arm(&memory, &PAGING, Pa(IDT));
         assert_eq!(offset(&memory, IDT), table.stubs()[0].start);
@@ -218,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_vcpu_inside_of_the_stub_keeps_its_bytes_in_place() {
-        let (memory, table) = (guest(), Table::new(None));
+        let (memory, table) = (guest(), Table::new(None, ArmWhen::GateIsPresent));
         let before = snapshot(&memory);
         table.arm(&memory, &PAGING, Pa(IDT));
         let inside = table.stubs()[0].start.offset(2);
@@ -233,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_gate_that_is_rewritten_gets_a_stub_of_its_new_handler() {
-        let (memory, table) = (guest(), Table::new(None));
+        let (memory, table) = (guest(), Table::new(None, ArmWhen::GateIsPresent));
         table.arm(&memory, &PAGING, Pa(IDT));
         let saved = read_gate(&memory, Pa(IDT)).unwrap();
         memory.write(Pa(IDT), &gate_to(0x9000).0).unwrap();
@@ -251,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_copied_gate_is_known_and_restored_too() {
-        let (memory, table) = (guest(), Table::new(None));
+        let (memory, table) = (guest(), Table::new(None, ArmWhen::GateIsPresent));
         table.arm(&memory, &PAGING, Pa(IDT));
         let copy = read_gate(&memory, Pa(IDT)).unwrap();
         memory.write(Pa(COPY), &copy.0).unwrap();
@@ -262,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_guest_with_ever_new_handlers_is_left_alone_at_some_point() {
-        let (memory, table) = (guest(), Table::new(None));
+        let (memory, table) = (guest(), Table::new(None, ArmWhen::GateIsPresent));
         for index in 0..2 * STUB_LIMIT as u64 {
             memory.write(Pa(0x1_0000 + index * 0x200), &[0x90; 64]).unwrap();
             memory.write(Pa(0x1_0040 + index * 0x200), &[0xcc; 64]).unwrap();
@@ -274,8 +304,16 @@ mod tests {
     }
 
     #[test]
+    fn linux_is_armed_in_the_cpu_entry_area_only() {
+        let table = Table::new(None, ArmWhen::IdtIsInCpuEntryArea);
+        assert!(table.may_arm(Va(0xffff_fe00_0000_0000)));
+        assert!(!table.may_arm(Va(0xffff_ffff_8300_0000)));
+        assert!(Table::new(None, ArmWhen::GateIsPresent).may_arm(Va(0x1000)));
+    }
+
+    #[test]
     fn a_handler_without_room_is_reported_once() {
-        let (memory, table) = (guest(), Table::new(None));
+        let (memory, table) = (guest(), Table::new(None, ArmWhen::GateIsPresent));
         memory.write(Pa(0), &vec![0x90; 0x1000]).unwrap();
         memory.write(Pa(0x4000), &vec![0x90; 0x1f_c000]).unwrap();
         memory.write(Pa(IDT), &gate_to(0x8000).0).unwrap();
