@@ -11,11 +11,13 @@
 //! - `engine`: how faults reach the host; [`chain`]: the hooks; [`progress`]: the loop detector; [`guest`]: what hooks
 //!   see of the guest
 //! - [`device`], `events`, `control`: the machine around the CPUs, what the main thread waits for, stopping and holding
+//! - `acpi`: what the guest is told of that machine
 //! - [`vcpu`], [`loader`], [`boot`], `cpuid`: a CPU, a kernel, and the state in which the one enters the other
 //! - [`walk`], `segment`: the guest's page tables and segments, read as the CPU reads them
 //! - [`memory`]: guest-physical memory
 //! - `sys`: all of the unsafe code
 
+mod acpi;
 pub mod bench;
 pub mod boot;
 pub mod chain;

@@ -36,7 +36,9 @@ pub enum Stop {
         /// `(v << 1) | 1` for the value `v` that it wrote, as QEMU's isa-debug-exit reports it; 1 is a pass.
         status: u32,
     },
-    /// The guest reset the machine (i8042 pulse).
+    /// The guest turned the machine off (ACPI S5).
+    PowerOff,
+    /// The guest reset the machine: ACPI reset register, i8042 pulse.
     Reset,
     /// The guest can't go on: a triple fault, an instruction that KVM can't emulate, a state that can't be entered.
     Crash {
@@ -64,7 +66,7 @@ impl Stop {
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Exit { status: 1 } | Self::Reset => 0,
+            Self::Exit { status: 1 } | Self::PowerOff | Self::Reset => 0,
             Self::Exit { .. } => 1,
             Self::Crash { .. } => 4,
             Self::Hook { .. } => 5,
@@ -90,6 +92,7 @@ impl Serialize for Stop {
         let because = |reason| Fields { reason, ..Fields::default() };
         match self {
             Self::Exit { status } => Fields { status: Some(*status), ..because("exit") },
+            Self::PowerOff => because("power-off"),
             Self::Reset => because("reset"),
             Self::Crash { detail } => Fields { detail: Some(detail), ..because("crash") },
             Self::Hook { hook, detail } => Fields { hook: Some(hook), detail: Some(detail), ..because("hook") },

@@ -1,7 +1,7 @@
 //! `vector14 check`: checks a config file and says what it would run. Starts nothing, and touches no file of a hook's.
 
-use vector14::config::Config;
 use vector14::config::values::size;
+use vector14::config::{Config, DiskConfig};
 use vector14::display::Grid;
 
 use super::args::ConfigArgs;
@@ -22,6 +22,10 @@ pub(super) fn run(args: &Args) -> Result<u8, Failure> {
 fn describe(config: &Config) -> Grid {
     let timeout =
         config.vm.timeout.map_or("none".to_owned(), |timeout| humantime::format_duration(timeout).to_string());
+    let disk =
+        |disk: &DiskConfig| format!("{}{}", disk.path.display(), if disk.readonly { " (read-only)" } else { "" });
+    let disks: Vec<_> = config.disks.iter().map(disk).collect();
+    let disks = if disks.is_empty() { "none".to_owned() } else { disks.join(", ") };
     let stub = config.intercept.stub.map_or("looked for".to_owned(), |stub| stub.to_string());
     let hooks: Vec<_> = config.hooks.iter().map(|hook| hook.name.as_str()).collect();
     let modules: Vec<_> = config.boot.modules.iter().map(ToString::to_string).collect();
@@ -34,6 +38,7 @@ fn describe(config: &Config) -> Grid {
         .row(["memory", &size(config.vm.memory)])
         .row(["vcpus", &config.vm.vcpus.to_string()])
         .row(["timeout", &timeout])
+        .row(["disks", &disks])
         .row(["engine", config.intercept.engine.name()])
         .row(["stub", &stub])
         .row(["hooks", &if hooks.is_empty() { "none".to_owned() } else { hooks.join(", ") }]);

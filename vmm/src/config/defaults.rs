@@ -27,6 +27,11 @@ pub const PROTOCOL: ProtocolChoice = ProtocolChoice::Auto;
 /// `boot.cmdline`.
 pub const CMDLINE: &str = "";
 
+/// `disk.readonly`.
+pub const DISK_READONLY: bool = false;
+/// How many disks a machine may have: one virtio device is its entropy source.
+pub const DISKS_MAX: usize = 7;
+
 /// `intercept.engine`.
 pub const ENGINE: EngineChoice = EngineChoice::Auto;
 

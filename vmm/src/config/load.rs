@@ -56,6 +56,7 @@ impl Config {
                 name: name.to_owned(),
                 vm: sections.vm,
                 boot,
+                disks: sections.disks,
                 intercept: sections.intercept,
                 hooks: sections.hooks,
             }),

@@ -34,5 +34,5 @@ pub use error::ConfigError;
 pub use place::Place;
 pub use problem::{NameKind, Problem, Reason};
 pub use schema::{
-    BootConfig, Config, EngineChoice, HookConfig, InterceptConfig, Kernel, Module, ProtocolChoice, VmConfig,
+    BootConfig, Config, DiskConfig, EngineChoice, HookConfig, InterceptConfig, Kernel, Module, ProtocolChoice, VmConfig,
 };

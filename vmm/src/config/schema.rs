@@ -19,6 +19,8 @@ pub struct Config {
     pub vm: VmConfig,
     /// What it boots.
     pub boot: BootConfig,
+    /// Its disks, in the order in which the guest numbers them.
+    pub disks: Vec<DiskConfig>,
     /// How its faults are intercepted.
     pub intercept: InterceptConfig,
     /// What its faults go through, in chain order.
@@ -33,6 +35,7 @@ impl Config {
             name: "tiny".to_owned(),
             vm: VmConfig::default(),
             boot: BootConfig { cmdline: cmdline.into(), ..BootConfig::of(Kernel::Tiny) },
+            disks: Vec::new(),
             intercept: InterceptConfig::default(),
             hooks: Vec::new(),
         }
@@ -146,6 +149,15 @@ impl fmt::Display for ProtocolChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// `[[disk]]`: one disk of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskConfig {
+    /// The raw image.
+    pub path: PathBuf,
+    /// Whether the guest may not write to it.
+    pub readonly: bool,
 }
 
 /// `[intercept]`: how faults are intercepted.

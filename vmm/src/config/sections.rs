@@ -5,19 +5,21 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::defaults::{CMDLINE, PROTOCOL};
+use super::defaults::{CMDLINE, DISK_READONLY, DISKS_MAX, PROTOCOL};
 use super::hooks;
 use super::place::Place;
 use super::problem::Reason;
 use super::reader::Reader;
-use super::schema::{BootConfig, HookConfig, InterceptConfig, Kernel, Module, VmConfig};
+use super::schema::{BootConfig, DiskConfig, HookConfig, InterceptConfig, Kernel, Module, VmConfig};
 use super::values;
+use crate::device::virtio::image::Image;
 
 /// Everything that a file may say.
 pub(super) struct Sections {
     pub(super) vm: VmConfig,
     /// `None` where there is no kernel to boot; that has been reported then.
     pub(super) boot: Option<BootConfig>,
+    pub(super) disks: Vec<DiskConfig>,
     pub(super) intercept: InterceptConfig,
     pub(super) hooks: Vec<HookConfig>,
 }
@@ -26,11 +28,13 @@ pub(super) struct Sections {
 pub(super) fn read(mut root: Reader<'_>, base: &Path) -> Sections {
     let vm = read_vm(root.table("vm"));
     let boot = read_boot(root.table("boot"), base);
+    let mut disks = Vec::new();
+    root.each_table("disk", |reader| disks.extend(read_disk(reader, base, disks.len())));
     let intercept = read_intercept(root.table("intercept"));
     let mut hooks = Vec::new();
     root.each_table("hook", |reader| hooks.extend(read_hook(reader, base)));
     root.finish();
-    Sections { vm, boot, intercept, hooks }
+    Sections { vm, boot, disks, intercept, hooks }
 }
 
 fn read_vm(mut vm: Reader<'_>) -> VmConfig {
@@ -83,6 +87,24 @@ fn check_readable(path: &Path) -> io::Result<()> {
         fs::File::open(path)?;
     }
     Ok(())
+}
+
+/// The disk after `before` others. Its image is looked at, and left as it is.
+fn read_disk(mut disk: Reader<'_>, base: &Path, before: usize) -> Option<DiskConfig> {
+    let path = disk.require("path", "path = \"disk.img\", the path of a raw image", values::path);
+    let readonly = disk.take("readonly", values::boolean).unwrap_or(DISK_READONLY);
+    let config = path.map(|(path, place)| {
+        let config = DiskConfig { path: base.join(path), readonly };
+        if before >= DISKS_MAX {
+            disk.refuse("path", place, format!("one of at most {DISKS_MAX} disks"));
+        } else if let Err(error) = Image::open(&config) {
+            let (key, path, error) = ("disk.path".to_owned(), config.path.clone(), Arc::new(io::Error::from(error)));
+            disk.report(place, Reason::File { key, path, error });
+        }
+        config
+    });
+    disk.finish();
+    config
 }
 
 fn read_intercept(mut intercept: Reader<'_>) -> InterceptConfig {

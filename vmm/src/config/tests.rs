@@ -130,6 +130,9 @@ fn a_bad_value_is_told_with_its_place_and_what_is_allowed() {
         ("intercept.stub = -1", "2:18", "must be a virtual address, such as 0xffffffff81000000"),
         ("intercept.stub = '81000000'", "2:18", "must be a virtual address"),
         ("intercept.stub = 0x0800000000000000", "2:18", "must be a canonical address"),
+        ("disk = [{path = ''}]", "2:17", "disk.path = '': must be the path of a file, in quotes"),
+        ("disk = [{readonly = true}]", "2:9", "`path` is missing in [[disk]]"),
+        ("disk = [{path = 'a', readonly = 'yes'}]", "2:33", "must be true or false, without quotes"),
         ("vm = 3", "2:6", "vm = 3: must be a table, written [vm]"),
         ("hook = 'trace'", "2:8", "must be written [[hook]], a table for each hook"),
         ("hook = ['trace']", "2:9", "must be written [[hook]], a table for each hook"),
@@ -148,7 +151,7 @@ fn a_bad_value_is_told_with_its_place_and_what_is_allowed() {
 fn unknown_names_are_refused_with_the_nearest_known_one() {
     let cases = [
         ("vm.memry = '1G'", "unknown key `memry` in [vm]", "did you mean `memory`? there are: memory, vcpus, timeout"),
-        ("zebra = 1", "unknown table `zebra`", "help: there are: vm, boot, intercept, hook"),
+        ("zebra = 1", "unknown table `zebra`", "help: there are: vm, boot, disk, intercept, hook"),
         ("[[hooks]]\nname = 'trace'", "unknown table `hooks`", "did you mean `hook`?"),
         ("[[hook]]\nname = 'trase'", "unknown hook `trase`", "did you mean `trace`? there are: trace"),
         ("[[hook]]\nname = 'trace'\nfil = 'x'", "unknown option `fil` in hook `trace`", "did you mean `file`?"),
@@ -264,6 +267,48 @@ fn files_that_can_not_be_configs_are_named() {
         let told = told(&Config::load(&path, &[], TYPES).unwrap_err());
         assert!(told.contains(words) && told.contains(also), "{}:\n{told}", path.display());
     }
+}
+
+#[test]
+fn disks_are_told_apart_from_files_that_are_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, size: usize| fs::write(folder.path().join(name), vec![0; size]).unwrap();
+    for (name, size) in
+        [("good.img", 1024), ("empty.img", 0), ("small.img", 511), ("torn.img", 1025), ("kept.img", 512)]
+    {
+        write(name, size);
+    }
+    let kept = folder.path().join("kept.img");
+    let mut permissions = fs::metadata(&kept).unwrap().permissions();
+    permissions.set_readonly(true);
+    fs::set_permissions(&kept, permissions).unwrap();
+
+    let load = |disks: &str| {
+        let path = folder.path().join("guest.toml");
+        fs::write(&path, format!("{TINY}{disks}")).unwrap();
+        Config::load(&path, &[], TYPES)
+    };
+    let disks = load("[[disk]]\npath = 'good.img'\n[[disk]]\npath = 'kept.img'\nreadonly = true\n").unwrap().disks;
+    let path = |name| folder.path().join(name);
+    assert_eq!(
+        disks.iter().map(|disk| (disk.path.clone(), disk.readonly)).collect::<Vec<_>>(),
+        [(path("good.img"), false), (path("kept.img"), true)]
+    );
+    let cases = [
+        ("nothere.img", "No such file"),
+        (".", "is a directory"),
+        ("/dev/null", "not a file with a disk's sectors"),
+        ("empty.img", "the file has 0 bytes: a disk has at least one sector of 512 bytes"),
+        ("small.img", "the file has 511 bytes: a disk has at least one sector"),
+        ("torn.img", "the file has 1025 bytes: must be a multiple of the sector size, 512 bytes"),
+        ("kept.img", "the file is read-only: give the disk `readonly = true`"),
+    ];
+    for (name, words) in cases {
+        let told = told(&load(&format!("[[disk]]\npath = '{name}'\n")).expect_err(name));
+        assert!(told.contains(words) && told.contains("guest.toml:3:8]"), "{name}:\n{told}");
+    }
+    let told = told(&load(&"[[disk]]\npath = 'good.img'\n".repeat(8)).unwrap_err());
+    assert!(told.contains("must be one of at most 7 disks") && told.contains("guest.toml:17:8]"), "{told}");
 }
 
 #[test]

@@ -77,18 +77,23 @@ pub(super) fn string(value: &Value) -> Parsed<String> {
     value.as_str().map(str::to_owned).ok_or_else(|| "a string, in quotes".to_owned())
 }
 
+/// A path, as it was written.
+pub(super) fn path(value: &Value) -> Parsed<PathBuf> {
+    let path = value.as_str().filter(|path| !path.is_empty());
+    path.map(PathBuf::from).ok_or_else(|| "the path of a file, in quotes".to_owned())
+}
+
+/// Yes or no.
+pub(super) fn boolean(value: &Value) -> Parsed<bool> {
+    if let Value::Boolean(boolean) = value { Ok(*boolean) } else { Err("true or false, without quotes".to_owned()) }
+}
+
 /// A kernel command line: a string without NUL.
 pub(super) fn cmdline(value: &Value) -> Parsed<String> {
     match string(value)? {
         text if text.contains('\0') => Err("a string without NUL bytes".to_owned()),
         text => Ok(text),
     }
-}
-
-/// The path of a file, as it was written.
-pub(super) fn path(value: &Value) -> Parsed<PathBuf> {
-    let text = value.as_str().filter(|text| !text.is_empty());
-    text.map(PathBuf::from).ok_or_else(|| "the path of a file, in quotes".to_owned())
 }
 
 /// A module: the path of a file as it was written, and words for the kernel after a space.

@@ -3,10 +3,18 @@
 mod bus;
 mod exit_port;
 mod i8042;
+mod power;
+mod rtc;
 mod serial;
+pub(crate) mod virtio;
 
 pub use bus::{Bus, Device};
 pub(crate) use exit_port::ExitPort;
 pub(crate) use i8042::I8042;
-pub(crate) use serial::Com1;
+pub(crate) use power::{
+    RESET_PORT, RESET_VALUE, ResetControl, S5_SLEEP_TYPE, SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT, Sleep,
+};
+pub(crate) use rtc::{RTC_CENTURY, RTC_PORT, Rtc};
 pub use serial::SharedOutput;
+pub(crate) use serial::{COM1_GSI, Com1};
+pub use virtio::image::ImageError;

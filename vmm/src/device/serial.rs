@@ -11,6 +11,9 @@ use super::Device;
 use crate::summary::Stop;
 use crate::sys::lock;
 
+/// Its interrupt line: ISA IRQ 4.
+pub(crate) const COM1_GSI: u32 = 4;
+
 /// Where the guest's console output goes.
 pub type SharedOutput = Box<dyn Write + Send>;
 

@@ -34,6 +34,7 @@ pub fn stop(stop: &Stop) -> String {
     match stop {
         Stop::Exit { status: 1 } => "guest passed".to_owned(),
         Stop::Exit { status } => format!("guest failed, status {status}"),
+        Stop::PowerOff => "guest powered off".to_owned(),
         Stop::Reset => "guest reset the machine".to_owned(),
         Stop::Crash { detail } => format!("guest crashed: {}", printable(detail)),
         Stop::Hook { hook, detail } => format!("stopped by hook {}: {}", printable(hook), printable(detail)),

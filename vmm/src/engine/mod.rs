@@ -6,10 +6,12 @@ mod gate;
 use std::sync::Arc;
 use std::time::Instant;
 
+use vector14_hook::Va;
+
 pub(crate) use self::gate::ArmWhen;
 pub(crate) use self::gate::{ApplyError, Caught, NoFrame};
 use self::gate::{GateCpu, Table};
-use crate::config::{EngineChoice, InterceptConfig};
+use crate::config::EngineChoice;
 use crate::control::Control;
 use crate::memory::Memory;
 use crate::vcpu::{Vcpu, VmExit};
@@ -30,10 +32,11 @@ pub(crate) enum EngineCpu {
 }
 
 impl Engine {
-    pub(crate) fn new(config: &InterceptConfig, arm_when: ArmWhen) -> Self {
-        match config.engine {
+    /// The engine that `choice` comes to; `stub` is where the user, or else the kernel, has room for the stub.
+    pub(crate) fn new(choice: EngineChoice, stub: Option<Va>, arm_when: ArmWhen) -> Self {
+        match choice {
             EngineChoice::Off => Self::Off,
-            EngineChoice::Auto | EngineChoice::Gate => Self::Gate(Arc::new(Table::new(config.stub, arm_when))),
+            EngineChoice::Auto | EngineChoice::Gate => Self::Gate(Arc::new(Table::new(stub, arm_when))),
         }
     }
 

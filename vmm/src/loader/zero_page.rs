@@ -9,6 +9,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::error::LoadReason;
 use super::map::memory_map;
+use crate::acpi;
 use crate::boot::layout::{BOOT_PARAMS, CMDLINE, CMDLINE_LIMIT};
 use crate::memory::Memory;
 
@@ -63,6 +64,7 @@ pub(super) fn write(
     params.hdr.type_of_loader = UNDEFINED_LOADER;
     params.hdr.cmd_line_ptr = low(CMDLINE.0);
     params.hdr.cmdline_size = low(limit);
+    params.acpi_rsdp_addr = acpi::RSDP.0;
     params.hdr.ramdisk_image = low(initrd.start);
     params.hdr.ramdisk_size = low(initrd.end - initrd.start);
     let map = memory_map(memory);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::device::ImageError;
 use crate::loader::LoadError;
 use crate::memory::MemoryError;
 
@@ -49,6 +50,14 @@ pub enum VmError {
     /// The kernel, or what goes with it, is not what it should be, or does not fit.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// A disk's image can't be used.
+    #[error("disk {}: {source}", .path.display())]
+    Disk {
+        /// The image.
+        path: PathBuf,
+        /// Why not.
+        source: ImageError,
+    },
     /// Something else of the host's: descriptors, threads.
     #[error("{what}: {source}")]
     Host {
@@ -64,7 +73,7 @@ impl VmError {
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Load(_) => 2,
+            Self::Load(_) | Self::Disk { .. } => 2,
             Self::NoKvm { .. }
             | Self::NotKvm { .. }
             | Self::MissingCapability(_)
@@ -92,7 +101,7 @@ impl VmError {
             | Self::MissingCapability(_)
             | Self::Kvm { .. }
             | Self::Slot { .. } => Some("`vector14 doctor` says what this host's KVM offers"),
-            Self::Load(_) | Self::Host { .. } => None,
+            Self::Load(_) | Self::Disk { .. } | Self::Host { .. } => None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A VM from its config to its summary: builds the machine, runs a thread a vCPU, and waits for the end.
 
+mod devices;
 mod error;
 mod kvm;
 mod thread;
@@ -11,7 +12,6 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, SubscriberOps};
-use vector14_guest_abi::{COM1, EXIT_PORT};
 use vmm_sys_util::eventfd::EventFd;
 
 pub use self::error::VmError;
@@ -20,7 +20,7 @@ use self::thread::GRACE;
 use crate::chain::{Chain, NamedHook};
 use crate::config::Config;
 use crate::control::Control;
-use crate::device::{Bus, Com1, Device, ExitPort, I8042, SharedOutput};
+use crate::device::{Com1, Device, SharedOutput};
 use crate::engine::{ArmWhen, Engine};
 use crate::events::{Beat, ConsoleInput, Deadline, Left, SIGNALS, Signal, Subscriber};
 use crate::loader::{self, GuestKind};
@@ -29,9 +29,6 @@ use crate::run::{Shared, Tally};
 use crate::summary::{self, Stop, Summary};
 use crate::sys::mapped::MappedVm;
 use crate::vcpu::Vcpu;
-
-/// COM1's interrupt line.
-const COM1_GSI: u32 = 4;
 
 /// How a VM is connected to the world around it.
 pub struct Surroundings {
@@ -78,8 +75,7 @@ impl Vm {
 
         let fd = call("KVM_CREATE_VM", kvm.create_vm())?;
         kvm::create_interrupt_controllers(&fd)?;
-        let interrupt = host("the console's interrupt", EventFd::new(libc::EFD_NONBLOCK))?;
-        call("KVM_IRQFD", fd.register_irqfd(&interrupt, COM1_GSI))?;
+        let devices = devices::create(config, &fd, &memory, surroundings.output, surroundings.ports)?;
         let machine = MappedVm::new(fd, memory.map().clone()).map_err(|slot| VmError::Slot {
             start: slot.start,
             size: slot.size,
@@ -92,34 +88,25 @@ impl Vm {
             call("KVM_SET_REGS", first.set_boot_state(&regs, &sregs))?;
         }
 
-        let com1_room = host("the console's input", EventFd::new(libc::EFD_NONBLOCK))?;
-        let room = host("the console's input", com1_room.try_clone())?;
-        let com1 = Com1::new(interrupt, room, surroundings.output);
-        let mut ports = Bus::default();
-        ports.attach(u64::from(COM1)..u64::from(COM1) + 8, Box::new(com1.clone()));
-        ports.attach(0x60..0x65, Box::new(I8042));
-        ports.attach(u64::from(EXIT_PORT)..u64::from(EXIT_PORT) + 1, Box::new(ExitPort));
-        for (port, device) in surroundings.ports {
-            ports.attach(u64::from(port)..u64::from(port) + 1, device);
-        }
         let shared = Shared {
             memory,
             chain: Chain::new(hooks),
             control: Control::new(config.vm.vcpus),
-            ports,
-            mmio: Bus::default(),
+            ports: devices.ports,
+            mmio: devices.mmio,
             sequence: AtomicU64::new(0),
         };
         let arm_when = match loaded.guest {
             GuestKind::Linux => ArmWhen::IdtIsInCpuEntryArea,
             GuestKind::Other => ArmWhen::GateIsPresent,
         };
+        let stub = config.intercept.stub.or(loaded.stub);
         Ok(Self {
             shared: Arc::new(shared),
-            engine: Engine::new(&config.intercept, arm_when),
+            engine: Engine::new(config.intercept.engine, stub, arm_when),
             vcpus,
-            com1,
-            com1_room,
+            com1: devices.com1,
+            com1_room: devices.com1_room,
             timeout: config.vm.timeout,
             attended: surroundings.attended,
             _machine: machine,

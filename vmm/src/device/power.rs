@@ -1,0 +1,83 @@
+//! The registers by which a guest turns its machine off, or resets it.
+
+use super::Device;
+use crate::summary::Stop;
+
+/// The sleep control register (ACPI 4.8.3.7), and the port right behind it: the sleep status register.
+pub(crate) const SLEEP_CONTROL_PORT: u16 = 0x600;
+/// The sleep status register (ACPI 4.8.3.7).
+pub(crate) const SLEEP_STATUS_PORT: u16 = 0x601;
+/// What the sleep control register's SLP_TYP is for S5, soft off.
+pub(crate) const S5_SLEEP_TYPE: u8 = 5;
+
+const SLEEP_CONTROL: u64 = 0;
+/// QEMU's PM1a_CNT, where small kernels that read no ACPI tables write 0x2000 to power off. No table tells of it.
+const PM1A_CONTROL: u64 = 4;
+
+/// Both registers of S5, from [`SLEEP_CONTROL_PORT`] on.
+pub(crate) struct Sleep;
+
+impl Sleep {
+    /// How many ports it has.
+    pub(crate) const PORTS: u16 = 6;
+}
+
+impl Device for Sleep {
+    /// The machine has not been asleep: no WAK_STS.
+    fn read(&mut self, _offset: u64, data: &mut [u8]) {
+        data.fill(0);
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) -> Option<Stop> {
+        // SLP_EN, and SLP_TYP below it (ACPI, tables 4.19 and 4.14).
+        let off = match (offset, data) {
+            (SLEEP_CONTROL, [control, ..]) => control & 0x3c == 1 << 5 | S5_SLEEP_TYPE << 2,
+            (PM1A_CONTROL, [_, high, ..]) => high & 0x3c == 1 << 5,
+            _ => false,
+        };
+        off.then_some(Stop::PowerOff)
+    }
+}
+
+/// The reset control register that PC chipsets have between the PCI configuration ports.
+pub(crate) const RESET_PORT: u16 = 0xcf9;
+/// RST_CPU, and SYS_RST for a hard reset.
+pub(crate) const RESET_VALUE: u8 = RST_CPU | 1 << 1;
+const RST_CPU: u8 = 1 << 2;
+
+/// The device at [`RESET_PORT`].
+pub(crate) struct ResetControl;
+
+impl Device for ResetControl {
+    fn read(&mut self, _offset: u64, data: &mut [u8]) {
+        data.fill(0);
+    }
+
+    fn write(&mut self, _offset: u64, data: &[u8]) -> Option<Stop> {
+        data.first().is_some_and(|value| value & RST_CPU != 0).then_some(Stop::Reset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_soft_off_turns_the_machine_off() {
+        let write = |offset, data: &[u8]| Sleep.write(offset, data);
+        assert_eq!(write(0, &[5 << 2 | 1 << 5]), Some(Stop::PowerOff));
+        assert_eq!(write(4, &[0, 0x20]), Some(Stop::PowerOff));
+        for (offset, data) in
+            [(0, &[5 << 2][..]), (0, &[1 << 5]), (0, &[]), (1, &[0x34]), (4, &[0x20]), (4, &[0, 0x34])]
+        {
+            assert_eq!(write(offset, data), None, "{offset} {data:?}");
+        }
+    }
+
+    #[test]
+    fn only_rst_cpu_resets() {
+        assert_eq!(ResetControl.write(0, &[RESET_VALUE]), Some(Stop::Reset));
+        assert_eq!(ResetControl.write(0, &[2]), None);
+        assert_eq!(ResetControl.write(0, &[]), None);
+    }
+}

@@ -1,0 +1,76 @@
+//! A split virtqueue (virtio 1.2, 2.7): where the driver has put it, and serving it. The rings are virtio-queue's.
+
+use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use vm_memory::{GuestAddress, GuestMemoryError, GuestMemoryMmap};
+
+use super::chain::Chain;
+use super::{Backend, QUEUE_SIZE};
+
+/// What a driver has done that no driver may.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum QueueError {
+    #[error("a queue of {size} descriptors: must be a power of two of at most {QUEUE_SIZE}")]
+    Size { size: u32 },
+    #[error("the {part} at {address:#x}: {source}")]
+    Address { part: &'static str, address: u64, source: virtio_queue::Error },
+    #[error("a queue of {size} descriptors at {descriptors:#x}, {available:#x} and {used:#x}: not in memory")]
+    Outside { size: u32, descriptors: u64, available: u64, used: u64 },
+    #[error("the rings: {0}")]
+    Rings(virtio_queue::Error),
+    #[error("the chain at descriptor {head} does not end within {QUEUE_SIZE} descriptors inside of the table")]
+    Endless { head: u16 },
+    #[error("the chain at descriptor {head} has {length} bytes at {address:#x}: not in memory")]
+    Buffer { head: u16, address: u64, length: u32 },
+    #[error("the chain at descriptor {head} has a buffer to be read behind one to be written")]
+    Order { head: u16 },
+    #[error("a request of {readable} bytes to read and {writable} to write: {what}")]
+    Request { what: &'static str, readable: u64, writable: u64 },
+    #[error("a request lacks {missing} bytes")]
+    Short { missing: usize },
+    #[error("memory at {:#x}: {source}", .address.0)]
+    Access { address: GuestAddress, source: GuestMemoryError },
+}
+
+/// Where a driver wants its queue (virtio 1.2, 4.2.2, QueueNum to QueueDeviceHigh).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Layout {
+    pub(super) size: u32,
+    pub(super) descriptors: u64,
+    pub(super) available: u64,
+    pub(super) used: u64,
+}
+
+/// A queue that lies in guest memory as a whole, and may be served.
+#[derive(Debug)]
+pub(super) struct Virtqueue(Queue);
+
+impl Virtqueue {
+    pub(super) fn new(layout: &Layout, memory: &GuestMemoryMmap) -> Result<Self, QueueError> {
+        let Layout { size, descriptors, available, used } = *layout;
+        let mut queue = Queue::new(QUEUE_SIZE).map_err(QueueError::Rings)?;
+        let sized = u16::try_from(size).ok().and_then(|size| queue.try_set_size(size).ok());
+        sized.ok_or(QueueError::Size { size })?;
+        let at = |part, address| move |source| QueueError::Address { part, address, source };
+        queue.try_set_desc_table_address(GuestAddress(descriptors)).map_err(at("descriptor table", descriptors))?;
+        queue.try_set_avail_ring_address(GuestAddress(available)).map_err(at("available ring", available))?;
+        queue.try_set_used_ring_address(GuestAddress(used)).map_err(at("used ring", used))?;
+        queue.set_ready(true);
+        if queue.is_valid(memory) {
+            Ok(Self(queue))
+        } else {
+            Err(QueueError::Outside { size, descriptors, available, used })
+        }
+    }
+
+    /// Serves what is available, up to a queue's worth: a driver that adds to it meanwhile notifies the device of that.
+    /// Returns whether anything was served.
+    pub(super) fn serve(&mut self, memory: &GuestMemoryMmap, backend: &mut dyn Backend) -> Result<bool, QueueError> {
+        for served in 0..self.0.size() {
+            let Some(chain) = self.0.iter(memory).map_err(QueueError::Rings)?.next() else { return Ok(served > 0) };
+            let head = chain.head_index();
+            let written = backend.serve(&mut Chain::read(memory, chain)?)?;
+            self.0.add_used(memory, head, written).map_err(QueueError::Rings)?;
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,86 @@
+//! The machine's devices: made, connected to their interrupts, put on their buses, and described to the guest.
+
+use std::io;
+
+use kvm_ioctls::VmFd;
+use vector14_guest_abi::{COM1, EXIT_PORT};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::error::{VmError, host};
+use super::kvm;
+use crate::acpi::{self, VirtioPlace};
+use crate::config::{Config, DiskConfig};
+use crate::device::virtio::image::Image;
+use crate::device::virtio::{self, Backend, Block, Entropy, Mmio};
+use crate::device::{
+    Bus, COM1_GSI, Com1, Device, ExitPort, I8042, RESET_PORT, RTC_PORT, ResetControl, Rtc, SLEEP_CONTROL_PORT,
+    SharedOutput, Sleep,
+};
+use crate::memory::Memory;
+
+/// All devices of a machine.
+pub(super) struct Devices {
+    pub(super) ports: Bus,
+    pub(super) mmio: Bus,
+    pub(super) com1: Com1,
+    /// Signalled when the guest has taken all of the console's input.
+    pub(super) com1_room: EventFd,
+}
+
+/// Makes the devices of the machine that `config` describes, and writes the tables that tell its guest of them. `ports`
+/// are further devices, in front of the machine's own.
+pub(super) fn create(
+    config: &Config,
+    vm: &VmFd,
+    memory: &Memory,
+    output: SharedOutput,
+    ports: Vec<(u16, Box<dyn Device>)>,
+) -> Result<Devices, VmError> {
+    let com1_room = host("the console's input", EventFd::new(libc::EFD_NONBLOCK))?;
+    let room = host("the console's input", com1_room.try_clone())?;
+    let com1 = Com1::new(kvm::interrupt(vm, COM1_GSI)?, room, output);
+    let (mmio, virtio) = create_virtio(config, vm, memory)?;
+    let vcpus = u8::try_from(config.vm.vcpus).unwrap_or(u8::MAX);
+    host("the ACPI tables", acpi::write(memory, &acpi::Machine { vcpus, virtio }).map_err(io::Error::other))?;
+    Ok(Devices { ports: create_ports(memory, &com1, ports), mmio, com1, com1_room })
+}
+
+fn create_ports(memory: &Memory, com1: &Com1, further: Vec<(u16, Box<dyn Device>)>) -> Bus {
+    let mut bus = Bus::default();
+    let mut attach = |port: u16, count: u16, device: Box<dyn Device>| {
+        bus.attach(u64::from(port)..u64::from(port) + u64::from(count), device);
+    };
+    attach(COM1, 8, Box::new(com1.clone()));
+    attach(0x60, 5, Box::new(I8042::new()));
+    attach(RTC_PORT, 2, Box::new(Rtc::new(&memory.ram())));
+    attach(SLEEP_CONTROL_PORT, Sleep::PORTS, Box::new(Sleep));
+    attach(RESET_PORT, 1, Box::new(ResetControl));
+    attach(EXIT_PORT, 1, Box::new(ExitPort));
+    for (port, device) in further {
+        attach(port, 1, device);
+    }
+    bus
+}
+
+/// The entropy device, and then the disks, in the order of their slots.
+fn create_virtio(config: &Config, vm: &VmFd, memory: &Memory) -> Result<(Bus, Vec<VirtioPlace>), VmError> {
+    let mut backends: Vec<Box<dyn Backend>> = vec![Box::new(Entropy)];
+    for (index, disk) in config.disks.iter().enumerate() {
+        backends.push(Box::new(Block::new(open(disk)?, index)));
+    }
+    let mut bus = Bus::default();
+    let mut places = Vec::new();
+    for (slot, backend) in (0..virtio::SLOTS).zip(backends) {
+        let (registers, gsi) = (virtio::registers(slot), virtio::gsi(slot));
+        let device = Mmio::new(backend, memory.map().clone(), kvm::interrupt(vm, gsi)?);
+        bus.attach(u64::from(registers.start)..u64::from(registers.end), Box::new(device));
+        places.push(VirtioPlace { registers, gsi });
+    }
+    Ok((bus, places))
+}
+
+/// Opens a disk's image, and keeps others from it.
+fn open(disk: &DiskConfig) -> Result<Image, VmError> {
+    let image = Image::open(disk).and_then(Image::lock);
+    image.map_err(|source| VmError::Disk { path: disk.path.clone(), source })
+}
