@@ -79,7 +79,8 @@ impl Cache {
 
     /// A file that was taken out of a package; none if this version does not have it.
     pub(crate) fn file(&self, key: &str, name: &str) -> Option<PathBuf> {
-        let file = self.unpacked(self.record.get(key)?).join(name);
+        let wanted = WANTED.iter().find(|wanted| wanted.key == key)?;
+        let file = self.unpacked(wanted, self.record.get(key)?).join(name);
         file.exists().then_some(file)
     }
 
@@ -156,7 +157,7 @@ impl Cache {
     /// Takes the files that are wanted out of a package, if that has not been done.
     fn unpack(&self, wanted: &Wanted) -> Result<(), CacheError> {
         let Some(package) = self.record.get(wanted.key) else { return Ok(()) };
-        let destination = self.unpacked(package);
+        let destination = self.unpacked(wanted, package);
         let (false, Some(deb)) = (destination.exists(), self.deb(package)) else { return Ok(()) };
         eprintln!("lab: unpacking {} {}", package.name, package.version);
         let failed = |error| CacheError::Io { path: destination.clone(), error };
@@ -172,9 +173,13 @@ impl Cache {
         fs::rename(&chosen, &destination).map_err(failed)
     }
 
-    fn unpacked(&self, package: &Package) -> PathBuf {
-        let sum = package.sha256.get(..12).unwrap_or(&package.sha256);
-        self.root.join(format!("unpacked/{}-{sum}", package.name))
+    /// Where what is wanted of a package is. It is another folder when something else is wanted.
+    fn unpacked(&self, wanted: &Wanted, package: &Package) -> PathBuf {
+        let mut hasher = Sha256::new();
+        hasher.update(&package.sha256);
+        wanted.items.iter().for_each(|item| hasher.update(item.path));
+        let sum = hexadecimal(&hasher.finalize());
+        self.root.join(format!("unpacked/{}-{}", package.name, sum.get(..12).unwrap_or(&sum)))
     }
 
     fn save(&self) -> Result<(), CacheError> {
@@ -250,7 +255,11 @@ fn lock(path: &Path) -> Result<File, CacheError> {
 fn sha256(path: &Path) -> io::Result<String> {
     let mut hasher = Sha256::new();
     io::copy(&mut File::open(path)?, &mut HashWriter(&mut hasher))?;
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hexadecimal(&hasher.finalize()))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 struct HashWriter<'a>(&'a mut Sha256);

@@ -19,7 +19,8 @@ pub(crate) fn write(cache: &Cache, programs: &Programs, guests: &Path, job: &Job
         archive = archive.folder(folder);
     }
     archive = archive.file("usr/bin/vector14", &programs.vector14).file("usr/bin/integration", &programs.tests);
-    archive = archive.link("bin/bash", "/usr/bin/bash");
+    // Busybox's own shell prefers its applets to the programs of the same names in the PATH.
+    archive = archive.link("bin/bash", "/usr/bin/bash").link("bin/sh", "/usr/bin/bash").link("usr/bin/sh", "bash");
 
     let modules = KVM_MODULES.map(|module| (LAB_KERNEL, module, format!("lib/modules/{module}")));
     let tools = TOOLS.map(|(key, tool)| (key, tool, format!("usr/bin/{tool}")));

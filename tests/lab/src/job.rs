@@ -27,7 +27,7 @@ impl Job {
         let script = format!(
             "export TERM={terminal} PS1='lab:\\w# '\n\
              stty -F /dev/ttyS0 sane rows {rows} cols {columns}\n\
-             job() {{ setsid -c sh <>/dev/ttyS0 >&0 2>&1; }}\n",
+             job() {{ setsid -c busybox sh <>/dev/ttyS0 >&0 2>&1; }}\n",
             terminal = quote(&terminal),
         );
         Self { script, attendance: Attendance::Attended }

@@ -36,8 +36,18 @@ pub(crate) const KVM_MODULES: [&str; 4] = ["irqbypass.ko", "ccp.ko", "kvm.ko", "
 /// The kernels that the lab has for guests.
 pub(crate) const GUEST_KERNELS: [&str; 4] = ["linux-6.1", "linux-6.1-cloud", "linux-6.12", "linux-6.12-cloud"];
 /// The drivers that a guest can load, in that order; without those that are built in.
-pub(crate) const GUEST_MODULES: [&str; 6] =
-    ["virtio.ko", "virtio_ring.ko", "virtio_mmio.ko", "virtio_blk.ko", "rng-core.ko", "virtio-rng.ko"];
+pub(crate) const GUEST_MODULES: [&str; 10] = [
+    "virtio.ko",
+    "virtio_ring.ko",
+    "virtio_mmio.ko",
+    "virtio_blk.ko",
+    "rng-core.ko",
+    "virtio-rng.ko",
+    "lzo.ko",
+    "lzo-rle.ko",
+    "zsmalloc.ko",
+    "zram.ko",
+];
 /// The kernel's file in the cache.
 pub(crate) const KERNEL_IMAGE: &str = "vmlinuz";
 /// Programs that the tests run vector14 under, and where they look for them.
@@ -95,6 +105,10 @@ const KERNEL: &[Item] = &[
     possible("drivers/block/virtio_blk.ko"),
     possible("drivers/char/hw_random/rng-core.ko"),
     possible("drivers/char/hw_random/virtio-rng.ko"),
+    possible("crypto/lzo.ko"),
+    possible("crypto/lzo-rle.ko"),
+    possible("mm/zsmalloc.ko"),
+    possible("drivers/block/zram/zram.ko"),
 ];
 
 const KERNEL_WITH_KVM: &[Item] = &[
@@ -109,6 +123,10 @@ const KERNEL_WITH_KVM: &[Item] = &[
     possible("drivers/block/virtio_blk.ko"),
     possible("drivers/char/hw_random/rng-core.ko"),
     possible("drivers/char/hw_random/virtio-rng.ko"),
+    possible("crypto/lzo.ko"),
+    possible("crypto/lzo-rle.ko"),
+    possible("mm/zsmalloc.ko"),
+    possible("drivers/block/zram/zram.ko"),
 ];
 
 const fn certain(path: &'static str) -> Item {
