@@ -1,23 +1,35 @@
-# `make run` and `make test` are all that a newcomer needs; both want Rust, gcc and /dev/kvm.
+# `make run` and `make test` are all that a newcomer needs; both want Rust, gcc and /dev/kvm. With LAB=1 they run in a QEMU
+# machine that has a KVM of its own.
 
 CARGO ?= cargo
 
-.PHONY: run test guest check clean help
+.PHONY: help run test guest check clean
 
+## help: this list
 help:
-	@echo 'make run    show a fault being reinjected and one being resolved'
-	@echo 'make test   run all tests'
-	@echo 'make guest  build the tiny guest kernel and say where it is'
-	@echo 'make check  formatting, lints and documentation'
+	@sed -n 's/^## /make /p' $(MAKEFILE_LIST)
 
-run:
+include tests/lab/lab.mk
+
+## run: show a fault being reinjected and one being resolved
+run: $(if $(LAB),lab-run,run-here)
+
+## test: run all tests
+test: $(if $(LAB),lab-test,test-here)
+
+.PHONY: run-here test-here kvm
+run-here: kvm
 	@$(CARGO) run --locked -- demo
 
-test:
+test-here: kvm
 	$(CARGO) test --locked --workspace --doc
 	$(CARGO) test --locked --workspace --lib --bins --tests
 
-# The tiny guest is built with everything else and embedded; this leaves its ELF file where a debugger finds it.
+kvm:
+	@[ -r /dev/kvm -a -w /dev/kvm ] || echo 'make: /dev/kvm is missing or not yours to use: `make $(MAKECMDGOALS) LAB=1`' \
+		'runs in a QEMU machine that has one' >&2
+
+## guest: the tiny guest kernel, which is built in, as a file for a debugger
 guest:
 	@$(CARGO) run --quiet --locked --package vector14-guest --example extract -- target/tiny.elf
 
@@ -26,10 +38,13 @@ check:
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path guest/tiny/Cargo.toml --check
 	$(CARGO) fmt --manifest-path guest/multiboot/Cargo.toml --check
+	$(CARGO) fmt --manifest-path guest/multiboot/Cargo.toml --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --locked --release --manifest-path guest/tiny/Cargo.toml -- -D warnings
 	$(CARGO) clippy --locked --release --manifest-path guest/multiboot/Cargo.toml -- -D warnings
+	$(CARGO) clippy --locked --release --manifest-path guest/multiboot/Cargo.toml -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
 
+## clean: remove what was built
 clean:
 	$(CARGO) clean

@@ -1,0 +1,75 @@
+//! What Linux guests do while their page faults are intercepted.
+//!
+//! `workloads NAME[,NAME...]` or `workloads all`. Each workload makes the kernel take page faults of one kind, checks
+//! what came of them, and ends with the line `workload NAME: ok`. What is printed is the same in every run, so that runs
+//! with and without interception can be compared; the one exception are the counts of `counters`.
+//!
+//! # Layout
+//! - [`processes`]: process storm, copy-on-write; [`memory`]: mappings, stack, huge pages, protections, pressure
+//! - [`signals`]: a SIGSEGV handler that repairs its own fault; [`userfault`]: userfaultfd; [`threads`]: shared pages
+//! - [`kernel`]: faults that the kernel takes in system calls; [`counters`]: the kernel's own count of them
+//! - [`sys`]: system calls, and all of the unsafe code
+
+mod counters;
+mod kernel;
+mod memory;
+mod processes;
+mod signals;
+mod sys;
+mod threads;
+mod userfault;
+
+use std::process::ExitCode;
+
+/// Why a workload has failed.
+type Failure = Box<dyn std::error::Error>;
+type Outcome = Result<(), Failure>;
+
+type Workload = (&'static str, fn() -> Outcome);
+
+const WORKLOADS: &[Workload] = &[
+    ("process-storm", processes::storm),
+    ("copy-on-write", processes::copy_on_write),
+    ("mmap", memory::mmap),
+    ("stack", memory::stack),
+    ("huge-pages", memory::huge_pages),
+    ("mprotect", memory::mprotect),
+    ("pressure", memory::pressure),
+    ("segv", signals::segv),
+    ("userfaultfd", userfault::userfaultfd),
+    ("threads", threads::threads),
+    ("efault", kernel::efault),
+    ("counters", counters::counters),
+];
+
+fn main() -> ExitCode {
+    let asked = std::env::args().nth(1).unwrap_or_default();
+    if asked == processes::CHILD {
+        return ExitCode::from(processes::CHILD_STATUS);
+    }
+    let names: Vec<&str> =
+        if asked == "all" { WORKLOADS.iter().map(|(name, _)| *name).collect() } else { asked.split(',').collect() };
+    let mut status = ExitCode::SUCCESS;
+    for name in names {
+        if let Err(failure) = run(name) {
+            println!("workload {name}: FAILED: {failure}");
+            status = ExitCode::FAILURE;
+        }
+    }
+    status
+}
+
+fn run(name: &str) -> Outcome {
+    let Some((_, workload)) = WORKLOADS.iter().find(|(known, _)| *known == name) else {
+        let known: Vec<&str> = WORKLOADS.iter().map(|(name, _)| *name).collect();
+        return Err(format!("there is no such workload, only all, {}", known.join(", ")).into());
+    };
+    workload()?;
+    println!("workload {name}: ok");
+    Ok(())
+}
+
+/// Fails with this message unless `right`.
+fn check(right: bool, message: impl FnOnce() -> String) -> Outcome {
+    if right { Ok(()) } else { Err(message().into()) }
+}

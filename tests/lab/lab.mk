@@ -1,0 +1,30 @@
+# The lab: a QEMU machine with nested SVM, in which a stock kvm-amd runs. Included by the top Makefile.
+
+LAB_COMMAND = $(CARGO) run --quiet --locked --package vector14-lab --
+
+.PHONY: lab lab-update lab-shell lab-test lab-run lab-clean
+
+## lab: build the lab: Debian kernels and tools in a cache folder, and programs for it
+lab:
+	$(LAB_COMMAND) build
+
+## lab-update: build it with the newest packages that the release offers
+lab-update:
+	$(LAB_COMMAND) update
+	$(LAB_COMMAND) build
+
+## lab-shell: a shell in the lab, with vector14 in the PATH
+lab-shell:
+	@$(LAB_COMMAND) shell
+
+## lab-test: the integration tests in the lab; T=linux chooses those with linux in their names
+lab-test:
+	@$(LAB_COMMAND) test $(T)
+
+## lab-run: the demo in the lab, or another command: C="vector14 doctor"
+lab-run:
+	@$(LAB_COMMAND) run $(or $(C),vector14 demo)
+
+## lab-clean: remove the lab with its downloads
+lab-clean:
+	rm -rf $(or $(VECTOR14_LAB),target/lab)

@@ -1,0 +1,157 @@
+//! Debian's package tools: what the release offers, downloads, and the one thing that gets installed, QEMU.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+
+use serde::{Deserialize, Serialize};
+
+use crate::machine::QEMU;
+
+/// A package of one version, as apt's signed lists describe it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    /// The sum that the file has to have.
+    pub(crate) sha256: String,
+}
+
+/// Why Debian's tools did not provide something.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AptError {
+    /// A tool can't be started.
+    #[error("{tool}: {error}; the lab is made from Debian packages and needs a Debian host to fill its cache")]
+    Missing {
+        /// Its name.
+        tool: &'static str,
+        /// Why not.
+        error: io::Error,
+    },
+    /// A tool has failed, and has said on stderr why.
+    #[error("`{command}`: {status}; if it says that a file is not there, run `apt-get update` and try again")]
+    Failed {
+        /// What was run.
+        command: String,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// The release has no such package.
+    #[error("apt knows no package {pattern}: run `apt-get update`; the lab's kernels are in Debian 12 (bookworm)")]
+    Unknown {
+        /// Regular expression that names it.
+        pattern: &'static str,
+    },
+    /// QEMU is missing and can't be installed.
+    #[error("{QEMU} is not installed: run `apt-get install --no-install-recommends qemu-system-x86` as root")]
+    NoQemu,
+}
+
+/// Sees to it that there is QEMU: installs it where that is allowed.
+pub(crate) fn provide_qemu() -> Result<(), AptError> {
+    if Command::new(QEMU).arg("--version").stdout(Stdio::null()).status().is_ok() {
+        return Ok(());
+    }
+    if !is_root() {
+        return Err(AptError::NoQemu);
+    }
+    eprintln!("lab: installing qemu-system-x86");
+    run(Command::new("apt-get").args(["install", "-y", "-q", "--no-install-recommends", "qemu-system-x86"]))
+}
+
+/// Fetches the lists of what the release offers, if this user may.
+pub(crate) fn refresh() -> Result<(), AptError> {
+    if is_root() { run(Command::new("apt-get").args(["update", "-q"])) } else { Ok(()) }
+}
+
+/// The newest package whose name this regular expression matches.
+pub(crate) fn newest(pattern: &'static str) -> Result<Package, AptError> {
+    let names = output(Command::new("apt-cache").args(["search", "--names-only", pattern]))?;
+    let names: Vec<&str> = names.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let unknown = AptError::Unknown { pattern };
+    if names.is_empty() {
+        return Err(unknown);
+    }
+    let records = output(Command::new("apt-cache").args(["show", "--no-all-versions"]).args(names))?;
+    let packages = records.split("\n\n").filter_map(parse_record);
+    packages.max_by_key(|package| numbers(&package.name)).ok_or(unknown)
+}
+
+/// Downloads a package's file into a folder.
+pub(crate) fn download(packages: &[&Package], folder: &Path) -> Result<(), AptError> {
+    let names = packages.iter().map(|package| format!("{}={}", package.name, package.version));
+    // Without the option, root is told about each file that apt's own user could not have written there.
+    run(Command::new("apt-get").args(["download", "-o", "APT::Sandbox::User=root"]).args(names).current_dir(folder))
+}
+
+/// Unpacks a package's file into a folder; nothing is installed.
+pub(crate) fn unpack(file: &Path, folder: &Path) -> Result<(), AptError> {
+    run(Command::new("dpkg-deb").arg("-x").args([file, folder]))
+}
+
+/// Decompresses a file with a name that ends in `.xz`, in its place.
+pub(crate) fn decompress(file: &Path) -> Result<(), AptError> {
+    run(Command::new("xz").args(["-d", "-f"]).arg(file))
+}
+
+fn parse_record(record: &str) -> Option<Package> {
+    let field =
+        |name: &str| record.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned());
+    Some(Package { name: field("Package:")?, version: field("Version:")?, sha256: field("SHA256:")? })
+}
+
+/// The numbers in a name, by which versions in names are ordered.
+fn numbers(name: &str) -> Vec<u64> {
+    name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|process| std::os::unix::fs::MetadataExt::uid(&process) == 0)
+}
+
+fn run(command: &mut Command) -> Result<(), AptError> {
+    // Standard output belongs to what runs in the lab.
+    let status = command.stdin(Stdio::null()).stdout(io::stderr()).status().map_err(|error| missing(command, error))?;
+    check(command, status)
+}
+
+fn output(command: &mut Command) -> Result<String, AptError> {
+    let output = command.stderr(Stdio::inherit()).output().map_err(|error| missing(command, error))?;
+    check(command, output.status)?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn missing(command: &Command, error: io::Error) -> AptError {
+    const TOOLS: [&str; 4] = ["apt-get", "apt-cache", "dpkg-deb", "xz"];
+    let tool = TOOLS.into_iter().find(|tool| command.get_program() == *tool).unwrap_or("apt");
+    AptError::Missing { tool, error }
+}
+
+fn check(command: &Command, status: ExitStatus) -> Result<(), AptError> {
+    if status.success() {
+        return Ok(());
+    }
+    let words: Vec<_> =
+        [command.get_program()].into_iter().chain(command.get_args()).map(OsStr::to_string_lossy).collect();
+    Err(AptError::Failed { command: words.join(" "), status })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_in_names_are_ordered_by_their_numbers() {
+        assert!(numbers("linux-image-6.12.117+deb12-amd64") > numbers("linux-image-6.12.97+deb12-amd64"));
+        assert!(numbers("linux-image-6.1.0-56-amd64-unsigned") > numbers("linux-image-6.1.0-9-amd64-unsigned"));
+    }
+
+    #[test]
+    fn a_record_has_what_is_needed() {
+        let record = "Package: bash\nVersion: 5.2-1\nDescription: a shell\nSHA256: abc\n";
+        let bash = Package { name: "bash".into(), version: "5.2-1".into(), sha256: "abc".into() };
+        assert_eq!(parse_record(record), Some(bash));
+        assert_eq!(parse_record("Package: bash\nVersion: 5.2-1\n"), None);
+    }
+}

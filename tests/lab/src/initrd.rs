@@ -1,0 +1,47 @@
+//! The lab's own initial RAM file system: all that a run needs, so that QEMU needs no disk.
+
+use std::path::{Path, PathBuf};
+
+use crate::archive::{Archive, ArchiveError};
+use crate::cache::Cache;
+use crate::guest::INITRAMFS;
+use crate::job::Job;
+use crate::programs::Programs;
+use crate::wanted::{GUEST_KERNELS, KVM_MODULES, LAB_KERNEL, LIBRARIES, TOOLS};
+
+/// PID 1 of the lab.
+const INIT: &str = include_str!("../init");
+
+/// Writes it, and returns where it is.
+pub(crate) fn write(cache: &Cache, programs: &Programs, guests: &Path, job: &Job) -> Result<PathBuf, ArchiveError> {
+    let mut archive = Archive::default().script("init", INIT).script("job", job.script());
+    for folder in ["dev", "proc", "root", "sys", "tmp"] {
+        archive = archive.folder(folder);
+    }
+    archive = archive.file("usr/bin/vector14", &programs.vector14).file("usr/bin/integration", &programs.tests);
+    // Busybox's own shell prefers its applets to the programs of the same names in the PATH.
+    archive = archive.link("bin/bash", "/usr/bin/bash").link("bin/sh", "/usr/bin/bash").link("usr/bin/sh", "bash");
+
+    let modules = KVM_MODULES.map(|module| (LAB_KERNEL, module, format!("lib/modules/{module}")));
+    let tools = TOOLS.map(|(key, tool)| (key, tool, format!("usr/bin/{tool}")));
+    let libraries = LIBRARIES.map(|(key, library)| (key, library, library_path(library)));
+    let busybox = [("busybox", "busybox", "bin/busybox".to_owned())];
+    for (key, name, path) in modules.into_iter().chain(tools).chain(libraries).chain(busybox) {
+        if let Some(file) = cache.file(key, name) {
+            archive = archive.file(&path, &file);
+        }
+    }
+    for guest in GUEST_KERNELS.into_iter().chain([INITRAMFS]) {
+        archive = archive.file(&format!("guests/{guest}"), &guests.join(guest));
+    }
+
+    let path = cache.root().join("initrd.cpio");
+    archive.create(&path)?;
+    Ok(path)
+}
+
+/// Where the dynamic linker is, which programs name, and where it looks for the rest.
+fn library_path(library: &str) -> String {
+    let folder = if library.starts_with("ld-linux") { "lib64" } else { "lib/x86_64-linux-gnu" };
+    format!("{folder}/{library}")
+}

@@ -1,0 +1,111 @@
+//! The lab: a QEMU machine with nested SVM, in which a Debian kernel loads its own kvm-amd and vector14 runs for real.
+//!
+//! For hosts without a usable /dev/kvm, and for what only a stock KVM can do: boot unmodified Linux guests. Nothing is
+//! installed besides QEMU; everything else is unpacked into a cache folder, and a run with a full cache needs no network.
+//!
+//! # Layout
+//! - [`wanted`], [`apt`], [`cache`]: which Debian packages, where they come from, where they are kept
+//! - [`programs`]: vector14, its integration tests and the guest's workloads, statically linked
+//! - [`archive`], [`guest`], [`initrd`]: the initramfs for Linux guests, and the lab's own with all of it inside
+//! - [`job`]: what is asked of the lab, as the script that runs in it
+//! - [`machine`], [`run`]: QEMU's command line, and a run of it up to its end or its deadline
+
+mod apt;
+mod archive;
+mod cache;
+mod guest;
+mod initrd;
+mod job;
+mod machine;
+mod programs;
+mod run;
+mod wanted;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::cache::Cache;
+use crate::job::Job;
+
+/// Exit status of a lab that could not be built or gave no verdict.
+const NO_VERDICT: u8 = 125;
+
+/// Runs vector14 and its tests in a QEMU machine, on a kvm-amd of its own.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 120, after_help = ENVIRONMENT)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const ENVIRONMENT: &str = "\
+Environment:
+    VECTOR14_LAB          the cache folder (default: target/lab)
+    VECTOR14_LAB_TIMEOUT  when a run is ended, as `90s` or `20m` (default: 15m; a shell has all the time)
+
+A run leaves its output, the lab's kernel log and QEMU's command line in the folder `last` of the cache. One that hangs
+is ended with status 124, and leaves KVM's exit statistics and QEMU's state there too.
+Exit status: that of what ran inside; 124 a deadline; 125 there is no lab, or it ended without a verdict.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Download, unpack and compile all that the lab is made of
+    Build,
+    /// Forget which packages the cache holds, so that the next build takes the newest ones
+    Update,
+    /// A shell inside, with vector14 in the PATH; Ctrl-A x ends it
+    Shell,
+    /// The integration tests inside; arguments as for the test binary
+    Test {
+        /// Filters and options of the test binary
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// A command inside
+    Run {
+        /// The command and its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match execute(&Cli::parse().command) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("lab: {error}");
+            ExitCode::from(NO_VERDICT)
+        }
+    }
+}
+
+fn execute(command: &Command) -> Result<u8, Box<dyn std::error::Error>> {
+    let workspace = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).canonicalize()?;
+    let mut cache = Cache::open(&workspace)?;
+    let timeout = run::timeout()?;
+    let job = match command {
+        Command::Build => None,
+        Command::Update => return Ok(cache.forget().map(|()| 0)?),
+        Command::Shell => Some(Job::shell()),
+        Command::Test { arguments } => Some(Job::tests(arguments)),
+        Command::Run { command } => Some(Job::command(command)),
+    };
+
+    apt::provide_qemu()?;
+    cache.fill()?;
+    let programs = programs::build(&workspace, cache.root())?;
+    let guests = guest::provide(&cache, &programs)?;
+    let Some(job) = job else {
+        println!("lab: built; guest kernels and their initramfs are in {}", guests.display());
+        return Ok(0);
+    };
+    let limit = run::limit(timeout, job.attendance());
+    let job = match limit {
+        Some(limit) => job.limited_to(limit),
+        None => job,
+    };
+    let initrd = initrd::write(&cache, &programs, &guests, &job)?;
+    Ok(run::run(&cache, &initrd, &job, limit)?)
+}
