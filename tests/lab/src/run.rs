@@ -98,7 +98,11 @@ pub(crate) fn run(cache: &Cache, initrd: &Path, job: &Job, limit: Option<Duratio
             waited?;
         }
     }
-    last.verdict()
+    match job.attendance() {
+        // Whoever sits in front of it may end it in any way.
+        Attendance::Attended if last.status()?.is_none() => Ok(0),
+        Attendance::Attended | Attendance::Unattended => last.verdict(),
+    }
 }
 
 fn hint(attendance: Attendance) -> &'static str {
@@ -167,11 +171,16 @@ impl Last {
         fs::write(self.path(name), content).map_err(|error| RunError::Io { path: self.path(name), error })
     }
 
-    /// The job's exit status, or what to say without one.
-    fn verdict(&self) -> Result<u8, RunError> {
+    /// The job's exit status, if it has told it.
+    fn status(&self) -> Result<Option<u8>, RunError> {
         let path = self.path("status");
         let status = fs::read(&path).map_err(|error| RunError::Io { path, error })?;
-        let status = status.last().copied();
+        Ok(status.last().copied())
+    }
+
+    /// The job's exit status, or what to say without one.
+    fn verdict(&self) -> Result<u8, RunError> {
+        let status = self.status()?;
         let reason = match status {
             Some(DEADLINE) => "ended at its deadline",
             Some(NO_VERDICT) | None => "ended without a verdict",

@@ -37,8 +37,8 @@ pub(crate) const KVM_MODULES: [&str; 4] = ["irqbypass.ko", "ccp.ko", "kvm.ko", "
 pub(crate) const GUEST_KERNELS: [&str; 4] = ["linux-6.1", "linux-6.1-cloud", "linux-6.12", "linux-6.12-cloud"];
 /// The drivers that a guest can load, in that order; without those that are built in.
 pub(crate) const GUEST_MODULES: [&str; 10] = [
-    "virtio.ko",
     "virtio_ring.ko",
+    "virtio.ko",
     "virtio_mmio.ko",
     "virtio_blk.ko",
     "rng-core.ko",

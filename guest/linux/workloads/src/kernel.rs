@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 
-use crate::sys::{Mapping, PAGE, transfer};
+use crate::sys::{Mapping, PAGE, memory_file, transfer};
 use crate::{Outcome, check};
 
 /// Bad pointers are refused, pages that are not there yet are fetched.
@@ -14,14 +14,14 @@ pub(crate) fn efault() -> Outcome {
     closed.protect(0, 1, libc::PROT_NONE)?;
     let read_only = Mapping::new(1)?;
     read_only.protect(0, 1, libc::PROT_READ)?;
-    let (zero, pipe) = (File::open("/dev/zero")?, io::pipe()?);
+    let (zero, file) = (File::open("/dev/zero")?, memory_file(1)?);
     for round in 0..ROUNDS {
         let fetched = transfer(libc::SYS_read, &zero, memory.address(round), PAGE)?;
         check(fetched == PAGE, || format!("round {round}: {fetched} bytes read into a fresh page"))?;
         refused("read into a closed page", transfer(libc::SYS_read, &zero, closed.address(0), PAGE))?;
         refused("read into a page that is read-only", transfer(libc::SYS_read, &zero, read_only.address(0), PAGE))?;
-        refused("write from a closed page", transfer(libc::SYS_write, &pipe.1, closed.address(0), PAGE))?;
-        refused("write from no page", transfer(libc::SYS_write, &pipe.1, PAGE, PAGE))?;
+        refused("write from a closed page", transfer(libc::SYS_write, &file, closed.address(0), PAGE))?;
+        refused("write from no page", transfer(libc::SYS_write, &file, PAGE, PAGE))?;
     }
     println!("efault: {ROUNDS} rounds");
     Ok(())
