@@ -47,9 +47,9 @@ pub(crate) const RESET_PORT: u16 = 0xcf9;
 pub(crate) const RESET_VALUE: u8 = RST_CPU | 1 << 1;
 const RST_CPU: u8 = 1 << 2;
 
-/// Where a PC's CPU begins, and where a kernel jumps to in real mode that wants its firmware to reset the machine. Linux
-/// does so on every hardware-reduced machine that was not booted by UEFI (arch/x86/kernel/reboot.c, reboot_init: it
-/// prefers UEFI's reset to ACPI's there, and goes on with this where there is none).
+/// Where a PC's CPU begins, and where a kernel jumps to in real mode that wants its firmware to reset the machine.
+/// Linux does so on every hardware-reduced machine that was not booted by UEFI (arch/x86/kernel/reboot.c, reboot_init:
+/// it prefers UEFI's reset to ACPI's there, and goes on with this where there is none).
 pub(crate) const RESET_VECTOR: Pa = Pa(0xf_fff0);
 
 /// All the firmware that there is: `mov al, RESET_VALUE; mov dx, RESET_PORT; out dx, al; hlt; jmp` back to the `hlt`.
