@@ -1,7 +1,7 @@
 //! What the guest is told of its machine: ACPI tables (ACPI 6.5), written into low memory before it starts.
 //!
-//! The machine is hardware-reduced (ACPI 4.1): no SCI, no PM1 or GPE registers and no FACS, so a kernel finds nothing to
-//! initialise, and nothing to poll. What is left is what the tables are for: the CPUs and interrupt controllers
+//! The machine is hardware-reduced (ACPI 4.1): no SCI, no PM1 or GPE registers and no FACS, so a kernel finds nothing
+//! to initialise, and nothing to poll. What is left is what the tables are for: the CPUs and interrupt controllers
 //! (`tables`), the devices that can't be probed for (`dsdt`), and the registers that end the machine.
 
 mod dsdt;

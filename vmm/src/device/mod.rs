@@ -12,7 +12,8 @@ pub use bus::{Bus, Device};
 pub(crate) use exit_port::ExitPort;
 pub(crate) use i8042::I8042;
 pub(crate) use power::{
-    RESET_PORT, RESET_VALUE, ResetControl, S5_SLEEP_TYPE, SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT, Sleep,
+    RESET_CODE, RESET_PORT, RESET_VALUE, RESET_VECTOR, ResetControl, S5_SLEEP_TYPE, SLEEP_CONTROL_PORT,
+    SLEEP_STATUS_PORT, Sleep,
 };
 pub(crate) use rtc::{RTC_CENTURY, RTC_PORT, Rtc};
 pub use serial::SharedOutput;

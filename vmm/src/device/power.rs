@@ -1,4 +1,6 @@
-//! The registers by which a guest turns its machine off, or resets it.
+//! The registers by which a guest turns its machine off, or resets it, and the code that does the latter for it.
+
+use vector14_hook::Pa;
 
 use super::Device;
 use crate::summary::Stop;
@@ -45,6 +47,17 @@ pub(crate) const RESET_PORT: u16 = 0xcf9;
 pub(crate) const RESET_VALUE: u8 = RST_CPU | 1 << 1;
 const RST_CPU: u8 = 1 << 2;
 
+/// Where a PC's CPU begins, and where a kernel jumps to in real mode that wants its firmware to reset the machine.
+/// Linux does so on every hardware-reduced machine that was not booted by UEFI (arch/x86/kernel/reboot.c, reboot_init:
+/// it prefers UEFI's reset to ACPI's there, and goes on with this where there is none).
+pub(crate) const RESET_VECTOR: Pa = Pa(0xf_fff0);
+
+/// All the firmware that there is: `mov al, RESET_VALUE; mov dx, RESET_PORT; out dx, al; hlt; jmp` back to the `hlt`.
+pub(crate) const RESET_CODE: [u8; 9] = {
+    let [low, high] = RESET_PORT.to_le_bytes();
+    [0xb0, RESET_VALUE, 0xba, low, high, 0xee, 0xf4, 0xeb, 0xfd]
+};
+
 /// The device at [`RESET_PORT`].
 pub(crate) struct ResetControl;
 
@@ -72,6 +85,17 @@ mod tests {
         {
             assert_eq!(write(offset, data), None, "{offset} {data:?}");
         }
+    }
+
+    #[test]
+    fn the_code_at_the_reset_vector_resets() {
+        let mut decoder = iced_x86::Decoder::new(16, &RESET_CODE, iced_x86::DecoderOptions::NONE);
+        let instructions: Vec<_> = decoder.iter().collect();
+        let codes: Vec<_> = instructions.iter().map(iced_x86::Instruction::mnemonic).collect();
+        use iced_x86::Mnemonic::{Hlt, Jmp, Mov, Out};
+        assert_eq!(codes, [Mov, Mov, Out, Hlt, Jmp]);
+        assert_eq!((instructions[0].immediate8(), instructions[1].immediate16()), (RESET_VALUE, RESET_PORT));
+        assert_eq!(instructions[4].near_branch16(), instructions[3].ip16());
     }
 
     #[test]

@@ -13,8 +13,8 @@ use crate::config::{Config, DiskConfig};
 use crate::device::virtio::image::Image;
 use crate::device::virtio::{self, Backend, Block, Entropy, Mmio};
 use crate::device::{
-    Bus, COM1_GSI, Com1, Device, ExitPort, I8042, RESET_PORT, RTC_PORT, ResetControl, Rtc, SLEEP_CONTROL_PORT,
-    SharedOutput, Sleep,
+    Bus, COM1_GSI, Com1, Device, ExitPort, I8042, RESET_CODE, RESET_PORT, RESET_VECTOR, RTC_PORT, ResetControl, Rtc,
+    SLEEP_CONTROL_PORT, SharedOutput, Sleep,
 };
 use crate::memory::Memory;
 
@@ -42,6 +42,7 @@ pub(super) fn create(
     let (mmio, virtio) = create_virtio(config, vm, memory)?;
     let vcpus = u8::try_from(config.vm.vcpus).unwrap_or(u8::MAX);
     host("the ACPI tables", acpi::write(memory, &acpi::Machine { vcpus, virtio }).map_err(io::Error::other))?;
+    host("the reset vector", memory.write(RESET_VECTOR, &RESET_CODE).map_err(io::Error::other))?;
     Ok(Devices { ports: create_ports(memory, &com1, ports), mmio, com1, com1_room })
 }
 

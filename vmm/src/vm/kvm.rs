@@ -59,8 +59,8 @@ pub(super) fn create_interrupt_controllers(vm: &VmFd) -> Result<(), VmError> {
     Ok(())
 }
 
-/// GSIs are I/O APIC pins, and those below 16 are ISA's interrupts at the 8259s too; the timer is at pin 2 instead of pin
-/// 0, as on every PC and in the MADT (KVM API 4.52).
+/// GSIs are I/O APIC pins, and those below 16 are ISA's interrupts at the 8259s too; the timer is at pin 2 instead of
+/// pin 0, as on every PC and in the MADT (KVM API 4.52).
 fn routing() -> Result<KvmIrqRouting, VmError> {
     const PINS: u32 = 24;
     const ISA: u32 = 16;

@@ -1,5 +1,5 @@
-//! A chain of descriptors (virtio 1.2, 2.7.5). It is read once and checked, and from then on it is a list of ranges inside of
-//! guest memory: a guest that changes descriptors meanwhile changes nothing.
+//! A chain of descriptors (virtio 1.2, 2.7.5). It is read once and checked, and from then on it is a list of ranges
+//! inside of guest memory: a guest that changes descriptors meanwhile changes nothing.
 
 use std::collections::VecDeque;
 
@@ -85,7 +85,8 @@ impl<'m> Buffers<'m> {
         None
     }
 
-    /// Takes `length` bytes off the front, and visits each piece of them: its address, and which part of the whole it is.
+    /// Takes `length` bytes off the front, and visits each piece of them: its address, and which part of the whole it
+    /// is.
     fn walk(
         &mut self,
         length: usize,

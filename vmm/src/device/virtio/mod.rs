@@ -5,9 +5,9 @@
 //! - `entropy`, `block`: what is done with a chain
 //! - [`image`]: the file behind a disk
 //!
-//! Each device has one queue, and serves it on the vCPU's thread that notifies it. The guest's every word is hostile here:
-//! what is no valid queue or request makes the device say DEVICE_NEEDS_RESET and do nothing more until it is reset, and
-//! one notification is at most one queue's worth of requests, each of at most [`MAX_REQUEST`] bytes.
+//! Each device has one queue, and serves it on the vCPU's thread that notifies it. The guest's every word is hostile
+//! here: what is no valid queue or request makes the device say DEVICE_NEEDS_RESET and do nothing more until it is
+//! reset, and one notification is at most one queue's worth of requests, each of at most [`MAX_REQUEST`] bytes.
 
 mod block;
 mod chain;

@@ -1,4 +1,5 @@
-//! Drivers that do their worst: the device says DEVICE_NEEDS_RESET, works again after a reset, and nothing else happens.
+//! Drivers that do their worst: the device says DEVICE_NEEDS_RESET, works again after a reset, and nothing else
+//! happens.
 
 use super::*;
 

@@ -146,7 +146,8 @@ impl Driver {
         (after == before.wrapping_add(1)).then(|| self.take(USED + 4 + 8 * u64::from(before % SIZE) + 4))
     }
 
-    /// A disk request: `data` is its length, and whether the device writes it. Returns the status byte, and what was used.
+    /// A disk request: `data` is its length, and whether the device writes it. Returns the status byte, and what was
+    /// used.
     fn request(&mut self, kind: u32, sector: u64, data: u32, flags: u16) -> (u8, Option<u32>) {
         self.put(BUFFERS, kind);
         self.put(BUFFERS + 8, sector);
