@@ -2,7 +2,7 @@
 
 use libtest_mimic::Trial;
 
-use crate::harness::{Command, kvm_test, kvm_test_with};
+use crate::harness::{Command, emulated_by_qemu, kvm_test, kvm_test_with};
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -46,5 +46,7 @@ fn bench() {
     for verdict in ["skip", "resolve", "reinject"] {
         assert!(bench["ratios"][verdict].as_f64().unwrap() > 0.0, "{finished}");
     }
-    assert!(bench["ratios"]["skip"].as_f64().unwrap() <= 1.5, "{finished}");
+    // kvm-pvm emulates the guest's kernel an instruction at a time; on kvm-amd little but the exit itself is to be paid.
+    let limit = if emulated_by_qemu() { 1.25 } else { 1.5 };
+    assert!(bench["ratios"]["skip"].as_f64().unwrap() <= limit, "{finished}");
 }

@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::fmt::Display;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -92,12 +93,12 @@ impl Chain {
 
     /// Reports the hook at `index` for a verdict on `fault` that could not be carried out, and leaves it out.
     #[cold]
-    pub(crate) fn reject(&self, index: Option<usize>, fault: &Fault, counts: &mut [HookCount], why: &str) {
+    pub(crate) fn reject(&self, index: Option<usize>, fault: &Fault, counts: &mut [HookCount], why: &dyn Display) {
         if let Some(index) = index {
             if let Some(count) = counts.get_mut(index) {
                 count.faulted += 1;
             }
-            self.leave_out(index, fault, why);
+            self.leave_out(index, fault, &why.to_string());
         }
     }
 

@@ -16,8 +16,12 @@ use crate::engine::Engine;
 use crate::run::Shared;
 use crate::summary::Stop;
 
-/// While faults are not intercepted yet, the vCPUs are stopped so often to look whether they can be.
+/// While faults are not intercepted yet, the vCPUs are stopped so often to look whether they can be:
 const EAGER_BEAT: Duration = Duration::from_millis(5);
+/// for so many beats, and then
+const EAGER_BEATS: u32 = 200;
+/// so often, since a guest that takes long to boot has exits of its own.
+const PATIENT_BEAT: Duration = Duration::from_millis(20);
 /// From then on, so often to look whether the guest has moved its IDT away without any other exit.
 const SLOW_BEAT: Duration = Duration::from_millis(100);
 
@@ -39,6 +43,7 @@ fn watch<F: AsRawFd>(ops: &mut EventOps, source: &F) {
 pub(crate) struct Beat {
     timer: TimerFd,
     interval: Duration,
+    beats: u32,
     engine: Engine,
     vm: Arc<Shared>,
 }
@@ -47,7 +52,7 @@ impl Beat {
     pub(crate) fn new(engine: Engine, vm: Arc<Shared>) -> Result<Self, vmm_sys_util::errno::Error> {
         let mut timer = TimerFd::new()?;
         timer.reset(EAGER_BEAT, Some(EAGER_BEAT))?;
-        Ok(Self { timer, interval: EAGER_BEAT, engine, vm })
+        Ok(Self { timer, interval: EAGER_BEAT, beats: 0, engine, vm })
     }
 }
 
@@ -58,7 +63,12 @@ impl MutEventSubscriber for Beat {
 
     fn process(&mut self, _events: Events, _ops: &mut EventOps) {
         let _ = self.timer.wait();
-        let interval = if self.engine.armed_at().is_some() { SLOW_BEAT } else { EAGER_BEAT };
+        self.beats = self.beats.saturating_add(1);
+        let interval = match self.engine.armed_at() {
+            Some(_) => SLOW_BEAT,
+            None if self.beats > EAGER_BEATS => PATIENT_BEAT,
+            None => EAGER_BEAT,
+        };
         if interval != self.interval && self.timer.reset(interval, Some(interval)).is_ok() {
             self.interval = interval;
         }

@@ -14,7 +14,7 @@ use vector14_hook::{Fault, Verdict};
 use crate::chain::{Chain, Decision, HookCount};
 use crate::control::{Control, Go};
 use crate::device::Bus;
-use crate::engine::{ApplyError, Caught, EngineCpu};
+use crate::engine::{Caught, EngineCpu};
 use crate::guest::FaultedGuest;
 use crate::memory::Memory;
 use crate::progress::{LOOP_LIMIT, Progress};
@@ -56,7 +56,7 @@ pub(crate) fn run(
         let exit = cpu.enter()?;
         tally.exits.total += 1;
         let stop = match engine.recognise(&exit, cpu, &vm.memory) {
-            Some(Ok(caught)) => intercept(cpu, &caught, vm, tally, &mut progress),
+            Some(Ok(caught)) => intercept(cpu, &mut engine, &caught, vm, tally, &mut progress),
             Some(Err(stray)) => {
                 tally.exits.other += 1;
                 Some(Stop::Crash { detail: stray.to_string() })
@@ -75,7 +75,14 @@ pub(crate) fn run(
 }
 
 /// One fault: decode, dispatch, apply.
-fn intercept(cpu: &mut Vcpu, caught: &Caught, vm: &Shared, tally: &mut Tally, progress: &mut Progress) -> Option<Stop> {
+fn intercept(
+    cpu: &mut Vcpu,
+    engine: &mut EngineCpu,
+    caught: &Caught,
+    vm: &Shared,
+    tally: &mut Tally,
+    progress: &mut Progress,
+) -> Option<Stop> {
     tally.exits.fault += 1;
     let fault = caught.decode(vm.sequence.fetch_add(1, Ordering::Relaxed), cpu);
     tally.faults.add(&fault);
@@ -87,8 +94,13 @@ fn intercept(cpu: &mut Vcpu, caught: &Caught, vm: &Shared, tally: &mut Tally, pr
     }
 
     let registers = guest.into_registers();
-    if let Err(error) = caught.apply(cpu, &vm.memory, &decision.verdict, &registers) {
-        decision.verdict = refuse_verdict(cpu, caught, &fault, &decision, vm, tally, &error);
+    if let Err(error) = engine.apply(cpu, &vm.memory, caught, &decision.verdict, &registers) {
+        // A verdict that can't be carried out is its hook's failure. Reinject with the registers as they were changes
+        // nothing in guest memory, so nothing can fail.
+        vm.chain.reject(decision.hook, &fault, &mut tally.hooks, &error);
+        decision.verdict = Verdict::Reinject;
+        let reinjected = engine.apply(cpu, &vm.memory, caught, &Verdict::Reinject, caught.registers());
+        debug_assert!(reinjected.is_ok(), "{reinjected:?}");
     }
     tally.verdicts.add(&decision.verdict);
     match decision.verdict {
@@ -113,24 +125,6 @@ fn break_loop(fault: &Fault, decision: &Decision, vm: &Shared) -> Verdict {
         fault.vcpu,
         fault.sequence
     ));
-    Verdict::Reinject
-}
-
-/// A verdict that can't be carried out is its hook's failure: the fault is reinjected, as the CPU left it.
-#[cold]
-fn refuse_verdict(
-    cpu: &mut Vcpu,
-    caught: &Caught,
-    fault: &Fault,
-    decision: &Decision,
-    vm: &Shared,
-    tally: &mut Tally,
-    error: &ApplyError,
-) -> Verdict {
-    vm.chain.reject(decision.hook, fault, &mut tally.hooks, &error.to_string());
-    // Reinject with the registers as they were changes nothing in guest memory, so nothing can fail.
-    let reinjected = caught.apply(cpu, &vm.memory, &Verdict::Reinject, caught.registers());
-    debug_assert!(reinjected.is_ok(), "{reinjected:?}");
     Verdict::Reinject
 }
 

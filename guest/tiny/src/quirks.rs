@@ -20,8 +20,3 @@ pub fn exchange_error(error: u64) -> u64 {
     const W: u64 = 1 << 1;
     if emulated_by_qemu() { error & !W } else { error }
 }
-
-/// Whether AVX works where CPUID offers it: in a nested guest QEMU raises #UD.
-pub fn avx_works() -> bool {
-    !emulated_by_qemu()
-}

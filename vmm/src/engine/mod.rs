@@ -6,7 +6,7 @@ mod gate;
 use std::sync::Arc;
 use std::time::Instant;
 
-use vector14_hook::Va;
+use vector14_hook::{Registers, Va, Verdict};
 
 pub(crate) use self::gate::ArmWhen;
 pub(crate) use self::gate::{ApplyError, Caught, NoFrame};
@@ -26,6 +26,7 @@ pub(crate) enum Engine {
 }
 
 /// One vCPU's side of it.
+#[expect(clippy::large_enum_variant, reason = "there is one a vCPU")]
 pub(crate) enum EngineCpu {
     Off,
     Gate(GateCpu),
@@ -91,6 +92,21 @@ impl EngineCpu {
         match self {
             Self::Off => None,
             Self::Gate(gate) => gate.recognise(exit, cpu, memory),
+        }
+    }
+
+    /// Carries `verdict` out, with the interrupted context as the hooks have left it in `registers`.
+    pub(crate) fn apply(
+        &mut self,
+        cpu: &mut Vcpu,
+        memory: &Memory,
+        caught: &Caught,
+        verdict: &Verdict,
+        registers: &Registers,
+    ) -> Result<(), ApplyError> {
+        match self {
+            Self::Off => Ok(()),
+            Self::Gate(gate) => gate.apply(cpu, memory, caught, verdict, registers),
         }
     }
 

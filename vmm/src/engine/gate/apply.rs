@@ -2,12 +2,12 @@
 //!
 //! At the exit the vCPU stands at the stub's OUT, in the state in which the guest's own handler would have begun.
 
-use iced_x86::{Decoder, DecoderOptions};
 use vector14_hook::{Exception, GuestError, Registers, Va, Verdict};
 
 use super::Caught;
 use super::frame::set_general;
 use super::idt::{Gate, Idtr, PAGE_FAULT};
+use super::length::{Code, Lengths};
 use crate::guest::{read_virtual, read_words};
 use crate::memory::Memory;
 use crate::segment::code_bits;
@@ -16,9 +16,6 @@ use crate::vcpu::Vcpu;
 const RFLAGS_IF: u64 = 1 << 9;
 /// Set in the pushed RFLAGS so that the restarted instruction meets no instruction breakpoint (SDM vol. 3B, 18.3.1.1).
 const RFLAGS_RF: u64 = 1 << 16;
-
-/// Longest instruction, in bytes (SDM vol. 2A, 2.3.11).
-const INSTRUCTION_LIMIT: usize = 15;
 
 /// Why a verdict can't be carried out. The vCPU is then as it was.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +38,7 @@ pub(crate) enum ApplyError {
 
 /// Carries `verdict` out. `registers` are those of the interrupted context, as the hooks left them.
 pub(super) fn apply(
+    lengths: &mut Lengths,
     cpu: &mut Vcpu,
     memory: &Memory,
     caught: &Caught,
@@ -54,7 +52,7 @@ pub(super) fn apply(
         Verdict::Pass | Verdict::Reinject => enter = Entry::Handler { rip: caught.handler, drop: 0, interrupts: None },
         Verdict::Resolve | Verdict::Stop(_) => {}
         Verdict::Skip => {
-            frame.rip = next_instruction(cpu, memory, caught, registers)?;
+            frame.rip = next_instruction(lengths, cpu, memory, caught, registers)?;
             frame.rflags &= !RFLAGS_RF;
         }
         Verdict::Raise(exception) => {
@@ -107,27 +105,22 @@ impl Entry {
 
 /// The address behind the instruction that faulted.
 fn next_instruction(
+    lengths: &mut Lengths,
     cpu: &mut Vcpu,
     memory: &Memory,
     caught: &Caught,
     registers: &Registers,
 ) -> Result<u64, ApplyError> {
     let rip = Va(registers.rip);
-    let mut code = [0; INSTRUCTION_LIMIT];
+    let unreadable = ApplyError::UnreadableCode { rip };
+    let mut code = Code::default();
     // The page behind the instruction's need not be mapped.
-    let length = read_words(memory, &caught.paging, rip, &mut code);
+    code.count = read_words(memory, &caught.paging, rip, &mut code.bytes);
     let bits = code_bits(cpu.sregs(), memory, &caught.paging, caught.frame.cs());
-    let bits = bits.ok_or(ApplyError::UnreadableCode { rip })?;
-    if length == 0 {
-        return Err(ApplyError::UnreadableCode { rip });
-    }
-    let mut decoder = Decoder::with_ip(bits, &code[..length], rip.0, DecoderOptions::NONE);
-    let instruction = decoder.decode();
-    if instruction.is_invalid() {
-        return Err(ApplyError::NoInstruction { rip });
-    }
-    let next = rip.0.wrapping_add(instruction.len() as u64);
-    Ok(if bits == 64 { next } else { next & 0xffff_ffff })
+    code.bits = bits.filter(|_| code.count > 0).ok_or(unreadable)?;
+    let length = lengths.of(rip.0, &code).ok_or(ApplyError::NoInstruction { rip })?;
+    let next = rip.0.wrapping_add(length as u64);
+    Ok(if code.bits == 64 { next } else { next & 0xffff_ffff })
 }
 
 /// The guest's gate for `exception`, where the CPU would come to its handler with the very stack that it has now.

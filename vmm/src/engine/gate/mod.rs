@@ -2,11 +2,12 @@
 //!
 //! Works on any stock KVM. `idt` knows gate descriptors, `stub` the stub and its place, `table` what has been put into
 //! the guest; this file recognises the stub's exit and keeps the gate in place; `frame` reads what the CPU pushed, and
-//! `apply` carries the verdict out.
+//! `apply` carries the verdict out, with `length` for Skip.
 
 mod apply;
 mod frame;
 mod idt;
+mod length;
 mod stub;
 mod table;
 
@@ -18,6 +19,7 @@ use vector14_hook::{Fault, GuestError, Pa, Registers, Va, Verdict};
 pub(crate) use self::apply::ApplyError;
 use self::frame::Frame;
 use self::idt::{GATE_SIZE, Gate, Idtr, PAGE_FAULT};
+use self::length::Lengths;
 use self::stub::{FAULT_PORT, OUT_LENGTH, Stub};
 pub(crate) use self::table::{ArmWhen, Table};
 use crate::control::Control;
@@ -33,6 +35,7 @@ pub(crate) struct GateCpu {
     generation: u64,
     /// Gate 14 as it was found last.
     seen: Option<Seen>,
+    lengths: Lengths,
 }
 
 /// A gate 14 that has been looked at: while nothing of this changes there is nothing to be done.
@@ -64,7 +67,7 @@ pub(crate) struct NoFrame {
 
 impl GateCpu {
     pub(crate) fn new(shared: Arc<Table>) -> Self {
-        Self { shared, stubs: Vec::new(), generation: 0, seen: None }
+        Self { shared, stubs: Vec::new(), generation: 0, seen: None, lengths: Lengths::default() }
     }
 
     /// Whether `exit` is the OUT of a stub; an OUT to the same port from anywhere else is the guest's own.
@@ -94,6 +97,18 @@ impl GateCpu {
             Caught { handler, frame, paging, registers }
         });
         Some(caught)
+    }
+
+    /// Carries `verdict` out. `registers` are those of the interrupted context, as the hooks left them.
+    pub(crate) fn apply(
+        &mut self,
+        cpu: &mut Vcpu,
+        memory: &Memory,
+        caught: &Caught,
+        verdict: &Verdict,
+        registers: &Registers,
+    ) -> Result<(), ApplyError> {
+        apply::apply(&mut self.lengths, cpu, memory, caught, verdict, registers)
     }
 
     /// Looks whether gate 14 of this vCPU is as it should be, and puts it right where it is not. `thorough` also walks
@@ -164,17 +179,6 @@ impl Caught {
     /// The page tables in force.
     pub(crate) fn paging(&self) -> Paging {
         self.paging
-    }
-
-    /// Carries `verdict` out. `registers` are those of the interrupted context, as the hooks left them.
-    pub(crate) fn apply(
-        &self,
-        cpu: &mut Vcpu,
-        memory: &Memory,
-        verdict: &Verdict,
-        registers: &Registers,
-    ) -> Result<(), ApplyError> {
-        apply::apply(cpu, memory, self, verdict, registers)
     }
 }
 
