@@ -1,9 +1,10 @@
 //! What a fault costs on this host, in units of what leaving the guest costs at all.
 //!
-//! The tiny guest goes round a tight loop in ring 3, where most faults come from, between two writes to its mark port; the
-//! host notes the time of both. The rows take turns, round after round, so that a host that slows down slows all of them
-//! down.
+//! The tiny guest goes round tight loops in ring 3, where most faults come from: one of port writes, one of faults, and so
+//! on in turn, each between two writes to its mark port, of which the host notes the time. A ratio is that of two loops which
+//! follow one another within milliseconds, so that a host that slows down for a while slows both sides of it down.
 
+use std::cmp::Ordering;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -19,10 +20,12 @@ use crate::summary::{Stop, Summary};
 use crate::sys::lock;
 use crate::vm::{Surroundings, Vm, VmError};
 
-/// Times round the guest's loop for one measurement.
-const COUNT: u32 = 4000;
-/// Measurements of each row; the median counts. Odd.
-const ROUNDS: usize = 7;
+/// Exits, or faults, that are timed as one.
+const COUNT: u32 = 200;
+/// Pairs of loops in one VM.
+const ROUNDS: u32 = 11;
+/// VMs for each kind of fault, which take turns.
+const VMS: u32 = 3;
 /// A measurement takes some hundred milliseconds at the most.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -60,7 +63,7 @@ pub struct Row {
     pub median_ns: u64,
 }
 
-/// Costs over that of a bare exit, in the same run.
+/// Costs over that of a bare exit in the same round, the median of all rounds.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Ratios {
     /// A fault whose instruction is skipped.
@@ -71,12 +74,11 @@ pub struct Ratios {
     pub reinject: f64,
 }
 
-/// What is measured.
+/// What becomes of the faults that are measured beside exits: port writes to nobody, and back, the least that leaving the
+/// guest costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Subject {
-    /// A port write to nobody, and back: the least that leaving the guest costs.
-    Exit,
-    /// A fault that the guest serves itself, with interception off.
+    /// The guest serves them itself, with interception off.
     Unhooked,
     Skip,
     Resolve,
@@ -84,11 +86,10 @@ enum Subject {
 }
 
 impl Subject {
-    const ALL: [Self; 5] = [Self::Exit, Self::Unhooked, Self::Skip, Self::Resolve, Self::Reinject];
+    const ALL: [Self; 4] = [Self::Unhooked, Self::Skip, Self::Resolve, Self::Reinject];
 
     fn name(self) -> &'static str {
         match self {
-            Self::Exit => "exit",
             Self::Unhooked => "unhooked",
             Self::Skip => "skip",
             Self::Resolve => "resolve",
@@ -98,25 +99,25 @@ impl Subject {
 
     fn engine(self) -> EngineChoice {
         match self {
-            Self::Exit | Self::Unhooked => EngineChoice::Off,
+            Self::Unhooked => EngineChoice::Off,
             Self::Skip | Self::Resolve | Self::Reinject => EngineChoice::Auto,
         }
     }
 
     fn hook(self) -> Option<Box<dyn Hook>> {
         match self {
-            Self::Exit | Self::Unhooked => None,
+            Self::Unhooked => None,
             Self::Skip => Some(Box::new(Always(Verdict::Skip))),
             Self::Resolve => Some(Box::new(Retry)),
             Self::Reinject => Some(Box::new(Always(Verdict::Reinject))),
         }
     }
 
-    /// How often the guest goes round the loop for [`COUNT`] of what is measured.
+    /// How often the guest goes round the loop for [`COUNT`] faults.
     fn loops(self) -> u32 {
         match self {
             Self::Resolve => COUNT / RETRIES,
-            Self::Exit | Self::Unhooked | Self::Skip | Self::Reinject => COUNT,
+            Self::Unhooked | Self::Skip | Self::Reinject => COUNT,
         }
     }
 }
@@ -144,41 +145,61 @@ impl Hook for Retry {
     }
 }
 
-/// Measures. `progress` is told of every measurement that is done, and of how many there are.
+/// Measures. `progress` is told of every VM that is done, and of how many there are.
 ///
 /// # Errors
 /// [`BenchError`].
-pub fn run(
-    surroundings: impl Fn() -> Surroundings,
-    mut progress: impl FnMut(usize, usize),
-) -> Result<Bench, BenchError> {
-    let mut samples = vec![Vec::with_capacity(ROUNDS); Subject::ALL.len()];
-    let total = ROUNDS * Subject::ALL.len();
-    for round in 0..ROUNDS {
-        for (index, (subject, samples)) in Subject::ALL.into_iter().zip(&mut samples).enumerate() {
-            progress(round * Subject::ALL.len() + index, total);
-            samples.push(measure(subject, surroundings())?);
+pub fn run(surroundings: impl Fn() -> Surroundings, mut progress: impl FnMut(u32, u32)) -> Result<Bench, BenchError> {
+    let mut pairs = Subject::ALL.map(|_| Vec::new());
+    let total = VMS * u32::try_from(Subject::ALL.len()).unwrap_or(u32::MAX);
+    let mut done = 0;
+    for _ in 0..VMS {
+        for (subject, pairs) in Subject::ALL.into_iter().zip(&mut pairs) {
+            progress(done, total);
+            pairs.extend(measure(subject, surroundings())?);
+            done += 1;
         }
     }
     progress(total, total);
-    let medians = samples.into_iter().map(|mut samples| {
-        samples.sort_unstable();
-        samples[ROUNDS / 2]
-    });
-    let nanoseconds = |time: Duration| u64::try_from(time.as_nanos() / u128::from(COUNT)).unwrap_or(u64::MAX);
-    let medians: Vec<Duration> = medians.collect();
-    let ratio = |subject: usize| (medians[subject].as_secs_f64() / medians[0].as_secs_f64() * 1000.0).round() / 1000.0;
-    let rows = Subject::ALL.iter().zip(&medians);
-    Ok(Bench {
-        rows: rows.map(|(subject, median)| Row { name: subject.name(), median_ns: nanoseconds(*median) }).collect(),
-        ratios: Ratios { skip: ratio(2), resolve: ratio(3), reinject: ratio(4) },
-    })
+    let [_, skip, resolve, reinject] = &pairs;
+    let ratios = Ratios { skip: ratio(skip), resolve: ratio(resolve), reinject: ratio(reinject) };
+    let mut rows = vec![Row { name: "exit", median_ns: nanoseconds(pairs.iter().flatten().map(|pair| pair.exits)) }];
+    rows.extend(Subject::ALL.into_iter().zip(&pairs).map(|(subject, pairs)| Row {
+        name: subject.name(),
+        median_ns: nanoseconds(pairs.iter().map(|pair| pair.faults)),
+    }));
+    Ok(Bench { rows, ratios })
 }
 
-/// The time that [`COUNT`] of `subject` take.
-fn measure(subject: Subject, mut surroundings: Surroundings) -> Result<Duration, BenchError> {
-    let kind = if subject == Subject::Exit { "exit" } else { "fault" };
-    let mut config = Config::tiny(format!("scenario=storm kind={kind} count={} ring=3", subject.loops()));
+/// Two loops that followed one another: the time of [`COUNT`] exits, and that of as many faults.
+#[derive(Clone, Copy)]
+struct Pair {
+    exits: Duration,
+    faults: Duration,
+}
+
+/// The median of what a fault costs in exits, to three places.
+fn ratio(pairs: &[Pair]) -> f64 {
+    let ratios = pairs.iter().map(|pair| pair.faults.as_secs_f64() / pair.exits.as_secs_f64());
+    (median(ratios.collect(), f64::total_cmp) * 1000.0).round() / 1000.0
+}
+
+/// The median time of one, of loops of [`COUNT`].
+fn nanoseconds(loops: impl Iterator<Item = Duration>) -> u64 {
+    let median = median(loops.collect(), Ord::cmp);
+    u64::try_from(median.as_nanos() / u128::from(COUNT)).unwrap_or(u64::MAX)
+}
+
+fn median<T: Copy>(mut samples: Vec<T>, order: impl Fn(&T, &T) -> Ordering) -> T {
+    samples.sort_by(order);
+    samples[samples.len() / 2]
+}
+
+/// [`ROUNDS`] pairs, in one VM.
+fn measure(subject: Subject, mut surroundings: Surroundings) -> Result<Vec<Pair>, BenchError> {
+    let loops = subject.loops();
+    let mut config =
+        Config::tiny(format!("scenario=storm kind=both count={COUNT} faults={loops} rounds={ROUNDS} ring=3"));
     config.vm.timeout = Some(DEADLINE);
     config.intercept.engine = subject.engine();
     let marks = Marks::default();
@@ -188,17 +209,20 @@ fn measure(subject: Subject, mut surroundings: Surroundings) -> Result<Duration,
     let summary = Vm::new(&config, hooks, surroundings)?.run()?;
 
     let failed = |why: String| BenchError::Guest { row: subject.name(), why };
-    let faults = if subject.engine() == EngineChoice::Off { 0 } else { u64::from(COUNT) };
+    let faults = if subject.engine() == EngineChoice::Off { 0 } else { u64::from(ROUNDS * COUNT) };
     match &summary {
         Summary { stop: Stop::Exit { status: 1 }, faults: seen, .. } if seen.total == faults => {}
         other => {
             return Err(failed(format!("the guest stopped with {:?} after {} faults", other.stop, other.faults.total)));
         }
     }
-    match lock(&marks.0)[..] {
-        [begin, end] => Ok(end.duration_since(begin)),
-        ref marks => Err(failed(format!("the guest gave {} marks instead of 2", marks.len()))),
+    let marks = lock(&marks.0);
+    let (pairs, rest) = marks.as_chunks::<4>();
+    if pairs.len() != ROUNDS as usize || !rest.is_empty() {
+        return Err(failed(format!("the guest gave {} marks instead of {}", marks.len(), 4 * ROUNDS)));
     }
+    let pair = |[a, b, c, d]: &[Instant; 4]| Pair { exits: *b - *a, faults: *d - *c };
+    Ok(pairs.iter().map(pair).collect())
 }
 
 /// The mark port: when it was written to.
@@ -210,8 +234,8 @@ impl Device for Marks {
 
     fn write(&mut self, _offset: u64, _data: &[u8]) -> Option<Stop> {
         let mut marks = lock(&self.0);
-        // Two are asked for; a guest that gives many does not fill the host's memory.
-        if marks.len() < 3 {
+        // A guest that gives more than are asked for does not fill the host's memory.
+        if marks.len() <= 4 * ROUNDS as usize {
             marks.push(Instant::now());
         }
         None

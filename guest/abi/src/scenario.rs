@@ -107,14 +107,16 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario("loop", "one fault, to be resolved by the host without mapping until it stops doing so", &[]),
     scenario(
         "storm",
-        "a tight loop to be timed, with a write to the mark port on either side",
+        "tight loops to be timed, with a write to the mark port on either side of each",
         &[
             parameter("count", "10000", "how many times around"),
             parameter(
                 "kind",
                 "fault",
-                "fault: reads one unmapped address, stepped over; resolve: reads count new pages; exit: writes a port",
+                "fault: reads one unmapped address, stepped over; exit: writes a port; both, in turn",
             ),
+            parameter("faults", "10000", "how many times around the loop that faults, where it takes turns"),
+            parameter("rounds", "1", "how many times all of that"),
             RING,
         ],
     ),

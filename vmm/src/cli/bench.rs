@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use vector14::bench::{self, Bench, BenchError};
+use vector14::bench::{self, Bench, BenchError, Ratios};
 use vector14::display::{Grid, Style};
 use vector14::vm::Surroundings;
 
@@ -31,13 +31,13 @@ pub(super) fn run(args: &Args) -> Result<u8, Failure> {
 }
 
 /// A bar on a terminal, which is gone when all is done; nothing elsewhere.
-fn show_progress(done: usize, total: usize) {
-    const WIDTH: usize = 30;
+fn show_progress(done: u32, total: u32) {
+    const WIDTH: u32 = 30;
     if !std::io::stderr().is_terminal() {
         return;
     }
     let filled = done * WIDTH / total;
-    let (full, empty) = ("#".repeat(filled), "-".repeat(WIDTH - filled));
+    let (full, empty) = ("#".repeat(filled as usize), "-".repeat((WIDTH - filled) as usize));
     let end = if done == total { "\r\x1b[K" } else { "" };
     output::tell(&format!("\rmeasuring [{full}{empty}] {done}/{total}{end}"));
 }
@@ -51,12 +51,16 @@ fn failure(error: BenchError) -> Failure {
 }
 
 fn describe(bench: &Bench, style: Style) -> String {
-    let exit = bench.rows.first().map_or(0, |row| row.median_ns);
+    let Ratios { skip, resolve, reinject } = bench.ratios;
+    let ratio = |name| match name {
+        "skip" => format!("{skip:.2}"),
+        "resolve" => format!("{resolve:.2}"),
+        "reinject" => format!("{reinject:.2}"),
+        _ => String::new(),
+    };
     let mut grid = Grid::new(&["", "median ns", "times exit"]);
     for row in &bench.rows {
-        #[expect(clippy::cast_precision_loss, reason = "nanoseconds of one fault")]
-        let ratio = format!("{:.2}", row.median_ns as f64 / exit.max(1) as f64);
-        grid.row([row.name, &row.median_ns.to_string(), &ratio]);
+        grid.row([row.name, &row.median_ns.to_string(), &ratio(row.name)]);
     }
     grid.render(style)
 }

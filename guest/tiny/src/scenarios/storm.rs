@@ -8,36 +8,34 @@ use vector14_guest_abi::{MARK_PORT, NOP_PORT};
 use crate::cmdline::Cmdline;
 use crate::exception::PageFaultHandler;
 use crate::fault::Action;
-use crate::frames;
 use crate::idt::{IDT, PAGE_FAULT};
-use crate::paging::{PRESENT, USER, open};
-use crate::say;
-
-use core::sync::atomic::Ordering::Relaxed;
+use crate::paging::open;
+use crate::{ring0, say};
 
 pub(super) fn run(cmdline: &Cmdline) {
-    let (count, kind, ring) = (cmdline.number("count"), cmdline.value("kind"), cmdline.ring());
-    if count == 0 {
-        cmdline.refuse("count", "1 or more");
+    let (kind, ring) = (cmdline.value("kind"), cmdline.ring());
+    let [count, faults, rounds] = ["count", "faults", "rounds"].map(|name| cmdline.number(name));
+    for (name, number) in [("count", count), ("faults", faults), ("rounds", rounds)] {
+        if number == 0 {
+            cmdline.refuse(name, "1 or more");
+        }
     }
-    let storm = match kind {
-        "exit" => write_nop_port,
-        "fault" => {
-            open(&STORM, 1, Action::Fatal);
-            IDT.gate(PAGE_FAULT).set(PageFaultHandler::Storm.address());
-            read_one_page
-        }
-        "resolve" => {
-            let shared = frames::take_zeroed(1);
-            for pte in open(&STORM, count, Action::Change { clear: 0, set: PRESENT }) {
-                pte.store(shared | USER, Relaxed);
-            }
-            read_new_pages
-        }
-        _ => cmdline.refuse("kind", "fault, resolve or exit"),
+    let (exits, faults) = match kind {
+        "exit" => (count, 0),
+        "fault" => (0, count),
+        "both" => (count, faults),
+        _ => cmdline.refuse("kind", "fault, exit or both"),
     };
+    open(&STORM, 1, Action::Fatal);
+    IDT.gate(PAGE_FAULT).set(PageFaultHandler::Storm.address());
     say!("kind={kind} count={count} ring={ring}");
-    ring.run(storm, STORM.start, count);
+    for _ in 0..rounds {
+        for (storm, count) in [(write_nop_port as ring0::Function, exits), (read_one_page, faults)] {
+            if count > 0 {
+                ring.run(storm, STORM.start, count);
+            }
+        }
+    }
     IDT.gate(PAGE_FAULT).set(PageFaultHandler::First.address());
 }
 
@@ -66,7 +64,6 @@ macro_rules! storm {
 storm!(write_nop_port, "out 0xf5, al");
 // Two bytes long: `STORM_INSTRUCTION_LENGTH`.
 storm!(read_one_page, "mov al, [rdi]");
-storm!(read_new_pages, "mov al, [rdi]", "add rdi, 4096");
 
 // The instruction above names it as a literal.
 const _: () = assert!(NOP_PORT == 0xf5);
