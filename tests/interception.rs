@@ -1,7 +1,5 @@
 //! Interception as such: off, taken out and put back while the guest runs, and a guest that must not notice.
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use libtest_mimic::Trial;
@@ -32,21 +30,13 @@ fn off() {
 /// seen some of them but not all.
 fn detach_and_attach() {
     const FAULTS: u32 = 200_000;
-    let command = Command::run_config(&config("gate", FAULTS));
-    let mut child = command.process().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut console = BufReader::new(child.stdout.take().unwrap());
-    let mut said = String::new();
-    while !said.contains("kind=fault") {
-        assert_ne!(console.read_line(&mut said).unwrap(), 0, "the storm has not begun: {said}");
-    }
-    for _ in 0..10 {
-        std::thread::sleep(Duration::from_millis(100));
-        let toggled = std::process::Command::new("kill").args(["-USR1", &child.id().to_string()]).status();
-        assert!(toggled.unwrap().success());
-    }
-    console.read_to_string(&mut said).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let finished = command.finished(Output { stdout: said.into_bytes(), ..output });
+    let finished = Command::run_config(&config("gate", FAULTS)).finish_after("kind=fault", |child| {
+        for _ in 0..10 {
+            std::thread::sleep(Duration::from_millis(100));
+            let toggled = std::process::Command::new("kill").args(["-USR1", &child.id().to_string()]).status();
+            assert!(toggled.unwrap().success());
+        }
+    });
     assert_eq!(finished.status(), Some(0), "{finished}");
     assert!(finished.stdout().contains(&format!("faults={FAULTS} ok")), "{finished}");
     let seen = finished.summary()["faults"]["total"].as_u64().unwrap();

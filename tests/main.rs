@@ -19,6 +19,7 @@ mod hidden;
 mod hook_failures;
 mod idt;
 mod interception;
+mod linux;
 mod r#loop;
 mod memory;
 mod multiboot;
@@ -54,6 +55,7 @@ fn main() {
         hook_failures::tests(),
         idt::tests(),
         interception::tests(),
+        linux::tests(),
         r#loop::tests(),
         memory::tests(),
         multiboot::tests(),

@@ -2,8 +2,9 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::io::Read;
 use std::path::PathBuf;
-use std::process::{self, Output, Stdio};
+use std::process::{self, Child, Output, Stdio};
 
 use tempfile::TempDir;
 
@@ -80,6 +81,25 @@ impl Command {
     pub fn finish(self) -> Finished {
         let output = self.process().output().expect("the command can be started");
         self.finished(output)
+    }
+
+    /// Runs it, and once standard output has said `cue`, does what the test wants with the process.
+    pub fn finish_after(self, cue: &str, act: impl FnOnce(&mut Child)) -> Finished {
+        let mut process = self.process();
+        process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = process.spawn().expect("the command can be started");
+        let mut output = child.stdout.take().unwrap();
+        let mut said = Vec::new();
+        let mut buffer = [0; 4096];
+        while !String::from_utf8_lossy(&said).contains(cue) {
+            let count = output.read(&mut buffer).unwrap();
+            assert_ne!(count, 0, "no `{cue}` in\n{}", String::from_utf8_lossy(&said));
+            said.extend_from_slice(&buffer[..count]);
+        }
+        act(&mut child);
+        output.read_to_end(&mut said).unwrap();
+        let output = child.wait_with_output().unwrap();
+        self.finished(Output { stdout: said, ..output })
     }
 
     /// What became of it, where the test has run the process itself.

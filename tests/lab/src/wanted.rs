@@ -51,7 +51,8 @@ pub(crate) const GUEST_MODULES: [&str; 10] = [
 /// The kernel's file in the cache.
 pub(crate) const KERNEL_IMAGE: &str = "vmlinuz";
 /// Programs that the tests run vector14 under, and where they look for them.
-pub(crate) const TOOLS: [(&str, &str); 3] = [("bash", "bash"), ("strace", "strace"), ("util-linux", "setpriv")];
+pub(crate) const TOOLS: [(&str, &str); 4] =
+    [("bash", "bash"), ("bsdutils", "script"), ("strace", "strace"), ("util-linux", "setpriv")];
 /// What is linked to by those programs.
 pub(crate) const LIBRARIES: [(&str, &str); 8] = [
     ("libc6", "libc.so.6"),
@@ -76,6 +77,7 @@ pub(crate) const WANTED: &[Wanted] = &[
     },
     Wanted { key: "busybox", package: "^busybox-static$", items: &[certain("bin/busybox")] },
     Wanted { key: "bash", package: "^bash$", items: &[certain("bin/bash")] },
+    Wanted { key: "bsdutils", package: "^bsdutils$", items: &[certain("bin/script")] },
     Wanted { key: "strace", package: "^strace$", items: &[certain("bin/strace")] },
     Wanted { key: "util-linux", package: "^util-linux$", items: &[certain("bin/setpriv")] },
     Wanted {

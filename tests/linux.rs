@@ -1,0 +1,172 @@
+//! Unmodified distribution kernels: every page fault is seen, and the guest is none the wiser. They run where the lab has
+//! put kernels and an initramfs: in the folder that `VECTOR14_GUESTS` names.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+
+use crate::harness::{Command, Finished, kvm_test};
+
+pub fn tests() -> Vec<Trial> {
+    if guests().is_none() {
+        return Vec::new();
+    }
+    vec![
+        kvm_test("linux::cloud_6_1_with_pti_on_2_vcpus", || boots("linux-6.1-cloud", 2, "pti=on")),
+        kvm_test("linux::cloud_6_12_with_pti_on_2_vcpus", || boots("linux-6.12-cloud", 2, "pti=on")),
+        kvm_test("linux::generic_6_1_with_4_levels", || boots("linux-6.1", 1, "no5lvl")),
+        kvm_test("linux::generic_6_12", || boots("linux-6.12", 1, "")),
+        kvm_test("linux::workloads_6_1", || workloads("linux-6.1-cloud", "")),
+        kvm_test("linux::workloads_6_12_with_pti_on", || workloads("linux-6.12-cloud", "pti=on")),
+        kvm_test("linux::every_fault_that_the_kernel_counts", counters),
+        kvm_test("linux::detach_and_attach", detach_and_attach),
+        kvm_test("linux::console_input_and_power_off", console),
+        kvm_test("linux::disk", disk),
+    ]
+}
+
+fn guests() -> Option<PathBuf> {
+    std::env::var_os("VECTOR14_GUESTS").map(PathBuf::from)
+}
+
+/// What a kernel is told besides what a test adds. There is no PCI: generic kernels would look for it at length.
+const CMDLINE: &str =
+    "console=ttyS0 panic=-1 reboot=k pci=off mitigations=auto cryptomgr.notests random.trust_cpu=on quiet";
+
+/// `vector14 run` of a Debian kernel.
+fn linux(kernel: &str, vcpus: u32, cmdline: &str, further: &str) -> Command {
+    let guests = guests().unwrap();
+    Command::run_config(&format!(
+        "[vm]\nmemory = \"512M\"\nvcpus = {vcpus}\ntimeout = \"300s\"\n\
+         [boot]\nkernel = \"{0}/{kernel}\"\ninitrd = \"{0}/initramfs.cpio.gz\"\ncmdline = \"{CMDLINE} {cmdline}\"\n{further}",
+        guests.display()
+    ))
+}
+
+/// The run ended as it was meant to, and the ledger adds up.
+#[track_caller]
+fn well(finished: Finished, reason: &str) -> Finished {
+    assert_eq!(finished.status(), Some(0), "{finished}");
+    let summary = finished.summary();
+    assert_eq!(summary["stop"]["reason"], reason, "{finished}");
+    let verdicts: u64 = summary["verdicts"].as_object().unwrap().values().filter_map(serde_json::Value::as_u64).sum();
+    assert_eq!(summary["faults"]["total"], verdicts, "{finished}");
+    assert_eq!(summary["exits"]["fault"], verdicts, "{finished}");
+    finished
+}
+
+/// From the boot loader to /init and a reset: intercepted, and with fewer exits besides faults than 20,000.
+fn boots(kernel: &str, vcpus: u32, cmdline: &str) {
+    let finished = well(linux(kernel, vcpus, cmdline, "").finish(), "reset");
+    let summary = finished.summary();
+    assert!(finished.stdout().contains("guest: init"), "{finished}");
+    assert!(summary["faults"]["user"].as_u64().unwrap() > 100, "{finished}");
+    assert_eq!(summary["notes"].as_array().unwrap().len(), 0, "{finished}");
+    let exits = |kind: &str| summary["exits"][kind].as_u64().unwrap();
+    assert!(exits("total") - exits("fault") < 20_000, "{finished}");
+}
+
+/// Everything that the workloads do comes out the same with interception off and on.
+fn workloads(kernel: &str, cmdline: &str) {
+    let run = |engine: &str| {
+        let cmdline = format!("{cmdline} v14=workload:all v14.modules");
+        let further = format!("[intercept]\nengine = \"{engine}\"\n");
+        well(linux(kernel, 2, &cmdline, &further).finish(), "reset")
+    };
+    let said = |finished: &Finished| -> Vec<String> {
+        let stdout = finished.stdout();
+        let lines = stdout
+            .lines()
+            .map(str::trim_end)
+            .filter(|line| line.starts_with("workload ") || line.starts_with("guest: status"));
+        lines.map(str::to_owned).collect()
+    };
+    let (off, on) = (run("off"), run("gate"));
+    assert!(said(&off).contains(&"guest: status 0".to_owned()), "{off}");
+    assert!(said(&off).len() > 10, "{off}");
+    assert_eq!(said(&on), said(&off), "{on}");
+    assert_eq!(off.summary()["faults"]["total"], 0, "{off}");
+    assert!(on.summary()["faults"]["total"].as_u64().unwrap() > 1000, "{on}");
+}
+
+/// The kernel counts its page faults by tracepoints on all CPUs, over a window that begins and ends with a fault at an address
+/// of its own. The host's trace has exactly as many between these two.
+fn counters() {
+    const BEGIN: &str = "0x1400000000";
+    const END: &str = "0x1400100000";
+    for vcpus in [1, 2] {
+        let trace = "[[hook]]\nname = \"trace\"\nformat = \"json\"\nfile = \"faults.jsonl\"\n";
+        let finished = well(linux("linux-6.1-cloud", vcpus, "v14=workload:counters", trace).finish(), "reset");
+        let stdout = finished.stdout();
+        let count =
+            stdout.lines().find_map(|line| line.strip_prefix("counters: faults=")?.split(' ').next()?.parse().ok());
+        let of_guest: usize = count.unwrap_or_else(|| panic!("the guest has counted nothing\n{finished}"));
+
+        let lines = finished.read("faults.jsonl");
+        let mut faults: Vec<(u64, String)> = lines
+            .lines()
+            .map(|line| {
+                let fault: serde_json::Value = serde_json::from_str(line).unwrap();
+                (fault["seq"].as_u64().unwrap(), fault["address"].as_str().unwrap().to_owned())
+            })
+            .collect();
+        faults.sort();
+        let at = |address: &str| faults.iter().position(|(_, fault)| fault == address);
+        let (Some(begin), Some(end)) = (at(BEGIN), at(END)) else {
+            panic!("the window is not in the trace\n{finished}")
+        };
+        assert_eq!(end - begin + 1, of_guest, "{vcpus} vCPUs\n{finished}");
+    }
+}
+
+/// Interception goes and comes back again and again while the guest is at work, and the guest does not mind.
+fn detach_and_attach() {
+    let command = linux("linux-6.1-cloud", 2, "v14=workload:process-storm,copy-on-write,mmap,threads", "");
+    let finished = command.finish_after("guest: init", |child| {
+        for _ in 0..8 {
+            std::thread::sleep(Duration::from_millis(250));
+            let toggled = std::process::Command::new("kill").args(["-USR1", &child.id().to_string()]).status();
+            assert!(toggled.unwrap().success());
+        }
+    });
+    let finished = well(finished, "reset");
+    assert!(finished.stdout().contains("guest: status 0"), "{finished}");
+}
+
+/// The shell's prompt.
+const PROMPT: &str = "/ # ";
+
+/// Types on the guest's console.
+fn enter(child: &mut Child, script: &str) {
+    child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+}
+
+/// A shell on the console takes what is typed, and powers the machine off.
+fn console() {
+    let command = linux("linux-6.1-cloud", 1, "v14=shell", "");
+    let script = "echo the answer is $((6 * 7))\npoweroff -f\n";
+    let finished = well(command.finish_after(PROMPT, |child| enter(child, script)), "power-off");
+    assert!(finished.stdout().contains("the answer is 42"), "{finished}");
+}
+
+/// A disk can be read and written, and a read-only one only read.
+fn disk() {
+    let further = "[[disk]]\npath = \"disk.img\"\n[[disk]]\npath = \"fixed.img\"\nreadonly = true\n";
+    let command = linux("linux-6.1-cloud", 1, "v14=shell v14.modules", further)
+        .file("disk.img", &[b'a'; 8192])
+        .file("fixed.img", &[b'b'; 8192]);
+    let script = "dd if=/dev/vda bs=4 count=1 2>/dev/null; echo\n\
+                  printf written | dd of=/dev/vda bs=512 seek=1 conv=fsync 2>/dev/null\n\
+                  dd if=/dev/vdb bs=4 count=1 2>/dev/null; echo\n\
+                  printf no | dd of=/dev/vdb conv=fsync 2>/dev/null || echo refused\n\
+                  poweroff -f\n";
+    let finished = well(command.finish_after(PROMPT, |child| enter(child, script)), "power-off");
+    for word in ["aaaa", "bbbb", "refused"] {
+        assert!(finished.stdout().contains(word), "no `{word}`\n{finished}");
+    }
+    assert_eq!(&finished.read("disk.img")[512..519], "written", "{finished}");
+    assert!(finished.read("fixed.img").bytes().all(|byte| byte == b'b'), "{finished}");
+}
