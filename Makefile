@@ -19,7 +19,7 @@ test: $(if $(LAB),lab-test,test-here)
 
 .PHONY: run-here test-here kvm
 run-here: kvm
-	@$(CARGO) run --locked -- demo
+	@$(CARGO) run --locked --bin vector14 -- demo
 
 test-here: kvm
 	$(CARGO) test --locked --workspace --doc
