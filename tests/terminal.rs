@@ -18,13 +18,14 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-/// Runs a spinning guest on a terminal of its own, with `keys` typed a second after the start and `meanwhile` run beside
-/// it. The terminal's settings are left in `before`, `during` and `after`, the exit status in `status`.
+/// Runs a spinning guest on a terminal of its own, with `meanwhile` run beside it and `keys` typed when the terminal is raw.
+/// The terminal's settings are left in `before`, `during` and `after`, the exit status in `status`.
 fn on_terminal(timeout: &str, keys: &[u8], meanwhile: &str) -> Finished {
     let config = format!("[boot]\nkernel = \"tiny\"\ncmdline = \"scenario=spin\"\n[vm]\ntimeout = \"{timeout}\"\n");
     let session = format!(
-        "stty -g > before\n(sleep 0.6; stty -g > during < /dev/tty) &\n{meanwhile}\n\
-         {} run config.toml\necho $? > status\nstty -g > after\nwait\n",
+        "stty -g > before\n\
+         (until stty -g < /dev/tty > now; ! cmp -s before now; do sleep 0.1; done; mv now during) &\n{meanwhile}\n\
+         {} run config.toml\necho $? > status\nstty -g > after\n",
         binary().display()
     );
     let command = Command::new(&["-qec", "bash session", "/dev/null"])
@@ -33,7 +34,9 @@ fn on_terminal(timeout: &str, keys: &[u8], meanwhile: &str) -> Finished {
     let mut process = command.process_of("script");
     let mut child = process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
-    std::thread::sleep(Duration::from_secs(1));
+    while !command.path("during").exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(50));
+    }
     input.write_all(keys).unwrap();
     let output = child.wait_with_output().unwrap();
     drop(input);
@@ -52,7 +55,7 @@ fn deadline() {
 }
 
 fn signal() {
-    let kill = "(sleep 2; for child in $(cat /proc/$$/task/$$/children); do \
+    let kill = "(until [ -e during ]; do sleep 0.1; done; for child in $(cat /proc/$$/task/$$/children); do \
                 grep -q vector14 /proc/$child/comm && kill -TERM $child; done) &";
     restored(&on_terminal("60s", b"", kill), 128 + libc::SIGTERM);
 }
