@@ -90,6 +90,13 @@ fn the_fadt_says_how_to_end_the_machine() {
     assert_eq!((at(244), at(256)), (port(0x600), port(0x601)));
 }
 
+#[test]
+fn the_dsdt_has_a_device_for_each_virtio_slot_and_a_way_to_power_off() {
+    let dsdt = tables(1).dsdt;
+    let count = |name: &[u8]| dsdt.windows(name.len()).filter(|window| *window == name).count();
+    assert_eq!((count(b"LNRO0005"), count(b"_S5_")), (3, 1));
+}
+
 /// Takes the tables apart with ACPICA's compiler, and puts the DSDT together again. Not every machine has it (Debian:
 /// acpica-tools), so that this is a feature of its own.
 #[cfg(feature = "iasl")]
