@@ -1,36 +1,73 @@
 //! The guest handle that hooks get: one vCPU's registers, the VM's memory, and the page tables that connect them.
 
-use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::time::{Duration, Instant};
 
-use vector14_hook::{Access, Guest, GuestError, PAGE_SIZE, Pa, Registers, Translation, Va};
+use vector14_hook::paging::{Paging, Tables};
+use vector14_hook::{Access, Code, Cr3, Guest, GuestError, Mapping, PAGE_SIZE, Pa, Registers, Translation, Va, Walk};
 
-use crate::memory::Memory;
-use crate::walk::{Paging, Step};
+use crate::memory::{Memory, Owner};
+use crate::segment::CodeSegment;
+
+/// The context that a fault interrupted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    /// Its registers.
+    pub registers: Registers,
+    /// The page tables in force.
+    pub paging: Paging,
+    /// The segment that its code runs in.
+    pub code: CodeSegment,
+}
 
 /// The guest as one fault sees it.
 pub struct FaultedGuest<'a> {
     memory: &'a Memory,
     paging: Paging,
+    code: CodeSegment,
     registers: Registers,
-    /// Whose log lines these are.
-    pub(crate) hook: &'a str,
+    /// When the VM began to run.
+    start: Instant,
+    /// Whose log lines these are, and whose pages.
+    hook: &'a str,
+    owner: Owner,
+    /// The page tables of the fault, which each hook begins with.
+    cr3: Cr3,
+    /// Whether vCPUs may still use a translation that a hook has changed.
+    stale: bool,
 }
 
 impl<'a> FaultedGuest<'a> {
-    /// The guest whose interrupted context is `registers`, seen through `paging`.
-    pub fn new(memory: &'a Memory, paging: Paging, registers: Registers) -> Self {
-        Self { memory, paging, registers, hook: "" }
-    }
-
-    /// The registers, as the hooks left them.
+    /// The guest of a fault that has interrupted `context`, in a VM that runs since `start`.
     #[must_use]
-    pub fn into_registers(self) -> Registers {
-        self.registers
+    pub fn new(memory: &'a Memory, context: &Context, start: Instant) -> Self {
+        let Context { registers, paging, code } = *context;
+        Self { memory, paging, code, registers, start, hook: "", owner: Owner::GUEST, cr3: paging.cr3, stale: false }
     }
 
-    /// Replaces a page-table entry that still is `current`. `Ok(false)`: it is another by now.
-    fn replace(&self, slot: Pa, current: u64, new: u64) -> Result<bool, GuestError> {
-        Ok(self.memory.word(slot)?.compare_exchange(current, new, AcqRel, Relaxed).is_ok())
+    /// From here on, `hook` has it.
+    #[inline]
+    pub(crate) fn enter_hook(&mut self, hook: &'a str, owner: Owner) {
+        (self.hook, self.owner, self.paging.cr3) = (hook, owner, self.cr3);
+    }
+
+    /// From here on, a hook has it that is being ended.
+    pub(crate) fn enter_hook_at_end(&mut self, owner: Owner) {
+        (self.hook, self.owner, self.paging.cr3) = ("", owner, self.cr3);
+    }
+
+    pub(crate) fn memory(&self) -> &'a Memory {
+        self.memory
+    }
+
+    /// The registers, as the hooks left them. What they have changed in the page tables is in force from here on.
+    ///
+    /// # Errors
+    /// [`GuestError::Flush`].
+    pub fn finish(mut self) -> Result<Registers, GuestError> {
+        if self.stale {
+            self.flush()?;
+        }
+        Ok(self.registers)
     }
 
     fn load(&self) -> impl Fn(Pa) -> Result<u64, GuestError> + '_ {
@@ -104,6 +141,18 @@ impl Guest for FaultedGuest<'_> {
         &mut self.registers
     }
 
+    fn address_space(&self) -> Cr3 {
+        self.paging.cr3
+    }
+
+    fn use_address_space(&mut self, cr3: Cr3) {
+        self.paging.cr3 = cr3;
+    }
+
+    fn walk(&self, address: Va) -> Result<Walk, GuestError> {
+        self.paging.walk(address, self.load())
+    }
+
     fn translate(&self, address: Va) -> Result<Translation, GuestError> {
         self.paging.translate(address, self.load())
     }
@@ -124,32 +173,54 @@ impl Guest for FaultedGuest<'_> {
         self.memory.write(address, data)
     }
 
+    fn compare_exchange(&mut self, address: Pa, current: u64, new: u64) -> Result<bool, GuestError> {
+        self.memory.replace(address, current, new)
+    }
+
     fn allocate_page(&mut self) -> Result<Pa, GuestError> {
-        self.memory.allocate_page()
+        self.memory.allocate_page(self.owner)
+    }
+
+    fn free_page(&mut self, page: Pa) -> Result<(), GuestError> {
+        self.memory.free_page(page, self.owner)
     }
 
     fn map(&mut self, page: Va, frame: Pa, access: Access) -> Result<(), GuestError> {
-        for address in [page.0, frame.0] {
-            if address % PAGE_SIZE != 0 {
-                return Err(GuestError::Unaligned(address));
-            }
-        }
-        // A round a level at the most: each one either fills the entry where the walk ended or finds that another
-        // vCPU has done so.
-        for _ in 0..=2 * self.paging.levels {
-            let Step::Absent { level, slot, entry } = self.paging.walk(page, self.load())? else {
-                return Err(GuestError::AlreadyMapped(page));
-            };
-            if level == 1 {
-                if self.replace(slot, entry, self.paging.leaf_entry(frame, access))? {
-                    return Ok(());
-                }
-            } else {
-                let table = self.memory.allocate_page()?;
-                self.replace(slot, entry, Paging::table_entry(table))?;
-            }
-        }
-        Err(GuestError::AlreadyMapped(page))
+        let slot = self.paging.map(self.memory, page, frame, access)?;
+        self.memory.note_mapped(frame, slot);
+        Ok(())
+    }
+
+    fn unmap(&mut self, page: Va) -> Result<Mapping, GuestError> {
+        let mapping = self.paging.unmap(self.memory, page)?;
+        self.stale = true;
+        Ok(mapping)
+    }
+
+    fn protect(&mut self, page: Va, access: Access) -> Result<Mapping, GuestError> {
+        let mapping = self.paging.protect(self.memory, page, access)?;
+        self.stale = true;
+        Ok(mapping)
+    }
+
+    fn flush(&mut self) -> Result<(), GuestError> {
+        self.memory.flush()?;
+        self.stale = false;
+        Ok(())
+    }
+
+    fn code(&self) -> Result<Code, GuestError> {
+        let rip = Va(self.registers.rip);
+        let unreadable = GuestError::UnreadableCode(rip);
+        let mut code = Code { rip, ..Code::default() };
+        code.count = read_words(self.memory, &self.paging, rip, &mut code.bytes);
+        let bits = self.code.bits(self.memory, &self.paging);
+        code.bits = bits.filter(|_| code.count > 0).ok_or(unreadable)?;
+        Ok(code)
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.start.elapsed()
     }
 
     fn log(&self, message: &str) {
@@ -165,7 +236,7 @@ mod tests {
 
     fn guest(memory: &Memory) -> FaultedGuest<'_> {
         let paging = Paging { cr3: Cr3(0x1000), levels: 4, no_execute: true };
-        FaultedGuest::new(memory, paging, Registers::default())
+        FaultedGuest::new(memory, &Context { paging, ..Context::default() }, Instant::now())
     }
 
     #[test]

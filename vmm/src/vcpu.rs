@@ -144,6 +144,12 @@ impl Vcpu {
         &self.kvm.fd.sync_regs_mut().sregs
     }
 
+    /// The same, to be changed: KVM takes them over at the next entry.
+    pub fn sregs_mut(&mut self) -> &mut kvm_sregs {
+        self.kvm.fd.set_sync_dirty_reg(SyncReg::SystemRegister);
+        &mut self.kvm.fd.sync_regs_mut().sregs
+    }
+
     /// Puts the vCPU into its state at power-on of a VM: `regs` and `sregs`, and ready to run.
     ///
     /// # Errors

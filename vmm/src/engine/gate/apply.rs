@@ -2,15 +2,15 @@
 //!
 //! At the exit the vCPU stands at the stub's OUT, in the state in which the guest's own handler would have begun.
 
-use vector14_hook::{Exception, GuestError, Registers, Va, Verdict};
+use vector14_hook::paging::Paging;
+use vector14_hook::{Code, ErrorCode, Exception, GuestError, Registers, Va, Verdict};
 
 use super::Caught;
 use super::frame::set_general;
 use super::idt::{Gate, Idtr, PAGE_FAULT};
-use super::length::{Code, Lengths};
+use super::length::Lengths;
 use crate::guest::{read_virtual, read_words};
 use crate::memory::Memory;
-use crate::segment::code_bits;
 use crate::vcpu::Vcpu;
 
 const RFLAGS_IF: u64 = 1 << 9;
@@ -30,6 +30,10 @@ pub(crate) enum ApplyError {
     Vector(u8),
     #[error("said Raise of vector {vector} {got} an error code, but the CPU pushes {expected} for it")]
     ErrorCode { vector: u8, got: &'static str, expected: &'static str },
+    #[error("said ReinjectAs, but no access to {0} can fault that way: it is not canonical")]
+    Address(Va),
+    #[error("said ReinjectAs, but no CPU pushes the error code {0:#x} for a page fault")]
+    PageFaultCode(u32),
     #[error("said Raise, but the guest's gate {vector} {why}: use Reinject or Skip")]
     Gate { vector: u8, why: &'static str },
     #[error("the interrupted context on the guest's stack can't be changed: {0}")]
@@ -47,12 +51,18 @@ pub(super) fn apply(
 ) -> Result<(), ApplyError> {
     let mut frame = caught.frame;
     frame.set_interrupted(registers);
-    let mut enter = Entry::Stub;
+    let (mut enter, mut other_address) = (Entry::Stub, None);
     match verdict {
         Verdict::Pass | Verdict::Reinject => enter = Entry::Handler { rip: caught.handler, drop: 0, interrupts: None },
+        Verdict::ReinjectAs { address, error_code } => {
+            check_reinjected(*address, *error_code, &caught.context.paging)?;
+            frame.error_code = u64::from(error_code.bits());
+            enter = Entry::Handler { rip: caught.handler, drop: 0, interrupts: None };
+            other_address = Some(*address);
+        }
         Verdict::Resolve | Verdict::Stop(_) => {}
         Verdict::Skip => {
-            frame.rip = next_instruction(lengths, cpu, memory, caught, registers)?;
+            frame.rip = next_instruction(lengths, memory, caught, registers)?;
             frame.rflags &= !RFLAGS_RF;
         }
         Verdict::Raise(exception) => {
@@ -70,10 +80,24 @@ pub(super) fn apply(
     if frame != caught.frame {
         frame.write(memory).map_err(ApplyError::Frame)?;
     }
-    if *registers != caught.registers {
+    if *registers != caught.context.registers {
         set_general(cpu.regs_mut(), registers);
     }
+    if let Some(address) = other_address {
+        cpu.sregs_mut().cr2 = address.0;
+    }
     enter.apply(cpu, frame.rflags);
+    Ok(())
+}
+
+/// Whether there can be such a fault.
+fn check_reinjected(address: Va, error_code: ErrorCode, paging: &Paging) -> Result<(), ApplyError> {
+    if !paging.is_canonical(address) {
+        return Err(ApplyError::Address(address));
+    }
+    if !ErrorCode::DEFINED.contains(error_code) {
+        return Err(ApplyError::PageFaultCode(error_code.bits()));
+    }
     Ok(())
 }
 
@@ -106,19 +130,18 @@ impl Entry {
 /// The address behind the instruction that faulted.
 fn next_instruction(
     lengths: &mut Lengths,
-    cpu: &mut Vcpu,
     memory: &Memory,
     caught: &Caught,
     registers: &Registers,
 ) -> Result<u64, ApplyError> {
     let rip = Va(registers.rip);
     let unreadable = ApplyError::UnreadableCode { rip };
-    let mut code = Code::default();
+    let mut code = Code { rip, ..Code::default() };
     // The page behind the instruction's need not be mapped.
-    code.count = read_words(memory, &caught.paging, rip, &mut code.bytes);
-    let bits = code_bits(cpu.sregs(), memory, &caught.paging, caught.frame.cs());
+    code.count = read_words(memory, &caught.context.paging, rip, &mut code.bytes);
+    let bits = caught.context.code.bits(memory, &caught.context.paging);
     code.bits = bits.filter(|_| code.count > 0).ok_or(unreadable)?;
-    let length = lengths.of(rip.0, &code).ok_or(ApplyError::NoInstruction { rip })?;
+    let length = lengths.of(&code).ok_or(ApplyError::NoInstruction { rip })?;
     let next = rip.0.wrapping_add(length as u64);
     Ok(if code.bits == 64 { next } else { next & 0xffff_ffff })
 }
@@ -140,7 +163,7 @@ fn find_gate(cpu: &mut Vcpu, memory: &Memory, caught: &Caught, exception: Except
     let read = |vector| {
         let at = idtr.gate(vector).ok_or("lies behind the limit of its IDT")?;
         let mut gate = Gate::default();
-        read_virtual(memory, &caught.paging, at, &mut gate.0).map_err(|_| "can't be read")?;
+        read_virtual(memory, &caught.context.paging, at, &mut gate.0).map_err(|_| "can't be read")?;
         Ok(gate)
     };
     let refuse = |why| ApplyError::Gate { vector, why };

@@ -6,7 +6,7 @@ use kvm_bindings::kvm_regs;
 use vector14_hook::{ErrorCode, Fault, GuestError, PAGE_SIZE, Pa, Registers, Va};
 
 use crate::memory::Memory;
-use crate::walk::Paging;
+use vector14_hook::paging::Paging;
 
 /// The frame of an exception with an error code, in 64-bit mode (SDM vol. 3A, 6.14.2; APM vol. 2, 8.9.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

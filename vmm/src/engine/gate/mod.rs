@@ -23,9 +23,11 @@ use self::length::Lengths;
 use self::stub::{FAULT_PORT, OUT_LENGTH, Stub};
 pub(crate) use self::table::{ArmWhen, Table};
 use crate::control::Control;
+use crate::guest::Context;
 use crate::memory::Memory;
+use crate::paging;
+use crate::segment::CodeSegment;
 use crate::vcpu::{Direction, Io, Vcpu, VmExit};
-use crate::walk::Paging;
 
 /// One vCPU's side of the engine.
 pub(crate) struct GateCpu {
@@ -52,9 +54,8 @@ pub(crate) struct Caught {
     /// The guest's own handler.
     handler: Va,
     frame: Frame,
-    paging: Paging,
-    /// The interrupted context, as it was.
-    registers: Registers,
+    /// What it interrupted, as it was.
+    context: Context,
 }
 
 /// The stub ran, but not by way of a fault: the stack that it runs on can't be read.
@@ -90,11 +91,12 @@ impl GateCpu {
             .iter()
             .find(|stub| rip == stub.out().0 || rip == stub.out().offset(OUT_LENGTH).0)
             .map(|stub| stub.handler)?;
-        let paging = Paging::from_registers(cpu.sregs())?;
+        let paging = paging::in_force(cpu.sregs())?;
         let rsp = Va(cpu.regs().rsp);
         let caught = Frame::read(memory, &paging, rsp).map_err(|source| NoFrame { rsp, source }).map(|frame| {
             let registers = frame.interrupted(cpu.regs());
-            Caught { handler, frame, paging, registers }
+            let code = CodeSegment::of_selector(frame.cs(), cpu.sregs());
+            Caught { handler, frame, context: Context { registers, paging, code } }
         });
         Some(caught)
     }
@@ -135,7 +137,7 @@ impl GateCpu {
         if !self.shared.may_arm(idtr.base) {
             return None;
         }
-        let paging = Paging::from_registers(cpu.sregs())?;
+        let paging = paging::in_force(cpu.sregs())?;
         let at = idtr.gate(PAGE_FAULT)?;
         let physical = paging.translate(at, |slot| memory.load(slot)).ok()?;
         if (at.0 & (physical.page_size - 1)) + GATE_SIZE > physical.page_size {
@@ -168,17 +170,12 @@ impl Caught {
     /// The fault, with its place in the order of all faults.
     pub(crate) fn decode(&self, sequence: u64, cpu: &mut Vcpu) -> Fault {
         let address = Va(cpu.sregs().cr2);
-        self.frame.fault(sequence, cpu.index(), address, &self.paging)
+        self.frame.fault(sequence, cpu.index(), address, &self.context.paging)
     }
 
-    /// The interrupted context.
-    pub(crate) fn registers(&self) -> &Registers {
-        &self.registers
-    }
-
-    /// The page tables in force.
-    pub(crate) fn paging(&self) -> Paging {
-        self.paging
+    /// What it interrupted.
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
     }
 }
 

@@ -4,7 +4,7 @@ use vector14_hook::{GuestError, Pa, Va};
 
 use crate::guest::read_virtual;
 use crate::memory::Memory;
-use crate::walk::Paging;
+use vector14_hook::paging::Paging;
 
 /// The port that the stub writes to. No PC device answers there.
 pub(super) const FAULT_PORT: u8 = 0xe4;

@@ -12,7 +12,7 @@ use super::read_gate;
 use super::stub::Stub;
 use crate::memory::Memory;
 use crate::sys::lock;
-use crate::walk::Paging;
+use vector14_hook::paging::Paging;
 
 /// A guest that keeps more handlers for #PF than this is not followed any further.
 const STUB_LIMIT: usize = 16;
