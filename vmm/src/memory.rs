@@ -129,7 +129,7 @@ impl Memory {
     /// [`GuestError::NotTaken`].
     pub(crate) fn free_page(&self, page: Pa, owner: Owner) -> Result<(), GuestError> {
         self.pool.give_up(page, owner)?;
-        self.write(page, &[0; PAGE_SIZE as usize])?;
+        self.write(page, &[0; 4096])?;
         self.pool.recycle(page);
         Ok(())
     }
