@@ -51,7 +51,7 @@ pub use options::{Options, OptionsError};
 pub use paging::{Access, EntryFlags, Mapping, Step, TableEntry, Translation, Walk};
 pub use per_vcpu::{Counter, MAX_VCPUS, PerVcpu};
 pub use report::{Report, Table};
-pub use verdict::{Exception, Verdict};
+pub use verdict::{Exception, Verdict, VerdictError};
 
 /// Keeps the hook in the README compiling.
 #[cfg(doctest)]

@@ -2,8 +2,7 @@
 //!
 //! At the exit the vCPU stands at the stub's OUT, in the state in which the guest's own handler would have begun.
 
-use vector14_hook::paging::Paging;
-use vector14_hook::{Code, ErrorCode, Exception, GuestError, Registers, Va, Verdict};
+use vector14_hook::{Code, Exception, GuestError, Registers, Va, Verdict, VerdictError};
 
 use super::Caught;
 use super::frame::set_general;
@@ -24,16 +23,8 @@ pub(crate) enum ApplyError {
     UnreadableCode { rip: Va },
     #[error("said Skip, but the bytes at {rip} are no instruction")]
     NoInstruction { rip: Va },
-    #[error(
-        "said Raise, but vector {0} is no exception that a fault can be turned into: 0 to 31, but for 2 (NMI) and 18 (#MC)"
-    )]
-    Vector(u8),
-    #[error("said Raise of vector {vector} {got} an error code, but the CPU pushes {expected} for it")]
-    ErrorCode { vector: u8, got: &'static str, expected: &'static str },
-    #[error("said ReinjectAs, but no access to {0} can fault that way: it is not canonical")]
-    Address(Va),
-    #[error("said ReinjectAs, but no CPU pushes the error code {0:#x} for a page fault")]
-    PageFaultCode(u32),
+    #[error(transparent)]
+    Impossible(#[from] VerdictError),
     #[error("said Raise, but the guest's gate {vector} {why}: use Reinject or Skip")]
     Gate { vector: u8, why: &'static str },
     #[error("the interrupted context on the guest's stack can't be changed: {0}")]
@@ -49,13 +40,13 @@ pub(super) fn apply(
     verdict: &Verdict,
     registers: &Registers,
 ) -> Result<(), ApplyError> {
+    verdict.check(&caught.context.paging)?;
     let mut frame = caught.frame;
     frame.set_interrupted(registers);
     let (mut enter, mut other_address) = (Entry::Stub, None);
     match verdict {
         Verdict::Pass | Verdict::Reinject => enter = Entry::Handler { rip: caught.handler, drop: 0, interrupts: None },
         Verdict::ReinjectAs { address, error_code } => {
-            check_reinjected(*address, *error_code, &caught.context.paging)?;
             frame.error_code = u64::from(error_code.bits());
             enter = Entry::Handler { rip: caught.handler, drop: 0, interrupts: None };
             other_address = Some(*address);
@@ -87,17 +78,6 @@ pub(super) fn apply(
         cpu.sregs_mut().cr2 = address.0;
     }
     enter.apply(cpu, frame.rflags);
-    Ok(())
-}
-
-/// Whether there can be such a fault.
-fn check_reinjected(address: Va, error_code: ErrorCode, paging: &Paging) -> Result<(), ApplyError> {
-    if !paging.is_canonical(address) {
-        return Err(ApplyError::Address(address));
-    }
-    if !ErrorCode::DEFINED.contains(error_code) {
-        return Err(ApplyError::PageFaultCode(error_code.bits()));
-    }
     Ok(())
 }
 
@@ -149,15 +129,6 @@ fn next_instruction(
 /// The guest's gate for `exception`, where the CPU would come to its handler with the very stack that it has now.
 fn find_gate(cpu: &mut Vcpu, memory: &Memory, caught: &Caught, exception: Exception) -> Result<Gate, ApplyError> {
     let vector = exception.vector;
-    if vector > 31 || matches!(vector, 2 | 18) {
-        return Err(ApplyError::Vector(vector));
-    }
-    let words = |pushes: bool| if pushes { "with" } else { "without" };
-    let (got, pushes) = (exception.error_code.is_some(), Exception::pushes_error_code(vector));
-    if got != pushes {
-        let expected = if pushes { "one" } else { "none" };
-        return Err(ApplyError::ErrorCode { vector, got: words(got), expected });
-    }
     let sregs = cpu.sregs();
     let (idtr, selector) = (Idtr { base: Va(sregs.idt.base), limit: sregs.idt.limit }, sregs.cs.selector);
     let read = |vector| {
