@@ -40,6 +40,7 @@ mod storm;
 mod terminal;
 mod trace;
 mod twice;
+mod verdicts;
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
@@ -77,6 +78,7 @@ fn main() {
         terminal::tests(),
         trace::tests(),
         twice::tests(),
+        verdicts::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
 }

@@ -25,6 +25,8 @@ pub struct FaultedGuest<'a> {
     paging: Paging,
     code: CodeSegment,
     registers: Registers,
+    /// The registers as they were at the fault.
+    interrupted: Registers,
     /// When the VM began to run.
     start: Instant,
     /// Whose log lines these are, and whose pages.
@@ -41,7 +43,18 @@ impl<'a> FaultedGuest<'a> {
     #[must_use]
     pub fn new(memory: &'a Memory, context: &Context, start: Instant) -> Self {
         let Context { registers, paging, code } = *context;
-        Self { memory, paging, code, registers, start, hook: "", owner: Owner::GUEST, cr3: paging.cr3, stale: false }
+        Self {
+            memory,
+            paging,
+            code,
+            registers,
+            interrupted: registers,
+            start,
+            hook: "",
+            owner: Owner::GUEST,
+            cr3: paging.cr3,
+            stale: false,
+        }
     }
 
     /// From here on, `hook` has it.
@@ -53,6 +66,11 @@ impl<'a> FaultedGuest<'a> {
     /// From here on, a hook has it that is being ended.
     pub(crate) fn enter_hook_at_end(&mut self, owner: Owner) {
         (self.hook, self.owner, self.paging.cr3) = ("", owner, self.cr3);
+    }
+
+    /// Undoes what hooks have done to the registers.
+    pub(crate) fn restore_registers(&mut self) {
+        self.registers = self.interrupted;
     }
 
     pub(crate) fn memory(&self) -> &'a Memory {

@@ -93,6 +93,20 @@ pub const SCENARIOS: &[Scenario] = &[
         "a fault that the host turns into #GP",
         &[parameter("code", "0x0", "error code that the #GP must come with")],
     ),
+    acting(
+        "verdict",
+        "one fault, and a line on what came of it: saw=handler, saw=exception or saw=nothing",
+        &[
+            parameter(
+                "access",
+                "load",
+                "what faults. load: reads; fetch: jumps there; garbage: the same, and there is no instruction",
+            ),
+            parameter("vector", "13", "exception that may come in its place"),
+            parameter("gate", "good", "what that exception's gate is. good, absent, stack or segment: another's"),
+            RING,
+        ],
+    ),
     scenario("idt", "loads other IDTs, rewrites gate 14 in place, copies a table, restores a gate", &[]),
     scenario(
         "quiet",

@@ -106,6 +106,7 @@ impl Chain {
                 Err(payload) => format!("panicked: {}", describe_panic(payload.as_ref())),
             };
             self.fail(entry, fault, &failure);
+            guest.restore_registers();
             return Decision { verdict: Verdict::Reinject, hook: Some(index) };
         }
         Decision { verdict: Verdict::Pass, hook: None }

@@ -25,6 +25,7 @@ mod stack_unmapped;
 mod storm;
 mod tables_loop;
 mod twice;
+mod verdict;
 
 use core::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst, compiler_fence};
 
@@ -61,6 +62,7 @@ pub fn run(cmdline: &Cmdline) {
         "nested" => nested::run(cmdline),
         "skip" => skip::run(),
         "raise" => raise::run(cmdline),
+        "verdict" => verdict::run(cmdline),
         "idt" => idt::run(),
         "quiet" => quiet::run(cmdline),
         "smp" => smp::run(cmdline),
