@@ -139,7 +139,9 @@ fn on_the_tiny_guest(ring: u32) {
         let cmdline = format!("scenario=verdict access={access} gate={gate} vector={vector} ring={ring}");
         let outcome = Guest::new(&cmdline).hook("test", Changes(decide)).run().passed();
         let (said, failures) = match &expected {
-            Handler(address, error) => (format!("handler address={address:#x} error={error:#x} result={CHANGED:#x}"), 0),
+            Handler(address, error) => {
+                (format!("handler address={address:#x} error={error:#x} result={CHANGED:#x}"), 0)
+            }
             Raised(vector, error) => (format!("exception vector={vector} error={error:#x} result={CHANGED:#x}"), 0),
             Nothing(result) => (format!("nothing result={result:#x}"), 0),
             Failure(_) => {

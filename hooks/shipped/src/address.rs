@@ -121,6 +121,19 @@ impl AddressRange {
     }
 }
 
+impl AddressRange {
+    /// Its first page, and its last.
+    pub(crate) const fn pages(self) -> (Va, Va) {
+        (Va(self.start).page(), Va(self.last).page())
+    }
+
+    /// How many pages have a part of it.
+    pub(crate) const fn page_count(self) -> u64 {
+        let (first, last) = self.pages();
+        (last.0 - first.0) / PAGE_SIZE + 1
+    }
+}
+
 /// `0x1000..0x3000`, without its end as in Rust.
 impl fmt::Display for AddressRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,16 +4,14 @@
 //! the end.
 //!
 //! - `count/options.rs`: what the config file says
-//! - `count/counters.rs`: the counters of fixed capacity behind it all
 //! - `count/tables.rs`: from counters to tables
 
-mod counters;
 mod options;
 mod tables;
 
 use vector14_hook::{Fault, Guest, Hook, HookType, OptionDoc, Options, OptionsError, PerVcpu, Report, Result, Verdict};
 
-use counters::{Counters, Tally};
+use crate::counters::{Counters, Tally};
 use options::{NamedRange, Settings};
 
 pub(crate) const TYPE: HookType = HookType {

@@ -106,11 +106,7 @@ impl Hook for ZeroFill {
         report.tables.push(Table {
             title: "pages mapped".to_owned(),
             columns: ["window", "fill", "pages"].map(str::to_owned).to_vec(),
-            rows: vec![vec![
-                self.window.to_string(),
-                format!("{:#04x}", self.fill),
-                self.mapped().to_string(),
-            ]],
+            rows: vec![vec![self.window.to_string(), format!("{:#04x}", self.fill), self.mapped().to_string()]],
         });
         let unmappable: u64 = self.counts.iter().map(|counts| counts.unmappable.get()).sum();
         if unmappable > 0 {

@@ -48,8 +48,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-pub use self::call::{Call, Method, When};
 use self::call::Calls;
+pub use self::call::{Call, Method, When};
 use self::memory::Memory;
 pub use self::outcome::Outcome;
 pub use self::samples::{options, read_fault, write_fault};
@@ -86,8 +86,7 @@ impl MockGuest {
         for _ in 0..=ROOT.0 / PAGE_SIZE {
             let _ = memory.ram.take();
         }
-        let shared =
-            Shared { memory, mapped: AtomicI64::new(0), flushes: AtomicU64::new(0), calls: Mutex::default() };
+        let shared = Shared { memory, mapped: AtomicI64::new(0), flushes: AtomicU64::new(0), calls: Mutex::default() };
         let paging = Paging { cr3: Cr3(ROOT.0), levels: 4, no_execute: true };
         Self { shared: Arc::new(shared), paging, registers: Registers::default(), bits: 64, elapsed: Duration::ZERO }
     }

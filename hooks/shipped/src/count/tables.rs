@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use vector14_hook::{ErrorCode, PerVcpu, Report, Table, Va};
 
-use super::{Counters, NamedRange, REGION_SHIFT, Settings, Shard};
+use super::{NamedRange, REGION_SHIFT, Settings, Shard};
+use crate::counters::Counters;
 
 /// The report over all shards.
 pub(super) fn report(settings: &Settings, shards: &PerVcpu<Shard>) -> Report {
