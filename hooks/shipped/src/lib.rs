@@ -6,6 +6,7 @@
 //! - `zero_fill`: resolves faults in an address window with pages of the host's own
 //! - `watch`: accesses to chosen pages; `guard`: pages that nobody may touch; `wx`: pages that are written and then executed
 //! - `chaos`: faults that a guest must cope with
+//! - `script`: a function of a Rhai script decides
 //!
 //! What they share:
 //! - `address`: addresses and address ranges in options
@@ -21,6 +22,7 @@ mod counters;
 mod emulate;
 mod guard;
 mod rights;
+mod script;
 mod sighting;
 mod trace;
 mod watch;
@@ -31,7 +33,7 @@ use vector14_hook::HookType;
 
 /// The hooks that a config file can name, in the order in which `vector14 hooks` lists them.
 pub const HOOKS: &[HookType] =
-    &[trace::TYPE, count::TYPE, zero_fill::TYPE, watch::TYPE, guard::TYPE, wx::TYPE, chaos::TYPE];
+    &[trace::TYPE, count::TYPE, zero_fill::TYPE, watch::TYPE, guard::TYPE, wx::TYPE, chaos::TYPE, script::TYPE];
 
 #[cfg(test)]
 mod tests {

@@ -125,7 +125,7 @@ mod tests {
         let mut kernel = Fault { vcpu: 7, cs: 0x10, rip: Va(0xffff_ffff_8100_0000), ..fault(123_456, 0) };
         kernel.error_code = ErrorCode::FETCH | ErrorCode::PROTECTION_KEY;
         assert_eq!(
-            line(Format::Text, &fault(12, 0x7fff_ffff_f000)) + &line(Format::Text, &kernel),
+            [line(Format::Text, &fault(12, 0x7fff_ffff_f000)), line(Format::Text, &kernel)].concat(),
             "#12     vcpu 0  write, user, not present       address 0x7ffffffff000  rip 0x401000\n\
              #123456 vcpu 7  fetch, kernel, protection key  address 0x0             rip 0xffffffff81000000\n"
         );
