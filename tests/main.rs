@@ -14,6 +14,7 @@ mod crash;
 mod demand;
 mod demo;
 mod error_codes;
+mod examples;
 mod flush;
 mod footprint;
 mod hidden;
@@ -52,6 +53,7 @@ fn main() {
         demand::tests(),
         demo::tests(),
         error_codes::tests(),
+        examples::tests(),
         flush::tests(),
         footprint::tests(),
         hidden::tests(),

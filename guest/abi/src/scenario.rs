@@ -80,6 +80,16 @@ pub const SCENARIOS: &[Scenario] = &[
         "pages whose faults the guest calls fatal: the host maps them, filled",
         &[parameter("pages", "16", "how many"), parameter("fill", "0x5a", "byte that each must be filled with")],
     ),
+    scenario(
+        "patient",
+        "pages mapped at their first touch, however often the handler is told of each",
+        &[parameter("pages", "100", "how many")],
+    ),
+    scenario(
+        "jit",
+        "writes code to pages that can be written and executed, and executes it",
+        &[parameter("pages", "4", "how many"), parameter("rounds", "3", "how often each")],
+    ),
     scenario("readonly", "copy on write by the guest's handler", &[parameter("pages", "8", "how many")]),
     scenario("noexec", "fetches from an NX page, which the guest's handler makes executable", &[]),
     scenario("reserved", "reads through a PTE with a reserved bit set, which the guest's handler clears", &[]),

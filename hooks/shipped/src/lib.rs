@@ -29,6 +29,7 @@ mod watch;
 mod wx;
 mod zero_fill;
 
+pub use trace::{TraceError, TraceReader};
 use vector14_hook::HookType;
 
 /// The hooks that a config file can name, in the order in which `vector14 hooks` lists them.

@@ -8,10 +8,12 @@ mod gate_absent;
 mod hidden;
 mod idt;
 mod idt_outside;
+mod jit;
 mod looping;
 mod nested;
 mod no_room;
 mod noexec;
+mod patient;
 mod quiet;
 mod raise;
 mod readonly;
@@ -53,6 +55,8 @@ pub fn run(cmdline: &Cmdline) {
         "demo" => demo::run(),
         "demand" => demand::run(cmdline),
         "hidden" => hidden::run(cmdline),
+        "patient" => patient::run(cmdline),
+        "jit" => jit::run(cmdline),
         "readonly" => readonly::run(cmdline),
         "noexec" => noexec::run(),
         "reserved" => reserved::run(),

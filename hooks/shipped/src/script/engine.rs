@@ -7,7 +7,9 @@ use super::functions;
 
 /// Bytes of a string, entries of an array or a map: a script must not use up the host's memory.
 const MOST_ELEMENTS: usize = 64 * 1024;
-const MOST_CALLS: usize = 32;
+/// Calls inside of each other, and brackets: a script must not use up the stack of a vCPU's thread, of 2 MiB.
+const MOST_CALLS: usize = 16;
+const MOST_BRACKETS: usize = 64;
 
 /// An engine whose scripts do at most so many operations a call.
 pub(super) fn new(operations: u64) -> Engine {
@@ -15,6 +17,7 @@ pub(super) fn new(operations: u64) -> Engine {
     engine.set_module_resolver(DummyModuleResolver::new());
     engine.disable_symbol("eval");
     engine.set_max_operations(operations).set_max_call_levels(MOST_CALLS);
+    engine.set_max_expr_depths(MOST_BRACKETS, MOST_BRACKETS);
     engine.set_max_string_size(MOST_ELEMENTS).set_max_array_size(MOST_ELEMENTS).set_max_map_size(MOST_ELEMENTS);
     functions::register(&mut engine);
     engine

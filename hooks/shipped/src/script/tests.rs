@@ -103,6 +103,11 @@ fn what_goes_wrong_names_file_line_and_column() {
     }
     let body = "let s = \"xxxxxxxx\"; loop { s += s; }";
     assert!(matches!(guest().take(&hook(body), &fault(0, 0)), Outcome::LeftOut(_)), "memory is bounded");
+    let deep = format!("{}1{}", "(1 + ".repeat(20), ")".repeat(20));
+    let recursion = format!("fn f(n) {{ {deep} + f({deep}) }} fn on_fault(fault) {{ f(1) }}");
+    let recursion = create(&recursion).unwrap_or_else(|error| panic!("{error}"));
+    let outcome = thread::spawn(move || guest().take(&recursion, &fault(0, 0))).join().unwrap();
+    assert!(matches!(outcome, Outcome::LeftOut(_)), "the stack is bounded, which is a thread's 2 MiB: {outcome:?}");
 }
 
 #[test]
