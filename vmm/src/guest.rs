@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
-use vector14_hook::{Access, Guest, GuestError, PAGE_SIZE, Pa, Registers, Translation, Va};
+use vector14_hook::{Access, Guest, GuestError, PAGE_SIZE, Pa, Registers, SystemRegisters, Translation, Va};
 
 use crate::memory::Memory;
 use crate::walk::{Paging, Step};
@@ -11,15 +11,16 @@ use crate::walk::{Paging, Step};
 pub struct FaultedGuest<'a> {
     memory: &'a Memory,
     paging: Paging,
+    system: SystemRegisters,
     registers: Registers,
     /// Whose log lines these are.
     pub(crate) hook: &'a str,
 }
 
 impl<'a> FaultedGuest<'a> {
-    /// The guest whose interrupted context is `registers`, seen through `paging`.
-    pub fn new(memory: &'a Memory, paging: Paging, registers: Registers) -> Self {
-        Self { memory, paging, registers, hook: "" }
+    /// The guest whose interrupted context is `registers` and `system`, seen through `paging`.
+    pub fn new(memory: &'a Memory, paging: Paging, system: SystemRegisters, registers: Registers) -> Self {
+        Self { memory, paging, system, registers, hook: "" }
     }
 
     /// The registers, as the hooks left them.
@@ -28,9 +29,14 @@ impl<'a> FaultedGuest<'a> {
         self.registers
     }
 
-    /// Replaces a page-table entry that still is `current`. `Ok(false)`: it is another by now.
+    /// Replaces a page-table entry that still is `current`. `Ok(false)`: it, or one that shares its word, is another by
+    /// now.
     fn replace(&self, slot: Pa, current: u64, new: u64) -> Result<bool, GuestError> {
-        Ok(self.memory.word(slot)?.compare_exchange(current, new, AcqRel, Relaxed).is_ok())
+        let place = self.paging.place(slot);
+        let word = self.memory.word(place.word)?;
+        let beside = word.load(Relaxed) & !place.mask;
+        let [current, new] = [current, new].map(|entry| beside | entry << place.shift);
+        Ok(word.compare_exchange(current, new, AcqRel, Relaxed).is_ok())
     }
 
     fn load(&self) -> impl Fn(Pa) -> Result<u64, GuestError> + '_ {
@@ -104,6 +110,10 @@ impl Guest for FaultedGuest<'_> {
         &mut self.registers
     }
 
+    fn system_registers(&self) -> &SystemRegisters {
+        &self.system
+    }
+
     fn translate(&self, address: Va) -> Result<Translation, GuestError> {
         self.paging.translate(address, self.load())
     }
@@ -129,24 +139,25 @@ impl Guest for FaultedGuest<'_> {
     }
 
     fn map(&mut self, page: Va, frame: Pa, access: Access) -> Result<(), GuestError> {
+        const ROUNDS: u32 = 16;
         for address in [page.0, frame.0] {
             if address % PAGE_SIZE != 0 {
                 return Err(GuestError::Unaligned(address));
             }
         }
-        // A round a level at the most: each one either fills the entry where the walk ended or finds that another
-        // vCPU has done so.
-        for _ in 0..=2 * self.paging.levels {
+        // Each round either fills the entry where the walk ended or finds that another vCPU was at work there, which is
+        // not often.
+        for _ in 0..ROUNDS {
             let Step::Absent { level, slot, entry } = self.paging.walk(page, self.load())? else {
                 return Err(GuestError::AlreadyMapped(page));
             };
             if level == 1 {
-                if self.replace(slot, entry, self.paging.leaf_entry(frame, access))? {
+                if self.replace(slot, entry, self.paging.leaf_entry(frame, access)?)? {
                     return Ok(());
                 }
             } else {
                 let table = self.memory.allocate_page()?;
-                self.replace(slot, entry, Paging::table_entry(table))?;
+                self.replace(slot, entry, self.paging.table_entry(table, level, page)?)?;
             }
         }
         Err(GuestError::AlreadyMapped(page))
@@ -162,10 +173,27 @@ mod tests {
     use vector14_hook::Cr3;
 
     use super::*;
+    use crate::walk::Mode;
 
     fn guest(memory: &Memory) -> FaultedGuest<'_> {
-        let paging = Paging { cr3: Cr3(0x1000), levels: 4, no_execute: true };
-        FaultedGuest::new(memory, paging, Registers::default())
+        let paging = Paging { cr3: Cr3(0x1000), mode: Mode::Long { levels: 4 }, no_execute: true };
+        FaultedGuest::new(memory, paging, SystemRegisters::default(), Registers::default())
+    }
+
+    #[test]
+    fn a_32_bit_guest_is_given_pages_that_its_entries_can_name() {
+        let memory = Memory::new(2 << 20).unwrap();
+        let paging = Paging { cr3: Cr3(0x1000), mode: Mode::Bits32 { large_pages: true }, no_execute: false };
+        let mut guest = FaultedGuest::new(&memory, paging, SystemRegisters::default(), Registers::default());
+        for page in [Va(0x40_1000), Va(0x40_2000), Va(0xc000_0000)] {
+            let frame = guest.allocate_page().unwrap();
+            guest.map(page, frame, Access::WRITE).unwrap();
+            guest.write(page, b"here").unwrap();
+            let mut back = [0; 4];
+            guest.read_physical(frame, &mut back).unwrap();
+            assert_eq!(&back, b"here");
+            assert_eq!(guest.map(page, frame, Access::WRITE), Err(GuestError::AlreadyMapped(page)));
+        }
     }
 
     #[test]

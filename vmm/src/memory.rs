@@ -1,4 +1,4 @@
-//! Guest-physical memory: RAM, with the hole below 4 GiB, and the pool of host-owned pages above it.
+//! Guest-physical memory: RAM, with the hole below 4 GiB, and the pool of host-owned pages at the hole's beginning.
 //!
 //! Every address that comes in here may come from the guest: an access outside of memory is an error, never a panic.
 
@@ -13,7 +13,9 @@ use crate::sys::words::Words;
 pub(crate) const HOLE_START: u64 = 0xc000_0000;
 const HOLE_END: u64 = 1 << 32;
 
-/// Size of the pool that hooks take pages from, in bytes. The host backs only what is touched.
+/// Where the pool that hooks take pages from begins: where no RAM is, and the entries of 32-bit page tables reach.
+const POOL_START: u64 = HOLE_START;
+/// Its size, in bytes. The host backs only what is touched.
 const POOL_SIZE: u64 = 256 << 20;
 
 /// A VM's guest-physical memory.
@@ -21,7 +23,6 @@ pub struct Memory {
     map: GuestMemoryMmap,
     words: Words,
     ram_size: u64,
-    pool_start: u64,
     pool_taken: AtomicU64,
 }
 
@@ -44,18 +45,17 @@ impl Memory {
     /// # Errors
     /// [`MemoryError::Map`].
     pub fn new(ram_size: u64) -> Result<Self, MemoryError> {
-        let ram = ram_ranges(ram_size);
-        let ram_end = ram.last().map_or(0, |(start, size)| start + size);
-        let pool_start = ram_end.max(HOLE_END);
-        let ranges: Vec<_> = ram
+        let mut ranges = ram_ranges(ram_size);
+        ranges.push((POOL_START, POOL_SIZE));
+        ranges.sort_unstable();
+        let ranges: Vec<_> = ranges
             .into_iter()
-            .chain([(pool_start, POOL_SIZE)])
             .map(|(start, size)| (GuestAddress(start), usize::try_from(size).unwrap_or(usize::MAX)))
             .collect();
         let map =
             GuestMemoryMmap::from_ranges(&ranges).map_err(|source| MemoryError::Map { size: ram_size, source })?;
         let words = Words::new(&map);
-        Ok(Self { map, words, ram_size, pool_start, pool_taken: AtomicU64::new(0) })
+        Ok(Self { map, words, ram_size, pool_taken: AtomicU64::new(0) })
     }
 
     /// RAM as the guest is told of it: start and size of each range, in bytes.
@@ -116,7 +116,7 @@ impl Memory {
         let pages = POOL_SIZE / PAGE_SIZE;
         let take = |taken| (taken < pages).then_some(taken + 1);
         match self.pool_taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
-            Ok(index) => Ok(Pa(self.pool_start + index * PAGE_SIZE)),
+            Ok(index) => Ok(Pa(POOL_START + index * PAGE_SIZE)),
             Err(_) => Err(GuestError::PoolExhausted { pages }),
         }
     }
@@ -147,14 +147,16 @@ mod tests {
         assert_eq!(pages.len() as u64, POOL_SIZE / PAGE_SIZE);
         assert!(pages.windows(2).all(|pair| pair[1].0 == pair[0].0 + PAGE_SIZE));
         assert_eq!(memory.allocate_page(), Err(GuestError::PoolExhausted { pages: POOL_SIZE / PAGE_SIZE }));
-        assert!(pages[0].0 >= HOLE_END);
+        assert!(pages[0].0 >= HOLE_START && pages.iter().all(|page| page.0 < HOLE_END));
     }
 
     #[test]
     fn accesses_outside_of_memory_are_refused() {
         let memory = Memory::new(2 << 20).unwrap();
         let mut byte = [0];
-        for address in [Pa(2 << 20), Pa(HOLE_START), Pa(u64::MAX), Pa((2 << 20) - 1).offset(1)] {
+        for address in
+            [Pa(2 << 20), Pa(HOLE_START - 8), Pa(POOL_START + POOL_SIZE), Pa(u64::MAX), Pa((2 << 20) - 1).offset(1)]
+        {
             assert_eq!(memory.read(address, &mut byte), Err(GuestError::OutsideMemory(address)));
             assert_eq!(memory.load(address), Err(GuestError::OutsideMemory(address)));
         }

@@ -84,10 +84,10 @@ fn intercept(
     progress: &mut Progress,
 ) -> Option<Stop> {
     tally.exits.fault += 1;
-    let fault = caught.decode(vm.sequence.fetch_add(1, Ordering::Relaxed), cpu);
+    let fault = caught.decode(vm.sequence.fetch_add(1, Ordering::Relaxed), cpu.index());
     tally.faults.add(&fault);
 
-    let mut guest = FaultedGuest::new(&vm.memory, caught.paging(), *caught.registers());
+    let mut guest = FaultedGuest::new(&vm.memory, caught.paging(), caught.system(), *caught.registers());
     let mut decision = vm.chain.dispatch(&fault, &mut guest, &mut tally.hooks);
     if progress.is_loop(caught.registers(), &decision.verdict) {
         decision.verdict = break_loop(&fault, &decision, vm);
@@ -159,6 +159,10 @@ fn serve(cpu: &mut Vcpu, exit: &VmExit, vm: &Shared, exits: &mut Exits) -> Optio
         VmExit::Failure(detail) => {
             exits.other += 1;
             Some(Stop::Crash { detail: format!("vcpu {}: {detail}", cpu.index()) })
+        }
+        VmExit::Exception { vector, .. } => {
+            exits.other += 1;
+            Some(Stop::Crash { detail: format!("vcpu {}: KVM returned at exception {vector}, unasked", cpu.index()) })
         }
         VmExit::Other(name) => {
             exits.other += 1;

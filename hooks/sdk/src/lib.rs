@@ -38,7 +38,7 @@ pub mod verdict;
 
 pub use address::{Cr3, PAGE_SIZE, Pa, Va};
 pub use fault::{ErrorCode, Fault};
-pub use guest::{Access, Guest, GuestError, Registers, Translation};
+pub use guest::{Access, Guest, GuestError, Registers, SystemRegisters, Translation};
 pub use hook::{Error, Hook, HookType, OptionDoc, Result};
 pub use options::{Options, OptionsError};
 pub use report::{Report, Table};

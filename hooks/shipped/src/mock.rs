@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::Value;
 use vector14_hook::{
-    Access, Cr3, ErrorCode, Fault, Guest, GuestError, Options, PAGE_SIZE, Pa, Registers, Translation, Va,
+    Access, Cr3, ErrorCode, Fault, Guest, GuestError, Options, PAGE_SIZE, Pa, Registers, SystemRegisters, Translation,
+    Va,
 };
 
 const FIRST_FRAME: u64 = 1 << 32;
@@ -15,6 +16,7 @@ const FIRST_FRAME: u64 = 1 << 32;
 pub(crate) struct MockGuest {
     memory: Arc<Mutex<Memory>>,
     registers: Registers,
+    system: SystemRegisters,
 }
 
 struct Memory {
@@ -28,7 +30,11 @@ impl MockGuest {
     /// A guest with nothing mapped and `pool_pages` pages to take.
     pub(crate) fn new(pool_pages: u64) -> Self {
         let memory = Memory { pool_pages, frames: HashMap::new(), mapped: HashMap::new(), map_error: None };
-        Self { memory: Arc::new(Mutex::new(memory)), registers: Registers::default() }
+        Self {
+            memory: Arc::new(Mutex::new(memory)),
+            registers: Registers::default(),
+            system: SystemRegisters::default(),
+        }
     }
 
     /// Lets every call of [`Guest::map`] fail with `error`, or none.
@@ -58,6 +64,10 @@ impl Guest for MockGuest {
 
     fn registers_mut(&mut self) -> &mut Registers {
         &mut self.registers
+    }
+
+    fn system_registers(&self) -> &SystemRegisters {
+        &self.system
     }
 
     fn translate(&self, address: Va) -> Result<Translation, GuestError> {

@@ -1,6 +1,6 @@
 //! VM and vCPU file descriptors that keep the guest's memory mapped for as long as they can run it.
 
-use kvm_bindings::kvm_userspace_memory_region;
+use kvm_bindings::{kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuFd, VmFd};
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
@@ -40,6 +40,17 @@ impl MappedVm {
             unsafe { fd.set_user_memory_region(argument) }.map_err(|source| RefusedSlot { start, size, source })?;
         }
         Ok(Self { fd, memory })
+    }
+
+    /// KVM_CHECK_EXTENSION (KVM API 4.4); 0 for what this KVM does not know.
+    pub(crate) fn check_extension(&self, capability: u32) -> i32 {
+        self.fd.check_extension_raw(capability.into())
+    }
+
+    /// KVM_ENABLE_CAP on the VM (KVM API 4.37), with the first two of its arguments.
+    pub(crate) fn enable_cap(&self, capability: u32, [first, second]: [u64; 2]) -> Result<(), kvm_ioctls::Error> {
+        let args = [first, second, 0, 0];
+        self.fd.enable_cap(&kvm_enable_cap { cap: capability, args, ..kvm_enable_cap::default() })
     }
 
     /// KVM_CREATE_VCPU (KVM API 4.7).

@@ -21,6 +21,7 @@ use crate::chain::{Chain, NamedHook};
 use crate::config::Config;
 use crate::control::Control;
 use crate::device::{Com1, Device, SharedOutput};
+pub use crate::engine::EngineError;
 use crate::engine::{ArmWhen, Engine};
 use crate::events::{Beat, ConsoleInput, Deadline, Left, SIGNALS, Signal, Subscriber};
 use crate::loader::{self, GuestKind};
@@ -60,7 +61,7 @@ pub struct Vm {
     timeout: Option<Duration>,
     attended: bool,
     /// Keeps the machine as such alive.
-    _machine: MappedVm,
+    _machine: Arc<MappedVm>,
 }
 
 impl Vm {
@@ -81,6 +82,7 @@ impl Vm {
             size: slot.size,
             source: slot.source,
         })?;
+        let machine = Arc::new(machine);
         let mut vcpus = kvm::create_vcpus(&kvm, &machine, config.vm.vcpus)?;
         if let Some(first) = vcpus.first_mut() {
             let sregs = call("KVM_GET_SREGS", first.fd().get_sregs())?;
@@ -103,7 +105,7 @@ impl Vm {
         let stub = config.intercept.stub.or(loaded.stub);
         Ok(Self {
             shared: Arc::new(shared),
-            engine: Engine::new(config.intercept.engine, stub, arm_when),
+            engine: Engine::new(&config.intercept, &machine, stub, arm_when)?,
             vcpus,
             com1: devices.com1,
             com1_room: devices.com1_room,
@@ -152,7 +154,7 @@ impl Vm {
         if let Some(timeout) = self.timeout {
             manager.add_subscriber(Box::new(host("the deadline", Deadline::new(timeout, vm()))?));
         }
-        if !matches!(self.engine, Engine::Off) {
+        if self.engine.needs_beat() {
             manager.add_subscriber(Box::new(host("the beat", Beat::new(self.engine.clone(), vm()))?));
         }
         if self.attended {
