@@ -56,7 +56,7 @@ impl Hook for PanicsAtTheEnd {
         Ok(Verdict::Pass)
     }
 
-    fn on_end(&self) -> vector14_hook::Report {
+    fn on_end(&self, _guest: &mut dyn Handle) -> vector14_hook::Report {
         panic!("no last words")
     }
 }

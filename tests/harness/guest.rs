@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use vector14::chain::NamedHook;
 use vector14::config::{Config, EngineChoice};
 use vector14::summary::{Stop, Summary};
 use vector14::vm::{Surroundings, Vm};
@@ -16,7 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// A guest to be run.
 pub struct Guest {
     config: Config,
-    hooks: Vec<(String, Box<dyn Hook>)>,
+    hooks: Vec<NamedHook>,
 }
 
 impl Guest {
@@ -62,7 +63,7 @@ impl Guest {
 
     /// Puts a hook at the end of the chain.
     pub fn hook(mut self, name: &str, hook: impl Hook + 'static) -> Self {
-        self.hooks.push((name.to_owned(), Box::new(hook)));
+        self.hooks.push(NamedHook::new(name, hook));
         self
     }
 

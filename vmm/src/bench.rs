@@ -13,6 +13,7 @@ use serde::Serialize;
 use vector14_guest_abi::MARK_PORT;
 use vector14_hook::{Fault, Guest, Hook, Result as HookResult, Verdict};
 
+use crate::chain::NamedHook;
 use crate::config::{Config, EngineChoice};
 use crate::device::Device;
 use crate::progress::LOOP_LIMIT;
@@ -205,7 +206,7 @@ fn measure(subject: Subject, mut surroundings: Surroundings) -> Result<Vec<Pair>
     let marks = Marks::default();
     surroundings.ports.push((MARK_PORT, Box::new(marks.clone())));
     surroundings.output = Box::new(io::sink());
-    let hooks = subject.hook().into_iter().map(|hook| ("empty".to_owned(), hook)).collect();
+    let hooks = subject.hook().into_iter().map(|hook| NamedHook { name: "empty".to_owned(), hook }).collect();
     let summary = Vm::new(&config, hooks, surroundings)?.run()?;
 
     let failed = |why: String| BenchError::Guest { row: subject.name(), why };

@@ -1,42 +1,79 @@
 //! The guest handle that hooks get: one vCPU's registers, the VM's memory, and the page tables that connect them.
 
-use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::time::{Duration, Instant};
 
-use vector14_hook::{Access, Guest, GuestError, PAGE_SIZE, Pa, Registers, SystemRegisters, Translation, Va};
+use vector14_hook::paging::{Paging, Tables};
+use vector14_hook::{
+    Access, Code, Cr3, Guest, GuestError, Mapping, PAGE_SIZE, Pa, Registers, SystemRegisters, Translation, Va, Walk,
+};
 
-use crate::memory::Memory;
-use crate::walk::{Paging, Step};
+use crate::memory::{Memory, Owner};
+use crate::segment::CodeSegment;
+
+/// The context that a fault interrupted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    /// Its registers.
+    pub registers: Registers,
+    /// System registers, which an exception does not change.
+    pub system: SystemRegisters,
+    /// The page tables in force.
+    pub paging: Paging,
+    /// The segment that its code runs in.
+    pub code: CodeSegment,
+}
 
 /// The guest as one fault sees it.
 pub struct FaultedGuest<'a> {
     memory: &'a Memory,
     paging: Paging,
-    system: SystemRegisters,
+    code: CodeSegment,
     registers: Registers,
-    /// Whose log lines these are.
-    pub(crate) hook: &'a str,
+    system: SystemRegisters,
+    /// When the VM began to run.
+    start: Instant,
+    /// Whose log lines these are, and whose pages.
+    hook: &'a str,
+    owner: Owner,
+    /// The page tables of the fault, which each hook begins with.
+    cr3: Cr3,
+    /// Whether vCPUs may still use a translation that a hook has changed.
+    stale: bool,
 }
 
 impl<'a> FaultedGuest<'a> {
-    /// The guest whose interrupted context is `registers` and `system`, seen through `paging`.
-    pub fn new(memory: &'a Memory, paging: Paging, system: SystemRegisters, registers: Registers) -> Self {
-        Self { memory, paging, system, registers, hook: "" }
-    }
-
-    /// The registers, as the hooks left them.
+    /// The guest of a fault that has interrupted `context`, in a VM that runs since `start`.
     #[must_use]
-    pub fn into_registers(self) -> Registers {
-        self.registers
+    pub fn new(memory: &'a Memory, context: &Context, start: Instant) -> Self {
+        let Context { registers, system, paging, code } = *context;
+        let (hook, owner, cr3) = ("", Owner::GUEST, paging.cr3);
+        Self { memory, paging, code, registers, system, start, hook, owner, cr3, stale: false }
     }
 
-    /// Replaces a page-table entry that still is `current`. `Ok(false)`: it, or one that shares its word, is another by
-    /// now.
-    fn replace(&self, slot: Pa, current: u64, new: u64) -> Result<bool, GuestError> {
-        let place = self.paging.place(slot);
-        let word = self.memory.word(place.word)?;
-        let beside = word.load(Relaxed) & !place.mask;
-        let [current, new] = [current, new].map(|entry| beside | entry << place.shift);
-        Ok(word.compare_exchange(current, new, AcqRel, Relaxed).is_ok())
+    /// From here on, `hook` has it.
+    #[inline]
+    pub(crate) fn enter_hook(&mut self, hook: &'a str, owner: Owner) {
+        (self.hook, self.owner, self.paging.cr3) = (hook, owner, self.cr3);
+    }
+
+    /// From here on, a hook has it that is being ended.
+    pub(crate) fn enter_hook_at_end(&mut self, owner: Owner) {
+        (self.hook, self.owner, self.paging.cr3) = ("", owner, self.cr3);
+    }
+
+    pub(crate) fn memory(&self) -> &'a Memory {
+        self.memory
+    }
+
+    /// The registers, as the hooks left them. What they have changed in the page tables is in force from here on.
+    ///
+    /// # Errors
+    /// [`GuestError::Flush`].
+    pub fn finish(mut self) -> Result<Registers, GuestError> {
+        if self.stale {
+            self.flush()?;
+        }
+        Ok(self.registers)
     }
 
     fn load(&self) -> impl Fn(Pa) -> Result<u64, GuestError> + '_ {
@@ -114,6 +151,18 @@ impl Guest for FaultedGuest<'_> {
         &self.system
     }
 
+    fn address_space(&self) -> Cr3 {
+        self.paging.cr3
+    }
+
+    fn use_address_space(&mut self, cr3: Cr3) {
+        self.paging.cr3 = cr3;
+    }
+
+    fn walk(&self, address: Va) -> Result<Walk, GuestError> {
+        self.paging.walk(address, self.load())
+    }
+
     fn translate(&self, address: Va) -> Result<Translation, GuestError> {
         self.paging.translate(address, self.load())
     }
@@ -134,33 +183,49 @@ impl Guest for FaultedGuest<'_> {
         self.memory.write(address, data)
     }
 
+    fn compare_exchange(&mut self, address: Pa, current: u64, new: u64) -> Result<bool, GuestError> {
+        self.memory.replace(address, current, new)
+    }
+
     fn allocate_page(&mut self) -> Result<Pa, GuestError> {
-        self.memory.allocate_page()
+        self.memory.allocate_page(self.owner)
+    }
+
+    fn free_page(&mut self, page: Pa) -> Result<(), GuestError> {
+        self.memory.free_page(page, self.owner)
     }
 
     fn map(&mut self, page: Va, frame: Pa, access: Access) -> Result<(), GuestError> {
-        const ROUNDS: u32 = 16;
-        for address in [page.0, frame.0] {
-            if address % PAGE_SIZE != 0 {
-                return Err(GuestError::Unaligned(address));
-            }
-        }
-        // Each round either fills the entry where the walk ended or finds that another vCPU was at work there, which is
-        // not often.
-        for _ in 0..ROUNDS {
-            let Step::Absent { level, slot, entry } = self.paging.walk(page, self.load())? else {
-                return Err(GuestError::AlreadyMapped(page));
-            };
-            if level == 1 {
-                if self.replace(slot, entry, self.paging.leaf_entry(frame, access)?)? {
-                    return Ok(());
-                }
-            } else {
-                let table = self.memory.allocate_page()?;
-                self.replace(slot, entry, self.paging.table_entry(table, level, page)?)?;
-            }
-        }
-        Err(GuestError::AlreadyMapped(page))
+        let place = self.paging.map(self.memory, page, frame, access)?;
+        self.memory.note_mapped(frame, place);
+        Ok(())
+    }
+
+    fn unmap(&mut self, page: Va) -> Result<Mapping, GuestError> {
+        let mapping = self.paging.unmap(self.memory, page)?;
+        self.stale = true;
+        Ok(mapping)
+    }
+
+    fn protect(&mut self, page: Va, access: Access) -> Result<Mapping, GuestError> {
+        let mapping = self.paging.protect(self.memory, page, access)?;
+        self.stale = true;
+        Ok(mapping)
+    }
+
+    fn flush(&mut self) -> Result<(), GuestError> {
+        self.memory.flush()?;
+        self.stale = false;
+        Ok(())
+    }
+
+    fn code(&self) -> Result<Code, GuestError> {
+        let rip = self.registers.rip;
+        self.code.fetch(rip, self.memory, &self.paging).ok_or(GuestError::UnreadableCode(Va(rip)))
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.start.elapsed()
     }
 
     fn log(&self, message: &str) {
@@ -171,29 +236,13 @@ impl Guest for FaultedGuest<'_> {
 #[cfg(test)]
 mod tests {
     use vector14_hook::Cr3;
+    use vector14_hook::paging::Mode;
 
     use super::*;
-    use crate::walk::Mode;
 
     fn guest(memory: &Memory) -> FaultedGuest<'_> {
         let paging = Paging { cr3: Cr3(0x1000), mode: Mode::Long { levels: 4 }, no_execute: true };
-        FaultedGuest::new(memory, paging, SystemRegisters::default(), Registers::default())
-    }
-
-    #[test]
-    fn a_32_bit_guest_is_given_pages_that_its_entries_can_name() {
-        let memory = Memory::new(2 << 20).unwrap();
-        let paging = Paging { cr3: Cr3(0x1000), mode: Mode::Bits32 { large_pages: true }, no_execute: false };
-        let mut guest = FaultedGuest::new(&memory, paging, SystemRegisters::default(), Registers::default());
-        for page in [Va(0x40_1000), Va(0x40_2000), Va(0xc000_0000)] {
-            let frame = guest.allocate_page().unwrap();
-            guest.map(page, frame, Access::WRITE).unwrap();
-            guest.write(page, b"here").unwrap();
-            let mut back = [0; 4];
-            guest.read_physical(frame, &mut back).unwrap();
-            assert_eq!(&back, b"here");
-            assert_eq!(guest.map(page, frame, Access::WRITE), Err(GuestError::AlreadyMapped(page)));
-        }
+        FaultedGuest::new(memory, &Context { paging, ..Context::default() }, Instant::now())
     }
 
     #[test]
@@ -212,6 +261,29 @@ mod tests {
         assert_eq!(&back, b"abc");
         assert_eq!(guest.map(Va(0x40_0000), frame, Access::USER), Err(GuestError::AlreadyMapped(Va(0x40_0000))));
         assert_eq!(guest.map(Va(0x40_0001), frame, Access::USER), Err(GuestError::Unaligned(0x40_0001)));
+    }
+
+    #[test]
+    fn a_32_bit_guest_is_given_pages_that_its_entries_can_name() {
+        let memory = Memory::new(2 << 20).unwrap();
+        let paging = Paging { cr3: Cr3(0x1000), mode: Mode::Bits32 { large_pages: true }, no_execute: false };
+        let mut guest = FaultedGuest::new(&memory, &Context { paging, ..Context::default() }, Instant::now());
+        guest.enter_hook("test", Owner::hook(0));
+        for page in [Va(0x40_1000), Va(0x40_2000), Va(0xc000_0000)] {
+            let frame = guest.allocate_page().unwrap();
+            guest.map(page, frame, Access::WRITE).unwrap();
+            guest.write(page, b"here").unwrap();
+            let mut back = [0; 4];
+            guest.read_physical(frame, &mut back).unwrap();
+            assert_eq!(&back, b"here");
+            assert_eq!(guest.map(page, frame, Access::WRITE), Err(GuestError::AlreadyMapped(page)));
+        }
+        let kept = guest.translate(Va(0x40_1000)).unwrap().address;
+        assert_eq!(guest.unmap(Va(0x40_2000)).unwrap().access, Access::WRITE | Access::EXECUTE);
+        assert_eq!(guest.translate(Va(0x40_2000)), Err(GuestError::NotMapped(Va(0x40_2000))));
+        assert_eq!(guest.translate(Va(0x40_1000)).unwrap().address, kept, "its neighbour stays");
+        memory.withdraw(Owner::hook(0)).unwrap();
+        assert_eq!(guest.translate(Va(0x40_1000)), Err(GuestError::NotMapped(Va(0x40_1000))));
     }
 
     #[test]

@@ -13,8 +13,8 @@
 //! - [`device`], `events`, `control`: the machine around the CPUs, what the main thread waits for, stopping and holding
 //! - `acpi`: what the guest is told of that machine
 //! - [`vcpu`], [`loader`], [`boot`], `cpuid`: a CPU, a kernel, and the state in which the one enters the other
-//! - [`walk`], `segment`: the guest's page tables and segments, read as the CPU reads them
-//! - [`memory`]: guest-physical memory
+//! - `paging`, [`segment`]: the paging mode and the code segment that a vCPU is in; walks are in [`vector14_hook::paging`]
+//! - [`memory`]: guest-physical memory; `pool`: the host-owned pages in it
 //! - `sys`: all of the unsafe code
 
 mod acpi;
@@ -32,9 +32,11 @@ mod events;
 pub mod guest;
 pub mod loader;
 pub mod memory;
+mod paging;
+mod pool;
 pub mod progress;
 mod run;
-mod segment;
+pub mod segment;
 pub mod summary;
 mod sys;
 pub mod terminal {
@@ -43,4 +45,3 @@ pub mod terminal {
 }
 pub mod vcpu;
 pub mod vm;
-pub mod walk;

@@ -1,12 +1,17 @@
-//! Guest-physical memory: RAM, with the hole below 4 GiB, and the pool of host-owned pages at the hole's beginning.
+//! Guest-physical memory: RAM, with the hole below 4 GiB, and the pool of host-owned pages where the hole begins.
 //!
 //! Every address that comes in here may come from the guest: an access outside of memory is an error, never a panic.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vector14_hook::{GuestError, PAGE_SIZE, Pa};
+use vector14_hook::paging::{Place, Tables};
+use vector14_hook::{EntryFlags, GuestError, Pa, TableEntry};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
+pub(crate) use crate::pool::Owner;
+use crate::pool::Pool;
+use crate::sys::mapped::Translations;
 use crate::sys::words::Words;
 
 /// Below 4 GiB, RAM ends here at the latest: above are the interrupt controllers and firmware's addresses.
@@ -23,7 +28,9 @@ pub struct Memory {
     map: GuestMemoryMmap,
     words: Words,
     ram_size: u64,
-    pool_taken: AtomicU64,
+    pool: Pool,
+    /// What the VM that runs in this memory has learnt of it; unset as long as there is none.
+    translations: OnceLock<Translations>,
 }
 
 /// Why a VM's memory can't be had.
@@ -55,7 +62,8 @@ impl Memory {
         let map =
             GuestMemoryMmap::from_ranges(&ranges).map_err(|source| MemoryError::Map { size: ram_size, source })?;
         let words = Words::new(&map);
-        Ok(Self { map, words, ram_size, pool_taken: AtomicU64::new(0) })
+        let pool = Pool::new(Pa(POOL_START), POOL_SIZE);
+        Ok(Self { map, words, ram_size, pool, translations: OnceLock::new() })
     }
 
     /// RAM as the guest is told of it: start and size of each range, in bytes.
@@ -112,13 +120,85 @@ impl Memory {
     ///
     /// # Errors
     /// [`GuestError::PoolExhausted`].
-    pub fn allocate_page(&self) -> Result<Pa, GuestError> {
-        let pages = POOL_SIZE / PAGE_SIZE;
-        let take = |taken| (taken < pages).then_some(taken + 1);
-        match self.pool_taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
-            Ok(index) => Ok(Pa(POOL_START + index * PAGE_SIZE)),
-            Err(_) => Err(GuestError::PoolExhausted { pages }),
+    pub(crate) fn allocate_page(&self, owner: Owner) -> Result<Pa, GuestError> {
+        self.pool.take(owner)
+    }
+
+    /// Gives back a page that `owner` has taken.
+    ///
+    /// # Errors
+    /// [`GuestError::NotTaken`].
+    pub(crate) fn free_page(&self, page: Pa, owner: Owner) -> Result<(), GuestError> {
+        self.pool.give_up(page, owner)?;
+        self.write(page, &[0; 4096])?;
+        self.pool.recycle(page);
+        Ok(())
+    }
+
+    /// Notes that the page-table entry at `place` maps `page`.
+    pub(crate) fn note_mapped(&self, page: Pa, place: Place) {
+        self.pool.note_mapped(page, place);
+    }
+
+    /// Unmaps and gives back all pages of `owner`.
+    ///
+    /// # Errors
+    /// [`GuestError::Flush`]; the pages are unmapped then, but not given back.
+    pub(crate) fn withdraw(&self, owner: Owner) -> Result<(), GuestError> {
+        let pages: Vec<_> = self.pool.of(owner).collect();
+        let mut unmapped = false;
+        for (page, place) in &pages {
+            unmapped |= place.is_some_and(|place| self.unmap_at(place, *page));
         }
+        if unmapped {
+            self.flush()?;
+        }
+        pages.into_iter().try_for_each(|(page, _)| self.free_page(page, owner))
+    }
+
+    /// Makes the entry at `place` absent, if it still maps `page`.
+    fn unmap_at(&self, place: Place, page: Pa) -> bool {
+        let Ok(word) = self.word(place.word) else { return false };
+        let clear = |word| {
+            let leaf = TableEntry { level: 1, slot: place.word, entry: place.part.of(word) };
+            let maps = leaf.flags().contains(EntryFlags::PRESENT) && leaf.frame() == page;
+            maps.then(|| place.part.replace(word, 0))
+        };
+        word.fetch_update(Ordering::AcqRel, Ordering::Acquire, clear).is_ok()
+    }
+
+    /// Makes every vCPU of the VM that runs in this memory forget its translations.
+    ///
+    /// # Errors
+    /// [`GuestError::Flush`].
+    pub(crate) fn flush(&self) -> Result<(), GuestError> {
+        let forgotten = self.translations.get().map_or(Ok(()), Translations::forget);
+        forgotten.map_err(|error| GuestError::Flush(error.errno()))
+    }
+
+    /// Says what has learnt of this memory.
+    pub(crate) fn learnt_by(&self, translations: Translations) {
+        // One VM runs in a memory, and it is made once.
+        let _ = self.translations.set(translations);
+    }
+}
+
+impl Tables for Memory {
+    fn load(&self, slot: Pa) -> Result<u64, GuestError> {
+        Self::load(self, slot)
+    }
+
+    fn replace(&self, slot: Pa, current: u64, new: u64) -> Result<bool, GuestError> {
+        Ok(self.word(slot)?.compare_exchange(current, new, Ordering::AcqRel, Ordering::Relaxed).is_ok())
+    }
+
+    fn allocate_table(&self) -> Result<Pa, GuestError> {
+        self.allocate_page(Owner::GUEST)
+    }
+
+    fn free_table(&self, table: Pa) {
+        let freed = self.free_page(table, Owner::GUEST);
+        debug_assert!(freed.is_ok(), "{freed:?}");
     }
 }
 
@@ -132,6 +212,8 @@ fn ram_ranges(size: u64) -> Vec<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use vector14_hook::paging::Part;
+
     use super::*;
 
     #[test]
@@ -140,14 +222,36 @@ mod tests {
         assert_eq!(ram_ranges(4 << 30), [(0, HOLE_START), (HOLE_END, 1 << 30)]);
     }
 
+    fn at(word: u64) -> Place {
+        Place { word: Pa(word), part: Part::Whole }
+    }
+
     #[test]
-    fn the_pool_gives_every_page_once_and_then_says_so() {
+    fn what_an_owner_has_is_unmapped_zeroed_and_given_back() {
         let memory = Memory::new(2 << 20).unwrap();
-        let pages: Vec<Pa> = std::iter::from_fn(|| memory.allocate_page().ok()).collect();
-        assert_eq!(pages.len() as u64, POOL_SIZE / PAGE_SIZE);
-        assert!(pages.windows(2).all(|pair| pair[1].0 == pair[0].0 + PAGE_SIZE));
-        assert_eq!(memory.allocate_page(), Err(GuestError::PoolExhausted { pages: POOL_SIZE / PAGE_SIZE }));
-        assert!(pages[0].0 >= HOLE_START && pages.iter().all(|page| page.0 < HOLE_END));
+        let (mine, other) = (Owner::hook(0), Owner::hook(1));
+        let page = memory.allocate_page(mine).unwrap();
+        let kept = memory.allocate_page(other).unwrap();
+        assert!((HOLE_START..HOLE_END).contains(&page.0));
+        memory.write(page, &[1; 8]).unwrap();
+        memory.write(Pa(0x1000), &(page.0 | 3).to_le_bytes()).unwrap();
+        memory.write(Pa(0x1008), &(kept.0 | 3).to_le_bytes()).unwrap();
+        memory.note_mapped(page, at(0x1000));
+        memory.note_mapped(kept, at(0x1008));
+        memory.withdraw(mine).unwrap();
+        assert_eq!((memory.load(Pa(0x1000)), memory.load(Pa(0x1008))), (Ok(0), Ok(kept.0 | 3)));
+        assert_eq!(memory.allocate_page(other), Ok(page), "the page can be taken again");
+        assert_eq!(memory.load(page), Ok(0), "and is zero");
+    }
+
+    #[test]
+    fn an_entry_that_maps_another_page_by_now_is_left_alone() {
+        let memory = Memory::new(2 << 20).unwrap();
+        let page = memory.allocate_page(Owner::hook(0)).unwrap();
+        memory.write(Pa(0x1000), &0x5003_u64.to_le_bytes()).unwrap();
+        memory.note_mapped(page, at(0x1000));
+        memory.withdraw(Owner::hook(0)).unwrap();
+        assert_eq!(memory.load(Pa(0x1000)), Ok(0x5003));
     }
 
     #[test]

@@ -7,18 +7,21 @@
 //! One vCPU's loop. Between two faults it costs one KVM_RUN and no other ioctl; it allocates nothing, takes no lock and
 //! formats nothing. Whatever else makes the guest come out is served by [`serve`] below it.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
-use vector14_hook::{Fault, Verdict};
+use vector14_hook::paging::Paging;
+use vector14_hook::{Fault, PerVcpu, Verdict};
 
-use crate::chain::{Chain, Decision, HookCount};
+use crate::chain::{Chain, Decision, View};
 use crate::control::{Control, Go};
 use crate::device::Bus;
 use crate::engine::{Caught, EngineCpu};
 use crate::guest::FaultedGuest;
 use crate::memory::Memory;
 use crate::progress::{LOOP_LIMIT, Progress};
-use crate::summary::{Exits, Faults, Stop, Verdicts};
+use crate::summary::{ExitCounters, FaultCounters, Stop, VerdictCounters};
 use crate::vcpu::{Direction, Io, Vcpu, VmExit};
 
 /// What all vCPUs of a VM share while they run.
@@ -30,39 +33,48 @@ pub(crate) struct Shared {
     pub(crate) mmio: Bus,
     /// Faults seen so far, by all vCPUs.
     pub(crate) sequence: AtomicU64,
+    pub(crate) tallies: PerVcpu<Tally>,
+    /// When the guest was made ready to run.
+    pub(crate) start: Instant,
+    /// How virtual addresses were translated where the first fault was seen: for hooks that are ended.
+    pub(crate) paging: OnceLock<Paging>,
 }
 
-/// What one vCPU has counted.
+/// What one vCPU counts, for everybody to see.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    pub(crate) faults: Faults,
-    pub(crate) verdicts: Verdicts,
-    pub(crate) exits: Exits,
-    pub(crate) hooks: Vec<HookCount>,
+    pub(crate) faults: FaultCounters,
+    pub(crate) verdicts: VerdictCounters,
+    pub(crate) exits: ExitCounters,
+}
+
+/// What one vCPU has for its faults.
+struct Desk<'a> {
+    tally: &'a Tally,
+    /// The hooks.
+    view: View,
+    progress: Progress,
 }
 
 /// Runs a vCPU until its VM stops.
 ///
 /// # Errors
 /// KVM_RUN fails for a reason that is not the guest's.
-pub(crate) fn run(
-    cpu: &mut Vcpu,
-    mut engine: EngineCpu,
-    vm: &Shared,
-    tally: &mut Tally,
-) -> Result<(), kvm_ioctls::Error> {
-    let mut progress = Progress::default();
+pub(crate) fn run(cpu: &mut Vcpu, mut engine: EngineCpu, vm: &Shared) -> Result<(), kvm_ioctls::Error> {
+    let tally = vm.tallies.at(cpu.index());
+    let mut desk = Desk { tally, view: vm.chain.view(), progress: Progress::default() };
     while vm.control.safe_point(cpu.index(), || cpu.regs().rip) == Go::On {
         let exit = cpu.enter()?;
-        tally.exits.total += 1;
+        tally.exits.total.add(1);
+        vm.chain.refresh(&mut desk.view);
         let stop = match engine.recognise(&exit, cpu, &vm.memory) {
-            Some(Ok(caught)) => intercept(cpu, &mut engine, &caught, vm, tally, &mut progress),
+            Some(Ok(caught)) => intercept(cpu, &mut engine, &caught, vm, &mut desk),
             Some(Err(stray)) => {
-                tally.exits.other += 1;
+                tally.exits.other.add(1);
                 Some(Stop::Crash { detail: stray.to_string() })
             }
             None => {
-                let stop = serve(cpu, &exit, vm, &mut tally.exits);
+                let stop = serve(cpu, &exit, vm, &tally.exits);
                 engine.inspect(cpu, &vm.memory, &vm.control, exit == VmExit::Interrupted);
                 stop
             }
@@ -80,45 +92,54 @@ fn intercept(
     engine: &mut EngineCpu,
     caught: &Caught,
     vm: &Shared,
-    tally: &mut Tally,
-    progress: &mut Progress,
+    desk: &mut Desk<'_>,
 ) -> Option<Stop> {
-    tally.exits.fault += 1;
+    let Desk { tally, view, progress } = desk;
+    tally.exits.fault.add(1);
     let fault = caught.decode(vm.sequence.fetch_add(1, Ordering::Relaxed), cpu.index());
     tally.faults.add(&fault);
 
-    let mut guest = FaultedGuest::new(&vm.memory, caught.paging(), caught.system(), *caught.registers());
-    let mut decision = vm.chain.dispatch(&fault, &mut guest, &mut tally.hooks);
-    if progress.is_loop(caught.registers(), &decision.verdict) {
-        decision.verdict = break_loop(&fault, &decision, vm);
+    let context = caught.context();
+    vm.paging.get_or_init(|| context.paging);
+    let mut guest = FaultedGuest::new(&vm.memory, context, vm.start);
+    let mut decision = vm.chain.dispatch(view, &fault, &mut guest);
+    if progress.is_loop(&context.registers, &decision.verdict) {
+        decision.verdict = break_loop(&fault, &decision, view, vm);
     }
 
-    let registers = guest.into_registers();
+    let registers = match guest.finish() {
+        Ok(registers) => registers,
+        Err(error) => return Some(Stop::Crash { detail: error.to_string() }),
+    };
     if let Err(error) = engine.apply(cpu, &vm.memory, caught, &decision.verdict, &registers) {
         // A verdict that can't be carried out is its hook's failure. Reinject with the registers as they were changes
         // nothing in guest memory, so nothing can fail.
-        vm.chain.reject(decision.hook, &fault, &mut tally.hooks, &error);
+        vm.chain.reject(view, &decision, &fault, &error);
         decision.verdict = Verdict::Reinject;
-        let reinjected = engine.apply(cpu, &vm.memory, caught, &Verdict::Reinject, caught.registers());
+        let reinjected = engine.apply(cpu, &vm.memory, caught, &Verdict::Reinject, &context.registers);
         debug_assert!(reinjected.is_ok(), "{reinjected:?}");
     }
     tally.verdicts.add(&decision.verdict);
-    match decision.verdict {
+    match &decision.verdict {
         Verdict::Stop(reason) => {
-            let hook = vm.chain.name(decision.hook).to_owned();
-            Some(Stop::Hook { hook, detail: reason.into_owned() })
+            Some(Stop::Hook { hook: view.name(&decision).to_owned(), detail: reason.clone().into_owned() })
         }
-        Verdict::Pass | Verdict::Reinject | Verdict::Resolve | Verdict::Skip | Verdict::Raise(_) => None,
+        Verdict::Pass
+        | Verdict::Reinject
+        | Verdict::ReinjectAs { .. }
+        | Verdict::Resolve
+        | Verdict::Skip
+        | Verdict::Raise(_) => None,
     }
 }
 
 /// The guest does not get anywhere by Resolve: its own handler is given the fault.
 #[cold]
-fn break_loop(fault: &Fault, decision: &Decision, vm: &Shared) -> Verdict {
+fn break_loop(fault: &Fault, decision: &Decision, view: &View, vm: &Shared) -> Verdict {
     vm.chain.note(format!(
         "loop: hook `{}` resolved the fault at {} ({}), rip {}, vcpu {}, {LOOP_LIMIT} times in a row and the guest made no \
          progress; fault #{} was reinjected instead",
-        vm.chain.name(decision.hook),
+        view.name(decision),
         fault.address,
         fault.error_code,
         fault.rip,
@@ -129,43 +150,43 @@ fn break_loop(fault: &Fault, decision: &Decision, vm: &Shared) -> Verdict {
 }
 
 /// Everything that is not a fault.
-fn serve(cpu: &mut Vcpu, exit: &VmExit, vm: &Shared, exits: &mut Exits) -> Option<Stop> {
+fn serve(cpu: &mut Vcpu, exit: &VmExit, vm: &Shared, exits: &ExitCounters) -> Option<Stop> {
     match exit {
         VmExit::Io(io) => {
-            exits.io += 1;
+            exits.io.add(1);
             serve_ports(cpu, *io, &vm.ports)
         }
         VmExit::Mmio { address, direction: Direction::In } => {
-            exits.mmio += 1;
+            exits.mmio.add(1);
             vm.mmio.read(*address, cpu.mmio_data());
             None
         }
         VmExit::Mmio { address, direction: Direction::Out } => {
-            exits.mmio += 1;
+            exits.mmio.add(1);
             vm.mmio.write(*address, cpu.mmio_data())
         }
         VmExit::Hlt => {
-            exits.hlt += 1;
+            exits.hlt.add(1);
             None
         }
         VmExit::Interrupted => {
-            exits.kick += 1;
+            exits.kick.add(1);
             None
         }
         VmExit::Shutdown => {
-            exits.other += 1;
+            exits.other.add(1);
             Some(Stop::Crash { detail: format!("triple fault on vcpu {} at rip {:#x}", cpu.index(), cpu.regs().rip) })
         }
         VmExit::Failure(detail) => {
-            exits.other += 1;
+            exits.other.add(1);
             Some(Stop::Crash { detail: format!("vcpu {}: {detail}", cpu.index()) })
         }
         VmExit::Exception { vector, .. } => {
-            exits.other += 1;
+            exits.other.add(1);
             Some(Stop::Crash { detail: format!("vcpu {}: KVM returned at exception {vector}, unasked", cpu.index()) })
         }
         VmExit::Other(name) => {
-            exits.other += 1;
+            exits.other.add(1);
             Some(Stop::Crash {
                 detail: format!("vcpu {}: KVM returned {name}, which nothing here causes", cpu.index()),
             })

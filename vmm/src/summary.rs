@@ -1,7 +1,7 @@
 //! What a run comes to: why it stopped, and the ledger of its faults. Serialised as it stands for `run --summary`.
 
 use serde::{Serialize, Serializer};
-use vector14_hook::{ErrorCode, Fault, Report, Verdict};
+use vector14_hook::{Counter, ErrorCode, Fault, Report, Verdict};
 
 /// Everything that is known of a VM when it has ended.
 #[derive(Clone, Debug, Serialize)]
@@ -103,73 +103,102 @@ impl Serialize for Stop {
     }
 }
 
-/// Faults seen, and how many had each bit of the error code.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "the bits of the error code, see ErrorCode")]
-pub struct Faults {
-    pub total: u64,
-    pub user: u64,
-    pub write: u64,
-    pub fetch: u64,
-    pub present: u64,
-    pub reserved: u64,
+/// Counts, and the same as a vCPU keeps them while others may look.
+macro_rules! counts {
+    (
+        $(#[$doc:meta])* $name:ident,
+        $(#[$live_doc:meta])* $live:ident { $($(#[$field_doc:meta])* $field:ident,)* }
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+        pub struct $name { $($(#[$field_doc])* pub $field: u64,)* }
+
+        impl $name {
+            /// Adds another vCPU's count.
+            pub fn merge(&mut self, other: &Self) {
+                $(self.$field += other.$field;)*
+            }
+        }
+
+        $(#[$live_doc])*
+        #[derive(Debug, Default)]
+        pub(crate) struct $live { $(pub(crate) $field: Counter,)* }
+
+        impl $live {
+            /// The counts as they are now.
+            pub(crate) fn read(&self) -> $name {
+                $name { $($field: self.$field.get(),)* }
+            }
+        }
+    };
 }
 
-impl Faults {
+counts! {
+    /// Faults seen, and how many had each bit of the error code.
+    Faults,
+    /// [`Faults`] of one vCPU.
+    FaultCounters {
+        /// All of them.
+        total,
+        /// U: from user mode.
+        user,
+        /// W: writes.
+        write,
+        /// I: instruction fetches.
+        fetch,
+        /// P: a right was missing.
+        present,
+        /// RSVD: a reserved bit was set.
+        reserved,
+    }
+}
+
+impl FaultCounters {
     /// Counts one fault.
-    pub fn add(&mut self, fault: &Fault) {
+    pub(crate) fn add(&self, fault: &Fault) {
         let has = |bit| u64::from(fault.error_code.contains(bit));
-        self.total += 1;
-        self.user += has(ErrorCode::USER);
-        self.write += has(ErrorCode::WRITE);
-        self.fetch += has(ErrorCode::FETCH);
-        self.present += has(ErrorCode::PRESENT);
-        self.reserved += has(ErrorCode::RESERVED);
-    }
-
-    /// Adds another vCPU's count.
-    pub fn merge(&mut self, other: &Self) {
-        self.total += other.total;
-        self.user += other.user;
-        self.write += other.write;
-        self.fetch += other.fetch;
-        self.present += other.present;
-        self.reserved += other.reserved;
+        self.total.add(1);
+        self.user.add(has(ErrorCode::USER));
+        self.write.add(has(ErrorCode::WRITE));
+        self.fetch.add(has(ErrorCode::FETCH));
+        self.present.add(has(ErrorCode::PRESENT));
+        self.reserved.add(has(ErrorCode::RESERVED));
     }
 }
 
-/// What became of the faults.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "the verdicts, see Verdict")]
-pub struct Verdicts {
-    pub reinject: u64,
-    pub resolve: u64,
-    pub skip: u64,
-    pub raise: u64,
-    pub stop: u64,
+counts! {
+    /// What became of the faults.
+    Verdicts,
+    /// [`Verdicts`] of one vCPU.
+    VerdictCounters {
+        /// Given to the guest's own handler, as they were or as another fault.
+        reinject,
+        /// Tried again.
+        resolve,
+        /// Stepped over.
+        skip,
+        /// Turned into another exception.
+        raise,
+        /// The VM was stopped.
+        stop,
+    }
+}
+
+impl VerdictCounters {
+    /// Counts what was done with one fault; `Pass` counts as the reinjection that it comes to.
+    pub(crate) fn add(&self, verdict: &Verdict) {
+        match verdict {
+            Verdict::Pass | Verdict::Reinject | Verdict::ReinjectAs { .. } => &self.reinject,
+            Verdict::Resolve => &self.resolve,
+            Verdict::Skip => &self.skip,
+            Verdict::Raise(_) => &self.raise,
+            Verdict::Stop(_) => &self.stop,
+        }
+        .add(1);
+    }
 }
 
 impl Verdicts {
-    /// Counts what was done with one fault; `Pass` counts as the reinjection that it comes to.
-    pub fn add(&mut self, verdict: &Verdict) {
-        *match verdict {
-            Verdict::Pass | Verdict::Reinject => &mut self.reinject,
-            Verdict::Resolve => &mut self.resolve,
-            Verdict::Skip => &mut self.skip,
-            Verdict::Raise(_) => &mut self.raise,
-            Verdict::Stop(_) => &mut self.stop,
-        } += 1;
-    }
-
-    /// Adds another vCPU's count.
-    pub fn merge(&mut self, other: &Self) {
-        self.reinject += other.reinject;
-        self.resolve += other.resolve;
-        self.skip += other.skip;
-        self.raise += other.raise;
-        self.stop += other.stop;
-    }
-
     /// All of them: equal to the faults seen.
     #[must_use]
     pub fn total(&self) -> u64 {
@@ -177,35 +206,25 @@ impl Verdicts {
     }
 }
 
-/// Returns from KVM_RUN, by cause.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Exits {
-    /// All of them.
-    pub total: u64,
-    /// Intercepted faults.
-    pub fault: u64,
-    /// Port I/O that is not a fault.
-    pub io: u64,
-    /// Memory-mapped I/O.
-    pub mmio: u64,
-    /// HLT (only where KVM does not handle it itself).
-    pub hlt: u64,
-    /// Entries that were interrupted by our own signal.
-    pub kick: u64,
-    /// Anything else.
-    pub other: u64,
-}
-
-impl Exits {
-    /// Adds another vCPU's count.
-    pub fn merge(&mut self, other: &Self) {
-        self.total += other.total;
-        self.fault += other.fault;
-        self.io += other.io;
-        self.mmio += other.mmio;
-        self.hlt += other.hlt;
-        self.kick += other.kick;
-        self.other += other.other;
+counts! {
+    /// Returns from KVM_RUN, by cause.
+    Exits,
+    /// [`Exits`] of one vCPU.
+    ExitCounters {
+        /// All of them.
+        total,
+        /// Intercepted faults.
+        fault,
+        /// Port I/O that is not a fault.
+        io,
+        /// Memory-mapped I/O.
+        mmio,
+        /// HLT (only where KVM does not handle it itself).
+        hlt,
+        /// Entries that were interrupted by our own signal.
+        kick,
+        /// Anything else.
+        other,
     }
 }
 
@@ -218,6 +237,8 @@ pub struct HookSummary {
     pub calls: u64,
     /// How often it panicked, failed, or gave a verdict that could not be carried out.
     pub faulted: u64,
+    /// Whether it was not asked any more, for one of these.
+    pub left_out: bool,
     /// What it had to say.
     pub report: Report,
 }

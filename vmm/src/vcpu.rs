@@ -159,6 +159,12 @@ impl Vcpu {
         &self.kvm.fd.sync_regs_mut().sregs
     }
 
+    /// The same, to be changed: KVM takes them over at the next entry.
+    pub fn sregs_mut(&mut self) -> &mut kvm_sregs {
+        self.kvm.fd.set_sync_dirty_reg(SyncReg::SystemRegister);
+        &mut self.kvm.fd.sync_regs_mut().sregs
+    }
+
     /// Has events come with every exit too; they do not otherwise.
     pub(crate) fn sync_events(&mut self) {
         self.kvm.fd.set_sync_valid_reg(SyncReg::VcpuEvents);

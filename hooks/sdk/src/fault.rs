@@ -27,6 +27,11 @@ bitflags::bitflags! {
     }
 }
 
+impl ErrorCode {
+    /// All bits that a CPU sets: those above, and bit 15, SGX.
+    pub const DEFINED: Self = Self::from_bits_retain(0x807f);
+}
+
 /// `write, user, not present`: for people.
 impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,6 +1,9 @@
 //! The guest handle: what a hook can see and do while a fault waits for its verdict.
 
-use crate::{Pa, Va};
+use std::time::Duration;
+
+use crate::paging::{Access, Mapping, Translation, Walk};
+use crate::{Code, Cr3, Instruction, Pa, Va};
 
 /// The general registers of the context that faulted, as they will be when it goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,38 +44,14 @@ pub struct SystemRegisters {
     pub gs_base: Va,
 }
 
-bitflags::bitflags! {
-    /// Rights of a leaf mapping, as the product of all levels of a walk grants them.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-    pub struct Access: u8 {
-        /// R/W set at every level.
-        const WRITE = 1 << 0;
-        /// U/S set at every level.
-        const USER = 1 << 1;
-        /// XD clear at every level (or EFER.NXE off).
-        const EXECUTE = 1 << 2;
-    }
-}
-
-/// Where a virtual address leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Translation {
-    /// The guest-physical address that the virtual address stands for.
-    pub address: Pa,
-    /// Size of the leaf page that maps it, in bytes: 4 KiB, 2 MiB or 1 GiB; 4 MiB in 32-bit paging.
-    pub page_size: u64,
-    /// What the mapping allows.
-    pub access: Access,
-}
-
 /// Why an access to guest memory, or a change of its page tables, could not be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GuestError {
     /// The walk ended at an entry without P.
     #[error("virtual address {0} is not mapped by the guest")]
     NotMapped(Va),
-    /// The walk met an entry with a reserved bit set, or a virtual address that is not canonical; or the page needs an
-    /// entry at the top level of PAE paging, which the CPU reads only with CR3.
+    /// The walk met an entry with a reserved bit set, or a virtual address that is not canonical; or a page needs an entry
+    /// at the top level of PAE paging, which the CPU reads only with CR3.
     #[error("virtual address {0} has no valid translation")]
     Malformed(Va),
     /// There is no memory of the VM's at this address: MMIO, a hole, or past its end.
@@ -81,6 +60,9 @@ pub enum GuestError {
     /// A page that is asked to be mapped is mapped already.
     #[error("virtual address {0} is mapped already")]
     AlreadyMapped(Va),
+    /// Other vCPUs change the page-table entry all the time.
+    #[error("the page-table entry of virtual address {0} does not hold still")]
+    Contended(Va),
     /// A page address or a frame address is not a multiple of 4 KiB.
     #[error("address {0:#x} is not a multiple of 4 KiB")]
     Unaligned(u64),
@@ -90,21 +72,56 @@ pub enum GuestError {
         /// How many pages the pool has.
         pages: u64,
     },
+    /// A page is to be given back that this hook has not taken.
+    #[error("{0} is no page that this hook has taken from the pool")]
+    NotTaken(Pa),
+    /// The instruction's bytes, or the descriptor of its code segment, can't be read.
+    #[error("the instruction at {0} can't be read")]
+    UnreadableCode(Va),
+    /// The bytes at the instruction pointer are no instruction.
+    #[error("the bytes at {0} are no instruction")]
+    NoInstruction(Va),
+    /// KVM refuses to drop the translations that the vCPUs hold.
+    #[error("the vCPUs' translations can't be flushed (errno {0})")]
+    Flush(i32),
 }
 
 /// The guest, from inside a hook.
 ///
 /// Everything is seen as the faulting vCPU sees it: virtual addresses go through the page tables that its CR3 names at
-/// the exit. No call here costs a vCPU ioctl; an access by virtual address costs one page walk in plain memory a page.
+/// the exit, or through those that [`Guest::use_address_space`] names. In [`Hook::on_end`](crate::Hook::on_end) there is no
+/// faulting vCPU: registers are zero then, and an address space has to be named before virtual addresses lead anywhere.
+///
+/// # What calls cost
+/// Registers are plain memory. An access by virtual address costs a page walk in plain memory, of four or five loads, a page;
+/// `map`, `unmap` and `protect` cost one, and an atomic exchange. `allocate_page` and `free_page` fill 4 KiB at the most. None
+/// of these makes a system call or takes a lock. `flush` stops every vCPU for a moment and makes KVM forget what it has
+/// learnt of the guest's memory: once a batch, not once a page. `code` reads 15 bytes, `instruction` decodes them on
+/// top. `log` formats and writes, and may block.
 pub trait Guest {
     /// Registers of the context that faulted.
     fn registers(&self) -> &Registers;
 
-    /// The same, to be changed: what is written here is in force when the guest goes on, whatever the verdict.
+    /// The same, to be changed: what is written here is in force when the guest goes on, whatever the verdict. This is
+    /// how a skipped instruction gets its results.
     fn registers_mut(&mut self) -> &mut Registers;
 
     /// System registers of the vCPU that faulted.
     fn system_registers(&self) -> &SystemRegisters;
+
+    /// The page tables that virtual addresses go through.
+    fn address_space(&self) -> Cr3;
+
+    /// Sends virtual addresses through other page tables, until the hook returns. Nothing is checked: tables that lead
+    /// nowhere show in the first access.
+    fn use_address_space(&mut self, cr3: Cr3);
+
+    /// Every entry on the way from the top-level table to where `address` leads.
+    ///
+    /// # Errors
+    /// [`GuestError::Malformed`] for an address that is not canonical, [`GuestError::OutsideMemory`] for a table outside of
+    /// guest memory.
+    fn walk(&self, address: Va) -> Result<Walk, GuestError>;
 
     /// Where `address` leads in the guest's page tables.
     ///
@@ -137,20 +154,79 @@ pub trait Guest {
     /// [`GuestError::OutsideMemory`].
     fn write_physical(&mut self, address: Pa, data: &[u8]) -> Result<(), GuestError>;
 
+    /// Replaces the aligned 8 bytes at a guest-physical address where they still are `current`, in one piece, as other vCPUs
+    /// and the CPU's own page walker see it. `Ok(false)`: they are others by now.
+    ///
+    /// For page-table entries that [`Guest::map`] and its like don't know how to make. Those that take a right away need a
+    /// [`Guest::flush`].
+    ///
+    /// # Errors
+    /// [`GuestError::OutsideMemory`], for an address that is not a multiple of 8 as well.
+    fn compare_exchange(&mut self, address: Pa, current: u64, new: u64) -> Result<bool, GuestError>;
+
     /// Takes a zeroed 4 KiB page from the VM's pool of host-owned pages. The guest's own allocator does not know of
     /// these pages: they lie outside of the memory map that the guest was booted with.
+    ///
+    /// A page is the hook's until it gives it back. When a hook is taken out of the chain, what it still has is unmapped where
+    /// [`Guest::map`] mapped it last, and given back; a hook that takes its place inherits its pages instead.
     ///
     /// # Errors
     /// [`GuestError::PoolExhausted`].
     fn allocate_page(&mut self) -> Result<Pa, GuestError>;
 
+    /// Gives a page back to the pool. It must not be mapped any more, and translations to it must have been flushed.
+    ///
+    /// # Errors
+    /// [`GuestError::NotTaken`].
+    fn free_page(&mut self, page: Pa) -> Result<(), GuestError>;
+
     /// Maps the 4 KiB page at `page` to the frame at `frame` in the guest's page tables, taking pages for missing
-    /// tables from the pool. The rights of tables that exist already are left alone.
+    /// tables from the pool; these stay with the guest. The rights of tables that exist already are left alone.
     ///
     /// # Errors
     /// [`GuestError::AlreadyMapped`] where a leaf is present, [`GuestError::Unaligned`], [`GuestError::PoolExhausted`],
     /// or as [`Guest::translate`] for tables that can't be walked.
     fn map(&mut self, page: Va, frame: Pa, access: Access) -> Result<(), GuestError>;
+
+    /// Makes the leaf that maps `page` absent, whatever its size, and returns what it was.
+    ///
+    /// A vCPU may go on using the translation until the next [`Guest::flush`]; the VM does one of its own when the hook
+    /// returns. Whoever reads, reuses or gives back the frame flushes first.
+    ///
+    /// # Errors
+    /// As [`Guest::translate`], and [`GuestError::Contended`].
+    fn unmap(&mut self, page: Va) -> Result<Mapping, GuestError>;
+
+    /// Gives the leaf that maps `page` other rights, whatever its size, and returns what it was. The tables above it may still
+    /// withhold some. As for [`Guest::unmap`], rights that are taken away are gone for sure after a [`Guest::flush`].
+    ///
+    /// # Errors
+    /// As [`Guest::translate`], and [`GuestError::Contended`].
+    fn protect(&mut self, page: Va, access: Access) -> Result<Mapping, GuestError>;
+
+    /// Makes every vCPU forget its translations: when this returns, none uses one from before. Right on nested and on
+    /// shadow paging.
+    ///
+    /// # Errors
+    /// [`GuestError::Flush`].
+    fn flush(&mut self) -> Result<(), GuestError>;
+
+    /// The bytes of the instruction that faulted.
+    ///
+    /// # Errors
+    /// [`GuestError::UnreadableCode`].
+    fn code(&self) -> Result<Code, GuestError>;
+
+    /// The instruction that faulted, decoded.
+    ///
+    /// # Errors
+    /// As [`Guest::code`], and [`GuestError::NoInstruction`].
+    fn instruction(&self) -> Result<Instruction, GuestError> {
+        self.code()?.decode()
+    }
+
+    /// How long the VM has been running.
+    fn elapsed(&self) -> Duration;
 
     /// Writes a line to the VM's log under this hook's name. It formats and may block: not for every fault.
     fn log(&self, message: &str);

@@ -7,7 +7,7 @@ use crate::{Fault, Guest, Options, OptionsError, Report, Verdict};
 /// User code that is called once per fault.
 ///
 /// One value serves all vCPUs: it is called with `&self` on the thread of the vCPU that faulted, from several at once.
-/// State belongs into atomics or per-vCPU slots; a lock here is a lock on every vCPU's fault path.
+/// State belongs into atomics or [`PerVcpu`](crate::PerVcpu) slots; a lock here is a lock on every vCPU's fault path.
 pub trait Hook: Send + Sync {
     /// Decides about one fault. The guest stands still on this vCPU until it returns.
     ///
@@ -15,8 +15,10 @@ pub trait Hook: Send + Sync {
     /// Any error: the fault is then reinjected, the hook is reported and, after that, left out.
     fn on_fault(&self, fault: &Fault, guest: &mut dyn Guest) -> Result;
 
-    /// Called once, after the last fault: flush what is buffered and tell the user what there is to tell.
-    fn on_end(&self) -> Report {
+    /// Called once, after the last fault: when the VM has ended, or the hook has been taken out of the chain and no vCPU is in
+    /// it any more. Flush what is buffered, write back and give back what the guest was lent, and tell the user what there
+    /// is to tell.
+    fn on_end(&self, _guest: &mut dyn Guest) -> Report {
         Report::default()
     }
 }

@@ -3,17 +3,16 @@
 //! A hook is called once for every page fault of a guest and answers with a [`Verdict`]:
 //!
 //! ```
-//! use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-//! use vector14_hook::{Fault, Guest, Hook, Result, Verdict};
+//! use vector14_hook::{Counter, ErrorCode, Fault, Guest, Hook, PerVcpu, Result, Verdict};
 //!
 //! /// Counts the writes from user mode, and leaves every fault to the guest.
 //! #[derive(Default)]
-//! struct Writes(AtomicU64);
+//! struct Writes(PerVcpu<Counter>);
 //!
 //! impl Hook for Writes {
 //!     fn on_fault(&self, fault: &Fault, _guest: &mut dyn Guest) -> Result {
-//!         if fault.from_user() && fault.error_code.contains(vector14_hook::ErrorCode::WRITE) {
-//!             self.0.fetch_add(1, Relaxed);
+//!         if fault.from_user() && fault.error_code.contains(ErrorCode::WRITE) {
+//!             self.0.of(fault).add(1);
 //!         }
 //!         Ok(Verdict::Pass)
 //!     }
@@ -24,23 +23,33 @@
 //! - [`address`]: `Va`, `Pa`, `Cr3`
 //! - [`fault`]: `Fault` and its `ErrorCode`
 //! - [`verdict`]: the `Verdict` on a fault
-//! - [`guest`]: the `Guest` handle
+//! - [`guest`]: the `Guest` handle; [`paging`]: the page tables as it shows them; [`code`]: the instruction that faulted
+//! - [`per_vcpu`]: state that is cheap to update from several vCPUs
 //! - [`hook`]: the `Hook` trait and `HookType`, by which a config file names one
+//! - `mock` (a feature): a guest for tests, without KVM
 //! - [`options`][], [`report`][]: what goes into a hook from its user, and what comes out at the end
 
 pub mod address;
+pub mod code;
 pub mod fault;
 pub mod guest;
 pub mod hook;
+#[cfg(feature = "mock")]
+pub mod mock;
 pub mod options;
+pub mod paging;
+pub mod per_vcpu;
 pub mod report;
 pub mod verdict;
 
 pub use address::{Cr3, PAGE_SIZE, Pa, Va};
+pub use code::{Code, Instruction};
 pub use fault::{ErrorCode, Fault};
-pub use guest::{Access, Guest, GuestError, Registers, SystemRegisters, Translation};
+pub use guest::{Guest, GuestError, Registers, SystemRegisters};
 pub use hook::{Error, Hook, HookType, OptionDoc, Result};
 pub use options::{Options, OptionsError};
+pub use paging::{Access, EntryFlags, Mapping, Step, TableEntry, Translation, Walk};
+pub use per_vcpu::{Counter, MAX_VCPUS, PerVcpu};
 pub use report::{Report, Table};
 pub use verdict::{Exception, Verdict};
 

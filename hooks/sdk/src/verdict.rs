@@ -2,17 +2,40 @@
 
 use std::borrow::Cow;
 
+use crate::{ErrorCode, Va};
+
 /// What happens with a fault. The first verdict of a chain that is not [`Verdict::Pass`] decides; a chain in which
 /// every hook passes reinjects.
+///
+/// | verdict | what the guest sees | state in which it goes on | where it can fail |
+/// | --- | --- | --- | --- |
+/// | `Pass` | the next hook decides; if all pass, as `Reinject` | | never |
+/// | `Reinject` | its own vector-14 handler, with the CPU's error code and CR2 | at the handler's first instruction, as the CPU would have come there | never |
+/// | `ReinjectAs` | the same, with another address in CR2 and another error code | as `Reinject` | an address that is not canonical, an error code with bits that no CPU sets |
+/// | `Resolve` | nothing: the instruction is tried again | at the faulting instruction | never; a guest that makes no progress that way is given the fault |
+/// | `Skip` | an instruction without effect | behind the instruction, RFLAGS.RF clear | the instruction can't be read or decoded |
+/// | `Raise` | another exception, at the faulting instruction | at that vector's handler | a vector that is no exception, an error code where the CPU pushes none or the other way round; with the engine `gate`, a gate that is missing, has a stack or a code segment of its own |
+/// | `Stop` | nothing any more | | never |
+///
+/// Registers that a hook has changed are in force in all cases but the failures. A verdict that fails is reported as its hook's
+/// failure, and the fault is reinjected with the registers as they were.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// No opinion: the next hook of the chain is asked.
     Pass,
     /// The guest's own vector-14 handler runs, and sees exactly what the CPU would have shown it.
     Reinject,
+    /// The guest's own vector-14 handler runs, and is told of another fault.
+    ReinjectAs {
+        /// What it finds in CR2.
+        address: Va,
+        /// What is pushed as the error code.
+        error_code: ErrorCode,
+    },
     /// The guest retries the faulting instruction; its handler never runs.
     Resolve,
-    /// The guest goes on behind the faulting instruction, which has no effect.
+    /// The guest goes on behind the faulting instruction, which has no effect. Results, if it is to have any, are written
+    /// with [`Guest::registers_mut`](crate::Guest::registers_mut).
     Skip,
     /// Another exception is raised at the faulting instruction instead of #PF.
     Raise(Exception),

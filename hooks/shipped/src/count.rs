@@ -83,7 +83,7 @@ impl Hook for Count {
         Ok(Verdict::Pass)
     }
 
-    fn on_end(&self) -> Report {
+    fn on_end(&self, _guest: &mut dyn Guest) -> Report {
         tables::report(&self.settings, &self.shards)
     }
 }
@@ -103,9 +103,10 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mock::{MockGuest, fault, options};
+    use crate::tests::fault;
     use serde_json::{Value, json};
     use std::thread;
+    use vector14_hook::mock::{MockGuest, options};
     use vector14_hook::{ErrorCode, Table, Va};
 
     fn hook(settings: Value) -> Count {
@@ -136,7 +137,7 @@ mod tests {
             fault.error_code.set(ErrorCode::WRITE, sequence != 1);
             see(&hook, &fault);
         }
-        let report = hook.on_end();
+        let report = hook.on_end(&mut MockGuest::new(0));
         assert_eq!(rows(&report, "kind"), [row("write, user, not present", 4), row("read, user, not present", 1)]);
         assert_eq!(rows(&report, "2 MiB region"), [row("0x10000000", 2), row("0x10200000", 2), row("0x10400000", 1)]);
         assert_eq!(rows(&report, "instruction"), [row("0x401000", 4), row("0xffffffffffffffff", 1)]);
@@ -155,7 +156,7 @@ mod tests {
         for address in [0x1000_0000, 0x1fff_ffff, 0x2000_0000, u64::MAX, 1 << 47] {
             see(&hook, &fault(0, address));
         }
-        let report = hook.on_end();
+        let report = hook.on_end(&mut MockGuest::new(0));
         let expected = [row("heap", 2), row("user", 1), row("kernel", 1), row("elsewhere", 1)];
         assert_eq!(rows(&report, "range"), expected);
         assert!(report.tables.iter().all(|table| !table.title.contains("region")));
@@ -169,7 +170,10 @@ mod tests {
                 see(&hook, &Fault { rip: Va(rip), ..fault(sequence, 0) });
             }
         }
-        assert_eq!(rows(&hook.on_end(), "instruction"), [row("0x2", 9), row("0x1", 5), row("2 others", 3)]);
+        assert_eq!(
+            rows(&hook.on_end(&mut MockGuest::new(0)), "instruction"),
+            [row("0x2", 9), row("0x1", 5), row("2 others", 3)]
+        );
     }
 
     #[test]
@@ -187,7 +191,7 @@ mod tests {
                 });
             }
         });
-        let report = hook.on_end();
+        let report = hook.on_end(&mut MockGuest::new(0));
         assert_eq!(rows(&report, "kind"), [row("write, user, not present", 4 * EACH)]);
         let total: u64 = rows(&report, "instruction").iter().map(|(_, count)| count).sum();
         assert_eq!(total, 4 * EACH);
@@ -201,7 +205,7 @@ mod tests {
         for sequence in 0..PAGES {
             see(&hook, &fault(sequence, sequence << REGION_SHIFT));
         }
-        let report = hook.on_end();
+        let report = hook.on_end(&mut MockGuest::new(0));
         let total: u64 = rows(&report, "region").iter().map(|(_, count)| count).sum();
         assert_eq!(total, PAGES);
         assert!(report.warnings[0].contains("2 MiB region"), "{:?}", report.warnings);
@@ -210,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_vm_without_faults_has_empty_tables() {
-        let report = hook(json!({})).on_end();
+        let report = hook(json!({})).on_end(&mut MockGuest::new(0));
         assert!(report.tables.iter().all(|table| table.rows.is_empty()));
     }
 }

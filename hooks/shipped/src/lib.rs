@@ -13,10 +13,18 @@ mod count;
 mod trace;
 mod zero_fill;
 
-#[cfg(test)]
-mod mock;
-
 use vector14_hook::HookType;
 
 /// The hooks that a config file can name, in the order in which `vector14 hooks` lists them.
 pub const HOOKS: &[HookType] = &[trace::TYPE, count::TYPE, zero_fill::TYPE];
+
+#[cfg(test)]
+mod tests {
+    use vector14_hook::Fault;
+    use vector14_hook::mock::write_fault;
+
+    /// A write from user mode to an unmapped page, with its place among all faults.
+    pub(crate) fn fault(sequence: u64, address: u64) -> Fault {
+        Fault { sequence, ..write_fault(address) }
+    }
+}

@@ -93,7 +93,7 @@ impl Hook for Trace {
         Ok(Verdict::Pass)
     }
 
-    fn on_end(&self) -> Report {
+    fn on_end(&self, _guest: &mut dyn Guest) -> Report {
         self.writer.finish();
         Report { warnings: warning(&self.target, self.writer.tally()).into_iter().collect(), ..Report::default() }
     }

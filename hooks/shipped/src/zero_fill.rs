@@ -102,11 +102,11 @@ impl Hook for ZeroFill {
                 Ok(Verdict::Pass)
             }
             Err(error @ GuestError::PoolExhausted { .. }) => Err(self.out_of_pages(fault.address, error)),
-            Err(error @ GuestError::Unaligned(_)) => Err(error.into()),
+            Err(error) => Err(error.into()),
         }
     }
 
-    fn on_end(&self) -> Report {
+    fn on_end(&self, _guest: &mut dyn Guest) -> Report {
         let mut report = Report::default();
         report.tables.push(Table {
             title: "pages mapped".to_owned(),
@@ -189,9 +189,10 @@ const fn yes() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mock::{MockGuest, fault, options};
+    use crate::tests::fault;
     use serde_json::json;
     use std::thread;
+    use vector14_hook::mock::{MockGuest, options};
 
     fn hook(more: serde_json::Value) -> ZeroFill {
         let mut all = json!({"start": "0x10000", "end": 0x20000});
@@ -200,7 +201,7 @@ mod tests {
     }
 
     fn pages(hook: &ZeroFill) -> String {
-        hook.on_end().tables[0].rows[0][2].clone()
+        hook.on_end(&mut MockGuest::new(0)).tables[0].rows[0][2].clone()
     }
 
     #[test]
@@ -274,7 +275,7 @@ mod tests {
         let (hook, mut guest) = (hook(json!({})), MockGuest::new(8));
         guest.fail_to_map(Some(GuestError::OutsideMemory(Pa(1 << 50))));
         assert_eq!(hook.on_fault(&fault(0, 0x1_0000), &mut guest).unwrap(), Verdict::Pass);
-        assert_eq!(hook.on_end().warnings.len(), 1);
+        assert_eq!(hook.on_end(&mut MockGuest::new(0)).warnings.len(), 1);
     }
 
     #[test]

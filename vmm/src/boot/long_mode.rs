@@ -53,7 +53,7 @@ mod tests {
     use vector14_hook::{Cr3, Va};
 
     use super::*;
-    use crate::walk::{Mode, Paging};
+    use vector14_hook::paging::{Mode, Paging};
 
     #[test]
     fn the_lowest_4_gib_are_mapped_to_themselves() {

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use serde_json::json;
+use vector14::chain::NamedHook;
 use vector14::config::Config;
 use vector14_guest_abi::window::HIDDEN;
 use vector14_hook::{Fault, Guest, Hook, Options, Report, Result as HookResult, Verdict};
@@ -26,7 +27,7 @@ pub(super) fn run(args: &Args, loudness: Loudness) -> Result<u8, Failure> {
     let mut config = Config::tiny("scenario=demo");
     config.vm.timeout = Some(Duration::from_secs(30));
     let narrated = Narrated { hook: zero_fill()? };
-    let summary = vm::run(&config, vec![("zero-fill".to_owned(), Box::new(narrated))], &args.kvm.path)?;
+    let summary = vm::run(&config, vec![NamedHook::new("zero-fill", narrated)], &args.kvm.path)?;
     conclude(&summary, loudness);
     Ok(summary.stop.exit_status())
 }
@@ -52,7 +53,9 @@ impl Hook for Narrated {
         let answer = match &verdict {
             Verdict::Resolve => "a hook put a page there: RESOLVED, the guest's handler never runs",
             Verdict::Pass => "no hook wants it: REINJECTED into the guest's own handler",
-            Verdict::Reinject | Verdict::Skip | Verdict::Raise(_) | Verdict::Stop(_) => "a hook has decided otherwise",
+            Verdict::Reinject | Verdict::ReinjectAs { .. } | Verdict::Skip | Verdict::Raise(_) | Verdict::Stop(_) => {
+                "a hook has decided otherwise"
+            }
         };
         let (sequence, address, rip, code) = (fault.sequence, fault.address, fault.rip, fault.error_code);
         // The demo goes on where nobody reads it.
@@ -63,7 +66,7 @@ impl Hook for Narrated {
         Ok(verdict)
     }
 
-    fn on_end(&self) -> Report {
-        self.hook.on_end()
+    fn on_end(&self, guest: &mut dyn Guest) -> Report {
+        self.hook.on_end(guest)
     }
 }

@@ -6,6 +6,8 @@ use std::path::Path;
 use serde_json::{Map, Number, Value as Json};
 use vector14_hook::{HookType, Options, OptionsError};
 
+use crate::chain::NamedHook;
+
 use super::node::{Entry, Node, Table, Value};
 use super::place::Place;
 use super::problem::{NameKind, Problem, Reason};
@@ -31,7 +33,7 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError::Invalid`] with every hook that is not among `types` or refuses its options.
-    pub fn create_hooks(&self, types: &[HookType]) -> Result<Vec<super::NamedHook>, ConfigError> {
+    pub fn create_hooks(&self, types: &[HookType]) -> Result<Vec<NamedHook>, ConfigError> {
         let problems = check(&self.hooks, types);
         if !problems.is_empty() {
             return Err(self.invalid(problems));
@@ -39,7 +41,7 @@ impl Config {
         let create = |hook: &HookConfig| {
             let kind = hook.find(types).map_err(|problem| self.invalid(vec![problem]))?;
             let made = (kind.create)(&hook.options).map_err(|error| self.invalid(vec![hook.refused(&error)]))?;
-            Ok((hook.name.clone(), made))
+            Ok(NamedHook { name: hook.name.clone(), hook: made })
         };
         self.hooks.iter().map(create).collect()
     }

@@ -90,7 +90,7 @@ fn every_key_is_read() {
     assert_eq!(config.intercept.stub, Some(Va(0xffff_ffff_8100_0000)));
     assert_eq!(config.hooks[1].options.parse::<TraceOptions>().unwrap().pages, Some(7));
     let made = config.create_hooks(TYPES).unwrap();
-    assert_eq!(made.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["trace", "trace"]);
+    assert_eq!(made.iter().map(|hook| hook.name.as_str()).collect::<Vec<_>>(), ["trace", "trace"]);
 }
 
 #[test]

@@ -167,7 +167,7 @@ mod tests {
             faults: Faults { total: 1000, user: 1000, write: 1000, ..Faults::default() },
             verdicts: Verdicts { reinject: 1000, ..Verdicts::default() },
             exits: Exits { total: 1034, fault: 1000, io: 34, ..Exits::default() },
-            hooks: vec![HookSummary { name: "count".to_owned(), calls: 1000, faulted: 0, report }],
+            hooks: vec![HookSummary { name: "count".to_owned(), calls: 1000, faulted: 0, left_out: false, report }],
             notes: vec!["a note".to_owned()],
         }
     }

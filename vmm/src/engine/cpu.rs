@@ -59,7 +59,7 @@ impl EngineCpu {
         verdict: &Verdict,
         registers: &Registers,
     ) -> Result<(), ApplyError> {
-        let outcome = Outcome::of(verdict, registers, caught, &mut self.lengths, cpu, memory)?;
+        let outcome = Outcome::of(verdict, registers, caught, &mut self.lengths, memory)?;
         match &caught.at {
             At::Stub(stub) => gate::apply(cpu, memory, caught, stub, &outcome),
             At::Instruction { delivering } => exception_bitmap::apply(cpu, caught, *delivering, &outcome),

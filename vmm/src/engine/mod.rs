@@ -70,14 +70,14 @@ impl Engine {
     /// the stub of `gate`.
     pub(crate) fn new(
         intercept: &InterceptConfig,
-        machine: &Arc<MappedVm>,
+        machine: &MappedVm,
         stub: Option<Va>,
         arm_when: ArmWhen,
     ) -> Result<Self, EngineError> {
         let missing = offer::missing(|capability| machine.check_extension(capability));
         let bitmap = || {
             let filter = intercept.error_code.unwrap_or(ErrorCodeFilter::ALL);
-            let bitmap = Bitmap::new(Arc::clone(machine), filter).map_err(EngineError::Refused)?;
+            let bitmap = Bitmap::new(machine.clone(), filter).map_err(EngineError::Refused)?;
             Ok(Self::ExceptionBitmap(Arc::new(bitmap)))
         };
         match (intercept.engine, missing, intercept.error_code) {

@@ -1,14 +1,13 @@
 //! What a verdict comes to, whatever the engine: the context that goes on, and what it goes on with. Here a verdict that
 //! can't be carried out is refused, before anything has been changed.
 
-use vector14_hook::{Exception, GuestError, Registers, Va, Verdict};
+use vector14_hook::{ErrorCode, Exception, GuestError, Registers, Va, Verdict};
 
 use super::caught::{At, Caught};
-use super::length::{Code, Lengths};
+use super::length::Lengths;
 use super::registers::RFLAGS_RF;
-use crate::guest::read_words;
 use crate::memory::Memory;
-use crate::vcpu::Vcpu;
+use crate::segment::behind;
 
 /// Why a verdict can't be carried out. The vCPU is then as it was.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +26,10 @@ pub(crate) enum ApplyError {
     Vector(u8),
     #[error("said Raise of vector {vector} {got} an error code, but the CPU pushes {expected} for it")]
     ErrorCode { vector: u8, got: &'static str, expected: &'static str },
+    #[error("said ReinjectAs, but no access to {0} can fault that way: it is not canonical")]
+    Address(Va),
+    #[error("said ReinjectAs, but no CPU pushes the error code {0:#x} for a page fault")]
+    PageFaultCode(u32),
     #[error("said Raise, but the guest's gate {vector} {why}: use Reinject or Skip")]
     Gate { vector: u8, why: &'static str },
     #[error("said Raise, but KVM can't inject vector {0} as a fault: it can 0, 1, 5 to 8, 10 to 14, 16, 17 and 19")]
@@ -66,8 +69,10 @@ pub(super) struct Outcome {
 pub(super) enum Next {
     /// Its instruction.
     Resume,
-    /// The guest's own vector-14 handler.
+    /// The guest's own vector-14 handler, told of the fault as it was.
     Fault,
+    /// The same, told of another one.
+    OtherFault { address: Va, error_code: ErrorCode },
     /// The handler of another exception.
     Raise(Exception),
 }
@@ -79,28 +84,31 @@ impl Outcome {
         registers: &Registers,
         caught: &Caught,
         lengths: &mut Lengths,
-        cpu: &mut Vcpu,
         memory: &Memory,
     ) -> Result<Self, ApplyError> {
         let mut registers = *registers;
         let next = match verdict {
             Verdict::Pass | Verdict::Reinject => Next::Fault,
+            Verdict::ReinjectAs { address, error_code } => {
+                check_fault(*address, *error_code, caught)?;
+                Next::OtherFault { address: *address, error_code: *error_code }
+            }
             Verdict::Resolve | Verdict::Stop(_) => Next::Resume,
             Verdict::Skip => {
                 if let At::Instruction { delivering: Some(event) } = caught.at {
                     return Err(ApplyError::InDelivery(event, Va(registers.rip)));
                 }
-                registers.rip = next_instruction(registers.rip, caught, lengths, cpu, memory)?;
+                registers.rip = next_instruction(registers.rip, caught, lengths, memory)?;
                 registers.rflags &= !RFLAGS_RF;
                 Next::Resume
             }
             Verdict::Raise(exception) => {
-                check(*exception)?;
+                check_exception(*exception)?;
                 Next::Raise(*exception)
             }
         };
         let rip = Va(registers.rip);
-        if rip.0 != caught.registers.rip && !caught.paging.is_canonical(rip) {
+        if rip.0 != caught.context.registers.rip && !caught.context.paging.is_canonical(rip) {
             return Err(ApplyError::NotCanonical { rip });
         }
         Ok(Self { registers, next })
@@ -108,27 +116,27 @@ impl Outcome {
 }
 
 /// Where the instruction at `rip` ends.
-fn next_instruction(
-    rip: u64,
-    caught: &Caught,
-    lengths: &mut Lengths,
-    cpu: &mut Vcpu,
-    memory: &Memory,
-) -> Result<u64, ApplyError> {
-    let unreadable = || ApplyError::UnreadableCode { rip: Va(rip) };
-    let segment = caught.code_segment(cpu, memory).ok_or_else(unreadable)?;
-    let mut code = Code { bits: segment.bits, ..Code::default() };
-    // The page behind the instruction's need not be mapped.
-    code.count = read_words(memory, &caught.paging, segment.linear(rip), &mut code.bytes);
-    if code.count == 0 {
-        return Err(unreadable());
+fn next_instruction(rip: u64, caught: &Caught, lengths: &mut Lengths, memory: &Memory) -> Result<u64, ApplyError> {
+    let context = &caught.context;
+    let code = context.code.fetch(rip, memory, &context.paging);
+    let code = code.ok_or(ApplyError::UnreadableCode { rip: Va(rip) })?;
+    let length = lengths.of(&code).ok_or(ApplyError::NoInstruction { rip: Va(rip) })?;
+    Ok(behind(&code, length))
+}
+
+/// Whether there can be such a fault.
+fn check_fault(address: Va, error_code: ErrorCode, caught: &Caught) -> Result<(), ApplyError> {
+    if !caught.context.paging.is_canonical(address) {
+        return Err(ApplyError::Address(address));
     }
-    let length = lengths.of(rip, &code).ok_or(ApplyError::NoInstruction { rip: Va(rip) })?;
-    Ok(segment.advance(rip, length))
+    if !ErrorCode::DEFINED.contains(error_code) {
+        return Err(ApplyError::PageFaultCode(error_code.bits()));
+    }
+    Ok(())
 }
 
 /// Whether the CPU could raise `exception` as it stands.
-fn check(exception: Exception) -> Result<(), ApplyError> {
+fn check_exception(exception: Exception) -> Result<(), ApplyError> {
     let vector = exception.vector;
     if vector > 31 || matches!(vector, 2 | 18) {
         return Err(ApplyError::Vector(vector));

@@ -1,12 +1,17 @@
 //! VM and vCPU file descriptors that keep the guest's memory mapped for as long as they can run it.
 
+use std::sync::{Arc, Mutex};
+
 use kvm_bindings::{kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuFd, VmFd};
-use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+
+use super::lock;
 
 /// A VM whose memory slots are the regions of one [`GuestMemoryMmap`].
+#[derive(Clone)]
 pub(crate) struct MappedVm {
-    fd: VmFd,
+    fd: Arc<VmFd>,
     memory: GuestMemoryMmap,
 }
 
@@ -39,7 +44,18 @@ impl MappedVm {
             //    them is gone.
             unsafe { fd.set_user_memory_region(argument) }.map_err(|source| RefusedSlot { start, size, source })?;
         }
-        Ok(Self { fd, memory })
+        Ok(Self { fd: Arc::new(fd), memory })
+    }
+
+    /// What this VM has learnt of its memory.
+    ///
+    /// # Errors
+    /// The host has no page to spare.
+    pub(crate) fn translations(&self) -> Result<Translations, vm_memory::mmap::FromRangesError> {
+        let end = self.memory.iter().map(|region| region.start_addr().0 + region.len()).max().unwrap_or(0);
+        let spare = GuestMemoryMmap::from_ranges(&[(GuestAddress(end), SPARE_SIZE)])?;
+        let slot = u32::try_from(self.memory.num_regions()).unwrap_or(u32::MAX);
+        Ok(Translations { vm: self.clone(), slot, spare, busy: Mutex::new(()) })
     }
 
     /// KVM_CHECK_EXTENSION (KVM API 4.4); 0 for what this KVM does not know.
@@ -56,6 +72,49 @@ impl MappedVm {
     /// KVM_CREATE_VCPU (KVM API 4.7).
     pub(crate) fn create_vcpu(&self, index: u32) -> Result<MappedVcpu, kvm_ioctls::Error> {
         Ok(MappedVcpu { fd: self.fd.create_vcpu(u64::from(index))?, _memory: self.memory.clone() })
+    }
+}
+
+/// Size of the memory whose slot comes and goes, in bytes.
+const SPARE_SIZE: usize = 4096;
+
+/// What the vCPUs of a VM remember of its page tables: TLB entries, and shadow page tables where KVM has those.
+///
+/// KVM has no call to drop them. But where a memory slot is deleted, it drops all that it has derived from any slot, on every
+/// vCPU, and flushes their TLBs before they enter the guest again (KVM API 4.35; KVM_X86_QUIRK_SLOT_ZAP_ALL, which is on
+/// unless it is turned off). So a slot of one page behind all memory is made and deleted again.
+pub(crate) struct Translations {
+    vm: MappedVm,
+    slot: u32,
+    spare: GuestMemoryMmap,
+    /// Held while the slot is there.
+    busy: Mutex<()>,
+}
+
+impl Translations {
+    /// Drops them. When this returns, no vCPU uses one from before.
+    ///
+    /// # Errors
+    /// KVM refuses the slot.
+    pub(crate) fn forget(&self) -> Result<(), kvm_ioctls::Error> {
+        let _turn = lock(&self.busy);
+        let sizes = [SPARE_SIZE as u64, 0];
+        sizes.into_iter().try_for_each(|memory_size| self.set_slot(memory_size))
+    }
+
+    fn set_slot(&self, memory_size: u64) -> Result<(), kvm_ioctls::Error> {
+        let Some(region) = self.spare.iter().next() else { return Ok(()) };
+        let argument = kvm_userspace_memory_region {
+            slot: self.slot,
+            flags: 0,
+            guest_phys_addr: region.start_addr().0,
+            memory_size,
+            userspace_addr: region.as_ptr() as u64,
+        };
+        // SAFETY:
+        // 1. The range is a mapping of its own that nothing of ours refers to.
+        // 2. The slot is gone again before `spare` is unmapped: it is deleted before the lock is released.
+        unsafe { self.vm.fd.set_user_memory_region(argument) }
     }
 }
 

@@ -6,12 +6,13 @@ mod kvm;
 mod thread;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, SubscriberOps};
+use vector14_hook::PerVcpu;
 use vmm_sys_util::eventfd::EventFd;
 
 pub use self::error::VmError;
@@ -24,10 +25,11 @@ use crate::device::{Com1, Device, SharedOutput};
 pub use crate::engine::EngineError;
 use crate::engine::{ArmWhen, Engine};
 use crate::events::{Beat, ConsoleInput, Deadline, Left, SIGNALS, Signal, Subscriber};
+use crate::guest::{Context, FaultedGuest};
 use crate::loader::{self, GuestKind};
 use crate::memory::Memory;
-use crate::run::{Shared, Tally};
-use crate::summary::{self, Stop, Summary};
+use crate::run::Shared;
+use crate::summary::{self, Exits, Faults, Stop, Summary, Verdicts};
 use crate::sys::mapped::MappedVm;
 use crate::vcpu::Vcpu;
 
@@ -61,7 +63,7 @@ pub struct Vm {
     timeout: Option<Duration>,
     attended: bool,
     /// Keeps the machine as such alive.
-    _machine: Arc<MappedVm>,
+    _machine: MappedVm,
 }
 
 impl Vm {
@@ -82,7 +84,6 @@ impl Vm {
             size: slot.size,
             source: slot.source,
         })?;
-        let machine = Arc::new(machine);
         let mut vcpus = kvm::create_vcpus(&kvm, &machine, config.vm.vcpus)?;
         if let Some(first) = vcpus.first_mut() {
             let sregs = call("KVM_GET_SREGS", first.fd().get_sregs())?;
@@ -90,6 +91,7 @@ impl Vm {
             call("KVM_SET_REGS", first.set_boot_state(&regs, &sregs))?;
         }
 
+        memory.learnt_by(host("a spare page", machine.translations().map_err(std::io::Error::other))?);
         let shared = Shared {
             memory,
             chain: Chain::new(hooks),
@@ -97,6 +99,9 @@ impl Vm {
             ports: devices.ports,
             mmio: devices.mmio,
             sequence: AtomicU64::new(0),
+            tallies: PerVcpu::default(),
+            start: Instant::now(),
+            paging: OnceLock::new(),
         };
         let arm_when = match loaded.guest {
             GuestKind::Linux => ArmWhen::IdtIsInCpuEntryArea,
@@ -123,7 +128,7 @@ impl Vm {
         let left = host("the end of vCPUs", EventFd::new(libc::EFD_NONBLOCK))?;
         let mut manager = self.subscribe(&left)?;
         let vcpus = self.vcpus.len();
-        let (sender, tallies) = channel();
+        let (sender, outcomes) = channel();
         let start = Instant::now();
         for vcpu in self.vcpus.drain(..) {
             let spawned =
@@ -140,8 +145,8 @@ impl Vm {
                 .map_err(|error| VmError::Host { what: "waiting for events", source: std::io::Error::other(error) })?;
         }
         let wall = start.elapsed();
-        let (tallies, missing) = thread::collect(&tallies, vcpus)?;
-        Ok(self.summarise(tallies, missing, start, wall))
+        let missing = thread::collect(&outcomes, vcpus)?;
+        Ok(self.summarise(vcpus, missing, start, wall))
     }
 
     /// Everything that the main thread waits for.
@@ -168,21 +173,22 @@ impl Vm {
         Ok(manager)
     }
 
-    fn summarise(&self, tallies: Vec<Tally>, missing: usize, start: Instant, wall: Duration) -> Summary {
-        let mut sum = Tally::default();
-        for tally in &tallies {
-            sum.faults.merge(&tally.faults);
-            sum.verdicts.merge(&tally.verdicts);
-            sum.exits.merge(&tally.exits);
+    fn summarise(&self, vcpus: usize, missing: usize, start: Instant, wall: Duration) -> Summary {
+        let (mut faults, mut verdicts, mut exits) = (Faults::default(), Verdicts::default(), Exits::default());
+        for tally in self.shared.tallies.iter() {
+            faults.merge(&tally.faults.read());
+            verdicts.merge(&tally.verdicts.read());
+            exits.merge(&tally.exits.read());
         }
-        let vcpus = tallies.len() + missing;
-        let counts: Vec<_> = tallies.into_iter().map(|tally| tally.hooks).collect();
         let mut notes = self.engine.take_notes();
         if missing > 0 {
             notes.push(format!("{missing} of {vcpus} vCPUs did not stop within {GRACE:?}: a hook does not return, or nobody reads the console; \
-                 their counts are missing"));
+                 a fault that was in a hook counts as stopped"));
+            verdicts.stop += faults.total - verdicts.total();
         }
-        let (hooks, of_chain) = self.shared.chain.finish(&counts);
+        let context = Context { paging: self.shared.paging.get().copied().unwrap_or_default(), ..Context::default() };
+        let mut guest = FaultedGuest::new(&self.shared.memory, &context, self.shared.start);
+        let (hooks, of_chain) = self.shared.chain.finish(&mut guest);
         notes.extend(of_chain);
         Summary {
             stop: self.shared.control.stopped().unwrap_or(Stop::Deadline),
@@ -190,9 +196,9 @@ impl Vm {
             armed_ms: self.engine.armed_at().map(|armed| summary::milliseconds(armed.saturating_duration_since(start))),
             wall_ms: summary::milliseconds(wall),
             vcpus: u32::try_from(vcpus).unwrap_or(u32::MAX),
-            faults: sum.faults,
-            verdicts: sum.verdicts,
-            exits: sum.exits,
+            faults,
+            verdicts,
+            exits,
             hooks,
             notes,
         }

@@ -1,4 +1,4 @@
-//! The threads that run vCPUs: each joins the run loop, and leaves behind what it counted.
+//! The threads that run vCPUs: each joins the run loop, and says how it left it.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
@@ -8,7 +8,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::error::{VmError, call, host};
 use crate::engine::{Engine, EngineCpu};
-use crate::run::{self, Shared, Tally};
+use crate::run::{self, Shared};
 use crate::summary::Stop;
 use crate::sys::kick;
 use crate::vcpu::Vcpu;
@@ -16,8 +16,8 @@ use crate::vcpu::Vcpu;
 /// A stopped VM's vCPUs get so long to leave their loops: a hook may be at work.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 
-/// What a vCPU's thread leaves behind.
-pub(super) type Outcome = Result<Tally, VmError>;
+/// How a vCPU's thread ended.
+pub(super) type Outcome = Result<(), VmError>;
 
 /// Starts a vCPU's thread.
 pub(super) fn spawn(
@@ -30,13 +30,12 @@ pub(super) fn spawn(
     let (shared, engine) = (Arc::clone(shared), engine.for_cpu(&mut vcpu));
     let run = move || {
         let _leaving = Leaving { shared: &shared, left };
-        let mut tally = Tally { hooks: shared.chain.counts(), ..Tally::default() };
-        let result = run_vcpu(&mut vcpu, engine, &shared, &mut tally);
+        let result = run_vcpu(&mut vcpu, engine, &shared);
         if let Err(error) = &result {
             shared.control.stop(Stop::Crash { detail: error.to_string() });
         }
         // Fails only where the main thread has given up waiting.
-        let _ = outcome.send(result.map(|()| tally));
+        let _ = outcome.send(result);
     };
     std::thread::Builder::new().name("vcpu".to_owned()).spawn(run).map(drop)
 }
@@ -59,24 +58,22 @@ impl Drop for Leaving<'_> {
     }
 }
 
-fn run_vcpu(vcpu: &mut Vcpu, engine: EngineCpu, shared: &Shared, tally: &mut Tally) -> Result<(), VmError> {
+fn run_vcpu(vcpu: &mut Vcpu, engine: EngineCpu, shared: &Shared) -> Result<(), VmError> {
     let index = vcpu.index() as usize;
     let kicker = &shared.control.cpus()[index].kicker;
     let _kickable = host("the kick signal", kick::register(kicker, vcpu.fd()))?;
     let _member = shared.control.join();
-    call("KVM_RUN", run::run(vcpu, engine, shared, tally))
+    call("KVM_RUN", run::run(vcpu, engine, shared))
 }
 
-/// Waits for the outcomes of all `vcpus`: what they counted, and how many of them did not come out in time.
-pub(super) fn collect(outcomes: &Receiver<Outcome>, vcpus: usize) -> Result<(Vec<Tally>, usize), VmError> {
+/// Waits for the outcomes of all `vcpus`. Returns how many of them did not come out in time.
+pub(super) fn collect(outcomes: &Receiver<Outcome>, vcpus: usize) -> Result<usize, VmError> {
     let deadline = Instant::now() + GRACE;
-    let mut tallies = Vec::with_capacity(vcpus);
-    while tallies.len() < vcpus {
+    for missing in (1..=vcpus).rev() {
         match outcomes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(outcome) => tallies.push(outcome?),
-            Err(_) => break,
+            Ok(outcome) => outcome?,
+            Err(_) => return Ok(missing),
         }
     }
-    let missing = vcpus - tallies.len();
-    Ok((tallies, missing))
+    Ok(0)
 }

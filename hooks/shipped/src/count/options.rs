@@ -68,8 +68,8 @@ fn check_top(Number(top): Number) -> Result<usize, OptionsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mock::options;
     use serde_json::{Value, json};
+    use vector14_hook::mock::options;
 
     fn settings(value: Value) -> Result<Settings, OptionsError> {
         Settings::new(&options(value))

@@ -111,7 +111,7 @@ impl Serialize for Flags {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mock::fault;
+    use crate::tests::fault;
     use vector14_hook::Va;
 
     fn line(format: Format, fault: &Fault) -> String {
@@ -137,7 +137,7 @@ mod tests {
             line(Format::Json, &fault(12, 0x1000_0000)),
             "{\"seq\":12,\"vcpu\":0,\"address\":\"0x10000000\",\"error_code\":\"0x6\",\"flags\":[\"write\",\"user\"],\
              \"rip\":\"0x401000\",\"rsp\":\"0x7fff0000\",\"cs\":\"0x33\",\"ss\":\"0x2b\",\"rflags\":\"0x246\",\
-             \"cr3\":\"0x100000\"}\n"
+             \"cr3\":\"0x1000\"}\n"
         );
     }
 

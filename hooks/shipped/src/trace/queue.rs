@@ -84,7 +84,7 @@ impl FaultQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mock::fault;
+    use crate::tests::fault;
     use std::sync::atomic::AtomicBool;
 
     const PATIENCE: Duration = Duration::from_millis(50);

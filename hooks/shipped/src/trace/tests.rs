@@ -10,7 +10,8 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::mock::{MockGuest, fault, options};
+use crate::tests::fault;
+use vector14_hook::mock::{MockGuest, options};
 
 const SHORT: Patience = Patience { full: Duration::from_millis(50), end: Duration::from_millis(200) };
 
@@ -38,7 +39,7 @@ fn make_fifo(folder: &tempfile::TempDir) -> PathBuf {
 
 /// The end of `trace`: its one warning.
 fn only_warning(trace: &Trace) -> String {
-    let report = trace.on_end();
+    let report = trace.on_end(&mut MockGuest::new(0));
     assert_eq!(report.warnings.len(), 1);
     report.warnings[0].clone()
 }
@@ -49,7 +50,7 @@ fn one_vcpus_faults_are_lines_in_order() {
     let path = folder.path().join("trace.jsonl");
     let trace = trace(&path, PATIENCE);
     see(&trace, 0..30_000);
-    assert_eq!(trace.on_end(), Report::default());
+    assert_eq!(trace.on_end(&mut MockGuest::new(0)), Report::default());
     let lines = json_lines(File::open(&path).unwrap());
     assert_eq!(lines.len(), 30_000);
     assert!((0_u64..).zip(&lines).all(|(sequence, line)| line["seq"] == sequence));
@@ -66,7 +67,7 @@ fn several_vcpus_at_once_lose_no_line() {
             scope.spawn(move || see(trace, vcpu * 10_000..(vcpu + 1) * 10_000));
         }
     });
-    assert_eq!(trace.on_end(), Report::default());
+    assert_eq!(trace.on_end(&mut MockGuest::new(0)), Report::default());
     let mut seen: Vec<_> =
         json_lines(File::open(&path).unwrap()).iter().map(|line| line["seq"].as_u64().unwrap()).collect();
     seen.sort_unstable();
@@ -102,7 +103,7 @@ fn a_fifo_gets_every_line_once_it_is_read() {
     let trace = trace(&path, PATIENCE);
     see(&trace, 0..1000);
     let reader = thread::spawn(move || json_lines(File::open(path).unwrap()).len());
-    assert_eq!(trace.on_end(), Report::default());
+    assert_eq!(trace.on_end(&mut MockGuest::new(0)), Report::default());
     assert_eq!(reader.join().unwrap(), 1000);
 }
 
@@ -165,7 +166,7 @@ fn the_file_is_relative_to_the_config_and_emptied() {
     let hook = (TYPE.create)(&Options::new(table.as_object().unwrap().clone(), folder.path()));
     let hook = hook.unwrap_or_else(|error| panic!("{error}"));
     hook.on_fault(&fault(0, 0), &mut MockGuest::new(0)).unwrap();
-    assert_eq!(hook.on_end(), Report::default());
+    assert_eq!(hook.on_end(&mut MockGuest::new(0)), Report::default());
     assert!(fs::read_to_string(&path).unwrap().starts_with("#0 "));
 }
 

@@ -6,7 +6,7 @@ use kvm_bindings::{
     KVM_VCPUEVENT_VALID_SHADOW, KVM_VCPUEVENT_VALID_TRIPLE_FAULT, kvm_regs, kvm_vcpu_events,
     kvm_vcpu_events__bindgen_ty_1,
 };
-use vector14_hook::{Exception, Registers};
+use vector14_hook::{ErrorCode, Exception, Registers};
 
 use super::PAGE_FAULT;
 use super::delivery::{self, Delivery};
@@ -25,22 +25,30 @@ pub(crate) fn apply(
     delivering: Option<Event>,
     outcome: &Outcome,
 ) -> Result<(), ApplyError> {
-    let fault = Exception { vector: PAGE_FAULT, error_code: Some(caught.error_code.bits()) };
-    let moved = outcome.registers.rip != caught.registers.rip;
+    let before = &caught.context.registers;
+    let moved = outcome.registers.rip != before.rip;
     let queue = match outcome.next {
         // The instruction is restarted, or the event delivered, by KVM's own means.
         Next::Resume if !moved => None,
         Next::Resume => Some(Queue::AsItIs),
-        Next::Fault => Some(delivery::after(delivering, fault).into()),
+        Next::Fault => Some(delivery::after(delivering, page_fault(caught.error_code)).into()),
+        Next::OtherFault { error_code, .. } => Some(delivery::after(delivering, page_fault(error_code)).into()),
         Next::Raise(exception) => Some(delivery::after(delivering, injectable(exception)?).into()),
     };
-    if outcome.registers != caught.registers || (queue.is_some() && cpu.regs().rflags != outcome.registers.rflags) {
+    if outcome.registers != *before || (queue.is_some() && cpu.regs().rflags != outcome.registers.rflags) {
         set(cpu.regs_mut(), &outcome.registers);
+    }
+    if let Next::OtherFault { address, .. } = outcome.next {
+        cpu.sregs_mut().cr2 = address.0;
     }
     if let Some(queue) = queue {
         queue.set(cpu.events_mut());
     }
     Ok(())
+}
+
+fn page_fault(error_code: ErrorCode) -> Exception {
+    Exception { vector: PAGE_FAULT, error_code: Some(error_code.bits()) }
 }
 
 /// Of the exceptions that a CPU raises, those that KVM takes for what they are. It takes 3 and 4 for INT3 and INTO, and

@@ -14,8 +14,8 @@ mod apply;
 mod delivery;
 pub(crate) mod offer;
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use kvm_bindings::KVM_CAP_X86_TRIPLE_FAULT_EVENT;
@@ -26,17 +26,19 @@ use self::offer::KVM_CAP_X86_EXCEPTION_EXIT;
 use super::caught::{At, Caught};
 use super::registers::{self, RFLAGS_RF};
 use crate::config::ErrorCodeFilter;
+use crate::guest::Context;
+use crate::paging;
+use crate::segment::CodeSegment;
 use crate::sys::lock;
 use crate::sys::mapped::MappedVm;
 use crate::vcpu::{Vcpu, VmExit};
-use crate::walk::Paging;
 
 /// #PF.
 const PAGE_FAULT: u8 = 14;
 
 /// The engine's state of one VM.
 pub(crate) struct Bitmap {
-    machine: Arc<MappedVm>,
+    machine: MappedVm,
     filter: ErrorCodeFilter,
     on: AtomicBool,
     since: Instant,
@@ -45,7 +47,7 @@ pub(crate) struct Bitmap {
 
 impl Bitmap {
     /// Has all faults of `machine` that pass `filter` leave the guest, from its first instruction on.
-    pub(super) fn new(machine: Arc<MappedVm>, filter: ErrorCodeFilter) -> Result<Self, kvm_ioctls::Error> {
+    pub(super) fn new(machine: MappedVm, filter: ErrorCodeFilter) -> Result<Self, kvm_ioctls::Error> {
         machine.enable_cap(KVM_CAP_X86_TRIPLE_FAULT_EVENT, [1, 0])?;
         let bitmap =
             Self { machine, filter, on: AtomicBool::new(true), since: Instant::now(), notes: Mutex::default() };
@@ -91,10 +93,13 @@ pub(super) fn recognise(exit: &VmExit, cpu: &mut Vcpu) -> Option<Caught> {
         error_code: ErrorCode::from_bits_retain(error_code),
         cs: sregs.cs.selector,
         ss: sregs.ss.selector,
-        paging: Paging::from_registers(sregs),
-        system: registers::system(sregs),
-        // As the CPU pushes it for a fault.
-        registers: Registers { rflags: registers.rflags | RFLAGS_RF, ..registers },
+        context: Context {
+            // As the CPU pushes it for a fault.
+            registers: Registers { rflags: registers.rflags | RFLAGS_RF, ..registers },
+            system: registers::system(sregs),
+            paging: paging::in_force(sregs),
+            code: CodeSegment::loaded(sregs),
+        },
         at: At::Instruction { delivering },
     })
 }

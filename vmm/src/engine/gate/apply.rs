@@ -23,9 +23,15 @@ pub(crate) fn apply(
 ) -> Result<(), ApplyError> {
     let mut frame = stub.frame;
     frame.set_interrupted(&outcome.registers);
+    let mut other_address = None;
     let enter = match outcome.next {
         Next::Resume => Entry::Stub,
         Next::Fault => Entry::Handler { rip: stub.handler, drop: 0, interrupts: None },
+        Next::OtherFault { address, error_code } => {
+            frame.error_code = u64::from(error_code.bits());
+            other_address = Some(address);
+            Entry::Handler { rip: stub.handler, drop: 0, interrupts: None }
+        }
         Next::Raise(exception) => {
             let gate = find_gate(cpu, memory, caught, stub, exception.vector)?;
             let drop = match exception.error_code {
@@ -41,8 +47,11 @@ pub(crate) fn apply(
     if frame != stub.frame {
         frame.write(memory).map_err(ApplyError::Frame)?;
     }
-    if outcome.registers != caught.registers {
+    if outcome.registers != caught.context.registers {
         set_general(cpu.regs_mut(), &outcome.registers);
+    }
+    if let Some(address) = other_address {
+        cpu.sregs_mut().cr2 = address.0;
     }
     enter.apply(cpu, frame.rflags);
     Ok(())
@@ -81,7 +90,7 @@ fn find_gate(cpu: &mut Vcpu, memory: &Memory, caught: &Caught, stub: &InStub, ve
     let read = |vector| {
         let at = idtr.gate(vector).ok_or("lies behind the limit of its IDT")?;
         let mut gate = Gate::default();
-        read_virtual(memory, &caught.paging, at, &mut gate.0).map_err(|_| "can't be read")?;
+        read_virtual(memory, &caught.context.paging, at, &mut gate.0).map_err(|_| "can't be read")?;
         Ok(gate)
     };
     let refuse = |why| ApplyError::Gate { vector, why };

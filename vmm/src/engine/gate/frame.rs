@@ -7,7 +7,7 @@ use vector14_hook::{ErrorCode, GuestError, PAGE_SIZE, Pa, Registers, Va};
 
 use crate::engine::registers;
 use crate::memory::Memory;
-use crate::walk::Paging;
+use vector14_hook::paging::Paging;
 
 /// The frame of an exception with an error code, in 64-bit mode (SDM vol. 3A, 6.14.2; APM vol. 2, 8.9.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +107,7 @@ mod tests {
     use vector14_hook::Cr3;
 
     use super::*;
-    use crate::walk::Mode;
+    use vector14_hook::paging::Mode;
 
     const PAGING: Paging = Paging { cr3: Cr3(0x1000), mode: Mode::Long { levels: 4 }, no_execute: true };
 

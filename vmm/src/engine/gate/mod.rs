@@ -13,6 +13,7 @@ mod table;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use vector14_hook::paging::{Mode, Paging};
 use vector14_hook::{GuestError, Pa, Va};
 
 pub(super) use self::apply::apply;
@@ -23,9 +24,11 @@ pub(crate) use self::table::{ArmWhen, Table};
 use super::caught::{At, Caught};
 use super::registers;
 use crate::control::Control;
+use crate::guest::Context;
 use crate::memory::Memory;
+use crate::paging;
+use crate::segment::CodeSegment;
 use crate::vcpu::{Direction, Io, Vcpu, VmExit};
-use crate::walk::{Mode, Paging};
 
 /// One vCPU's side of the engine.
 pub(crate) struct GateCpu {
@@ -94,9 +97,12 @@ impl GateCpu {
             error_code: frame.error_code(),
             cs: frame.cs(),
             ss: frame.ss(),
-            paging,
-            system: registers::system(cpu.sregs()),
-            registers: frame.interrupted(cpu.regs()),
+            context: Context {
+                registers: frame.interrupted(cpu.regs()),
+                system: registers::system(cpu.sregs()),
+                paging,
+                code: CodeSegment::of_selector(frame.cs(), cpu.sregs()),
+            },
             at: At::Stub(InStub { handler, frame }),
         }))
     }
@@ -156,7 +162,7 @@ impl GateCpu {
 
 /// How a vCPU in long mode translates; in other modes an IDT has no gates of 16 bytes.
 fn long_mode(cpu: &mut Vcpu) -> Option<Paging> {
-    let paging = Paging::from_registers(cpu.sregs());
+    let paging = paging::in_force(cpu.sregs());
     matches!(paging.mode, Mode::Long { .. }).then_some(paging)
 }
 

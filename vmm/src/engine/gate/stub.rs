@@ -4,7 +4,7 @@ use vector14_hook::{GuestError, Pa, Va};
 
 use crate::guest::read_virtual;
 use crate::memory::Memory;
-use crate::walk::Paging;
+use vector14_hook::paging::Paging;
 
 /// The port that the stub writes to. No PC device answers there.
 pub(super) const FAULT_PORT: u8 = 0xe4;
@@ -200,7 +200,7 @@ mod tests {
     use vector14_hook::Cr3;
 
     use super::*;
-    use crate::walk::Mode;
+    use vector14_hook::paging::Mode;
 
     const PAGING: Paging = Paging { cr3: Cr3(0x1000), mode: Mode::Long { levels: 4 }, no_execute: true };
 

@@ -12,7 +12,7 @@ use super::read_gate;
 use super::stub::Stub;
 use crate::memory::Memory;
 use crate::sys::lock;
-use crate::walk::Paging;
+use vector14_hook::paging::Paging;
 
 /// A guest that keeps more handlers for #PF than this is not followed any further.
 const STUB_LIMIT: usize = 16;
@@ -202,7 +202,7 @@ mod tests {
     use vector14_hook::Cr3;
 
     use super::*;
-    use crate::walk::Mode;
+    use vector14_hook::paging::Mode;
 
     const PAGING: Paging = Paging { cr3: Cr3(0x1000), mode: Mode::Long { levels: 4 }, no_execute: true };
     const IDT: u64 = 0x5000;

@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 
-use vector14_hook::{Access, Cr3, GuestError, Pa, Translation, Va};
-
-use super::{Mode, Paging, Step};
+use super::entry::{LARGE, NO_EXECUTE, PRESENT, USER, WRITE};
+use super::*;
 
 /// Tables as a map from an entry's address to its value; what is not in it reads as 0.
 fn tables(entries: &[(u64, u64)]) -> impl Fn(Pa) -> Result<u64, GuestError> + use<> {
@@ -18,11 +17,6 @@ fn tables(entries: &[(u64, u64)]) -> impl Fn(Pa) -> Result<u64, GuestError> + us
 }
 
 const PAGING: Paging = Paging { cr3: Cr3(0x1000), mode: Mode::Long { levels: 4 }, no_execute: true };
-const PRESENT: u64 = 1 << 0;
-const WRITE: u64 = 1 << 1;
-const USER: u64 = 1 << 2;
-const LARGE: u64 = 1 << 7;
-const NO_EXECUTE: u64 = 1 << 63;
 const ALL: u64 = PRESENT | WRITE | USER;
 
 #[test]
@@ -69,7 +63,10 @@ fn reserved_bits_and_tables_outside_of_memory_are_errors() {
 #[test]
 fn an_absent_entry_names_its_level_and_place() {
     let load = tables(&[(0x1000, 0x2000 | ALL)]);
-    assert_eq!(PAGING.walk(Va(8 << 30), &load), Ok(Step::Absent { level: 3, slot: Pa(0x2040), entry: 0 }));
+    let walk = PAGING.walk(Va(8 << 30), &load).unwrap();
+    assert_eq!(walk.end(), Step::Absent(TableEntry { level: 3, slot: Pa(0x2040), entry: 0 }));
+    assert_eq!(walk.entries()[0], TableEntry { level: 4, slot: Pa(0x1000), entry: 0x2000 | ALL });
+    assert_eq!(walk.entries().len(), 2);
     assert_eq!(PAGING.translate(Va(8 << 30), &load), Err(GuestError::NotMapped(Va(8 << 30))));
 }
 
@@ -90,6 +87,10 @@ fn pair(low: u32, high: u32) -> u64 {
     u64::from(low) | u64::from(high) << 32
 }
 
+fn end(paging: &Paging, address: u64, load: impl Fn(Pa) -> Result<u64, GuestError>) -> Step {
+    paging.walk(Va(address), load).unwrap().end()
+}
+
 #[test]
 fn entries_of_4_bytes_are_halves_of_words() {
     let load = tables(&[(0x1000, pair(0x2007, 0x0080_0087)), (0x2000, pair(0x5005, 0x6003))]);
@@ -99,8 +100,8 @@ fn entries_of_4_bytes_are_halves_of_words() {
     assert_eq!(at(0x0123), page(0x5123, Access::USER));
     assert_eq!(at(0x1123), page(0x6123, Access::WRITE));
     assert_eq!((at(0x0040_1234).address, at(0x0040_1234).page_size), (Pa(0x0080_1234), 4 << 20));
-    assert_eq!(BITS32.walk(Va(0x0080_0000), &load), Ok(Step::Absent { level: 2, slot: Pa(0x1008), entry: 0 }));
-    assert_eq!(BITS32.walk(Va(0x0000_3000), &load), Ok(Step::Absent { level: 1, slot: Pa(0x200c), entry: 0 }));
+    assert_eq!(end(&BITS32, 0x0080_0000, &load), Step::Absent(TableEntry { level: 2, slot: Pa(0x1008), entry: 0 }));
+    assert_eq!(end(&BITS32, 0x0000_3000, &load), Step::Absent(TableEntry { level: 1, slot: Pa(0x200c), entry: 0 }));
     assert_eq!(BITS32.translate(Va(1 << 32), &load), Err(GuestError::Malformed(Va(1 << 32))));
 }
 
@@ -127,7 +128,7 @@ fn pae_has_four_top_entries_that_take_no_rights_away() {
     let expect = |address, page_size, access| Translation { address: Pa(address), page_size, access };
     assert_eq!(at(0xc000_1234), expect(0x9234, 4096, Access::USER | Access::EXECUTE));
     assert_eq!(at(0xc020_1234), expect(0x0040_1234, 2 << 20, Access::USER | Access::WRITE));
-    assert_eq!(PAE.walk(Va(0), &load), Ok(Step::Absent { level: 3, slot: Pa(0x1020), entry: 0 }));
+    assert_eq!(end(&PAE, 0, &load), Step::Absent(TableEntry { level: 3, slot: Pa(0x1020), entry: 0 }));
     let reserved = tables(&[(0x1020, 0x2000 | PRESENT), (0x2000, 0x3000 | ALL | 1 << 52)]);
     assert_eq!(PAE.translate(Va(0), reserved), Err(GuestError::Malformed(Va(0))));
 }
@@ -140,19 +141,6 @@ fn without_paging_an_address_stands_for_itself() {
 }
 
 #[test]
-fn registers_say_which_mode_it_is() {
-    let mode =
-        |cr0, cr4, efer| Paging::from_registers(&kvm_bindings::kvm_sregs { cr0, cr4, efer, ..Default::default() });
-    const PG: u64 = 1 << 31;
-    assert_eq!(mode(1, 0x20, 0x800).mode, Mode::Off);
-    assert_eq!(mode(PG, 0x10, 0x800).mode, Mode::Bits32 { large_pages: true });
-    assert!(!mode(PG, 0x10, 0x800).no_execute);
-    assert_eq!((mode(PG, 0x20, 0x800).mode, mode(PG, 0x20, 0x800).no_execute), (Mode::Pae, true));
-    assert_eq!(mode(PG, 0x20, 0x500).mode, Mode::Long { levels: 4 });
-    assert_eq!(mode(PG, 0x1020, 0x500).mode, Mode::Long { levels: 5 });
-}
-
-#[test]
 fn entries_are_made_for_what_a_mode_can_name() {
     let high = Pa(1 << 32);
     assert_eq!(BITS32.leaf_entry(Pa(0x5000), Access::USER), Ok(0x5005));
@@ -160,4 +148,12 @@ fn entries_are_made_for_what_a_mode_can_name() {
     assert_eq!(PAE.leaf_entry(high, Access::WRITE), Ok(high.0 | 3 | NO_EXECUTE));
     assert_eq!(PAE.table_entry(Pa(0x5000), 2, Va(0)), Ok(0x5007));
     assert_eq!(PAE.table_entry(Pa(0x5000), 3, Va(0x123)), Err(GuestError::Malformed(Va(0x123))));
+}
+
+#[test]
+fn an_entry_of_4_bytes_is_replaced_beside_its_neighbour() {
+    assert_eq!(Part::Low.replace(0x1111_1111_2222_2222, 3), 0x1111_1111_0000_0003);
+    assert_eq!(Part::High.replace(0x1111_1111_2222_2222, 3), 0x0000_0003_2222_2222);
+    assert_eq!((Part::Low.of(0x1_0000_0002), Part::High.of(0x1_0000_0002)), (2, 1));
+    assert_eq!((Part::Whole.of(7), Part::Whole.replace(7, 8)), (7, 8));
 }

@@ -1,0 +1,115 @@
+//! What a hook takes away is gone: on nested paging and on shadow paging, the next access faults.
+
+use std::sync::Mutex;
+
+use libtest_mimic::Trial;
+use vector14_guest_abi::window::HIDDEN;
+use vector14_hook::{Access, ErrorCode, Fault, Guest as Handle, Hook, Mapping, PAGE_SIZE, Pa, Result, Va, Verdict};
+
+use crate::harness::{Guest, kvm_test};
+
+const PAGES: u64 = 40;
+const FILL: u8 = 0x5a;
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        kvm_test("flush::unmap", unmap),
+        kvm_test("flush::unmap_without_a_flush_of_its_own", unmap_lazily),
+        kvm_test("flush::protect", protect),
+    ]
+}
+
+fn hidden(hook: impl Hook + 'static) -> crate::harness::Outcome {
+    Guest::new(&format!("scenario=hidden pages={PAGES} fill={FILL:#x}")).hook("test", hook).run().passed()
+}
+
+/// Keeps one page mapped, and the others' contents on the host's side.
+struct OnePage {
+    state: Mutex<State>,
+    flushes: bool,
+}
+
+struct State {
+    frame: Option<Pa>,
+    mapped: Option<Va>,
+    contents: Vec<[u8; PAGE_SIZE as usize]>,
+}
+
+impl OnePage {
+    fn new(flushes: bool) -> Self {
+        let contents = vec![[FILL; PAGE_SIZE as usize]; PAGES as usize];
+        Self { state: Mutex::new(State { frame: None, mapped: None, contents }), flushes }
+    }
+}
+
+fn index(page: Va) -> usize {
+    usize::try_from((page.0 - HIDDEN.start) / PAGE_SIZE).unwrap()
+}
+
+impl Hook for OnePage {
+    fn on_fault(&self, fault: &Fault, guest: &mut dyn Handle) -> Result {
+        let state = &mut *self.state.lock().unwrap();
+        let frame = match state.frame {
+            Some(frame) => frame,
+            None => *state.frame.insert(guest.allocate_page()?),
+        };
+        if let Some(old) = state.mapped.take() {
+            let Mapping { frame: was, .. } = guest.unmap(old)?;
+            assert_eq!(was, frame);
+            if self.flushes {
+                guest.flush()?;
+            }
+            guest.read_physical(frame, &mut state.contents[index(old)])?;
+        }
+        let page = fault.address.page();
+        guest.write_physical(frame, &state.contents[index(page)])?;
+        guest.map(page, frame, Access::WRITE | Access::USER)?;
+        state.mapped = Some(page);
+        Ok(Verdict::Resolve)
+    }
+}
+
+/// The guest reads all pages and then writes all: each page faults twice, and no more.
+fn unmap() {
+    let outcome = hidden(OnePage::new(true));
+    assert_eq!(outcome.summary.faults.total, 2 * PAGES, "{outcome}");
+}
+
+/// One vCPU needs no flush before the hook returns: the VM does one then.
+fn unmap_lazily() {
+    let outcome = hidden(OnePage::new(false));
+    assert_eq!(outcome.summary.faults.total, 2 * PAGES, "{outcome}");
+}
+
+/// Maps pages that can be written, and takes that back before the guest does.
+#[derive(Default)]
+struct TakesBack(Mutex<Vec<Va>>);
+
+impl Hook for TakesBack {
+    fn on_fault(&self, fault: &Fault, guest: &mut dyn Handle) -> Result {
+        let page = fault.address.page();
+        if fault.error_code.contains(ErrorCode::PRESENT) {
+            let before = guest.protect(page, Access::WRITE | Access::USER)?;
+            assert_eq!(before.access, Access::USER);
+            return Ok(Verdict::Resolve);
+        }
+        let mut mapped = self.0.lock().unwrap();
+        let frame = guest.allocate_page()?;
+        guest.write_physical(frame, &[FILL; PAGE_SIZE as usize])?;
+        guest.map(page, frame, Access::WRITE | Access::USER)?;
+        mapped.push(page);
+        if mapped.len() as u64 == PAGES {
+            // All but the last have been used by now, so the vCPU has translations that allow writes.
+            for page in mapped.iter() {
+                guest.protect(*page, Access::USER)?;
+            }
+        }
+        Ok(Verdict::Resolve)
+    }
+}
+
+fn protect() {
+    let outcome = hidden(TakesBack::default());
+    let faults = outcome.summary.faults;
+    assert_eq!((faults.total, faults.present, faults.write), (2 * PAGES, PAGES, PAGES), "{outcome}");
+}

@@ -1,0 +1,189 @@
+//! Changing the chain while the guest runs.
+//!
+//! A change makes a new list of hooks and publishes it; each vCPU takes it over on its next way round the run loop, and
+//! is in the middle of a fault with the old list or with the new one, never with neither. A hook that was taken out
+//! is ended when no vCPU holds a list that it is in.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::entry::Entry;
+use super::{Chain, Links, NamedHook};
+use crate::guest::FaultedGuest;
+use crate::memory::Owner;
+use crate::summary::HookSummary;
+use crate::sys::lock;
+
+/// Why a chain was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    /// There is no hook of this name.
+    #[error("no hook `{name}` in the chain ({known})")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// A place behind the end of the chain.
+    #[error("position {position}: the chain has {hooks} hooks, so it must be from 0 to {hooks}")]
+    Position {
+        /// The place.
+        position: usize,
+        /// How many hooks there are.
+        hooks: usize,
+    },
+    /// A new order that is not one of the hooks that there are.
+    #[error("the new order must name every hook once: {known}")]
+    Order {
+        /// Those that there are.
+        known: String,
+    },
+}
+
+/// A hook that has been taken out of the chain.
+pub(super) struct Retired {
+    entry: Arc<Entry>,
+    /// What becomes of the pages that it has taken from the pool.
+    pages: Pages,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pages {
+    /// The hook in its place has them now.
+    Inherited,
+    /// They are unmapped and given back.
+    Withdrawn,
+}
+
+impl Chain {
+    /// Puts a hook into the chain, at `position` or at its end, and returns the name that it goes by there.
+    ///
+    /// # Errors
+    /// [`EditError::Position`].
+    pub fn add(&self, hook: NamedHook, position: Option<usize>) -> Result<String, EditError> {
+        self.publish(|entries| {
+            let (hooks, position) = (entries.len(), position.unwrap_or(entries.len()));
+            if position > hooks {
+                return Err(EditError::Position { position, hooks });
+            }
+            let entry = self.entry(hook, entries, self.new_owner());
+            let name = entry.name.clone();
+            entries.insert(position, entry);
+            Ok((name, None))
+        })
+    }
+
+    /// Takes a hook out. It is ended by [`Chain::settle`].
+    ///
+    /// # Errors
+    /// [`EditError::Unknown`].
+    pub fn remove(&self, name: &str) -> Result<(), EditError> {
+        self.publish(|entries| {
+            let entry = entries.remove(find(entries, name)?);
+            Ok(((), Some(Retired { entry, pages: Pages::Withdrawn })))
+        })
+    }
+
+    /// Puts a hook in the place of another, under the other's name; it inherits the other's pages of the pool.
+    ///
+    /// # Errors
+    /// [`EditError::Unknown`].
+    pub fn replace(&self, name: &str, mut hook: NamedHook) -> Result<(), EditError> {
+        self.publish(|entries| {
+            let index = find(entries, name)?;
+            name.clone_into(&mut hook.name);
+            let new = Arc::new(Entry::new(hook, entries[index].owner));
+            let entry = std::mem::replace(&mut entries[index], new);
+            Ok(((), Some(Retired { entry, pages: Pages::Inherited })))
+        })
+    }
+
+    /// Puts the hooks into the order of `names`.
+    ///
+    /// # Errors
+    /// [`EditError::Unknown`], [`EditError::Order`].
+    pub fn reorder(&self, names: &[String]) -> Result<(), EditError> {
+        self.publish(|entries| {
+            let order: Vec<_> = names.iter().map(|name| find(entries, name)).collect::<Result<_, _>>()?;
+            let mut each = order.clone();
+            each.sort_unstable();
+            if !each.into_iter().eq(0..entries.len()) {
+                return Err(EditError::Order { known: known(entries) });
+            }
+            *entries = order.into_iter().map(|index| Arc::clone(&entries[index])).collect();
+            Ok(((), None))
+        })
+    }
+
+    /// What is known of the hooks at this moment, in chain order; their reports are empty as yet.
+    #[must_use]
+    pub fn hooks(&self) -> Vec<HookSummary> {
+        let links = Arc::clone(&lock(&self.current));
+        links.0.iter().map(|entry| entry.summarise(vector14_hook::Report::default())).collect()
+    }
+
+    /// Ends the hooks that were taken out and that no vCPU is in any more, with `guest` to clear up in. Returns how many are still
+    /// waited for.
+    pub fn settle(&self, guest: &mut FaultedGuest<'_>) -> usize {
+        let mut retired = lock(&self.retired);
+        // The list of retired hooks holds one reference; a list that a vCPU has holds another.
+        let (idle, busy) =
+            std::mem::take(&mut *retired).into_iter().partition(|one| Arc::strong_count(&one.entry) == 1);
+        *retired = busy;
+        let left = retired.len();
+        drop(retired);
+        for Retired { entry, pages } in idle {
+            let summary = self.end(&entry, guest);
+            if pages == Pages::Withdrawn {
+                self.withdraw(&entry, guest);
+            }
+            lock(&self.ended).push(summary);
+        }
+        left
+    }
+
+    fn withdraw(&self, entry: &Entry, guest: &FaultedGuest<'_>) {
+        if let Err(error) = guest.memory().withdraw(entry.owner) {
+            self.note(format!("pages of hook `{}` stay with the guest: {error}", entry.name));
+        }
+    }
+
+    /// Makes a changed list the one in force.
+    fn publish<R>(
+        &self,
+        change: impl FnOnce(&mut Vec<Arc<Entry>>) -> Result<(R, Option<Retired>), EditError>,
+    ) -> Result<R, EditError> {
+        let mut current = lock(&self.current);
+        let mut entries = current.0.clone();
+        let (result, gone) = change(&mut entries)?;
+        lock(&self.retired).extend(gone);
+        *current = Arc::new(Links(entries));
+        self.generation.fetch_add(1, Ordering::Release);
+        Ok(result)
+    }
+
+    pub(super) fn new_owner(&self) -> Owner {
+        Owner::hook(self.owners.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// An entry of a name that none of `others` has.
+    pub(super) fn entry(&self, mut hook: NamedHook, others: &[Arc<Entry>], owner: Owner) -> Arc<Entry> {
+        let taken = |name: &str| others.iter().any(|other| other.name == name);
+        if taken(&hook.name) {
+            let numbered = (2..).map(|number| format!("{}#{number}", hook.name));
+            hook.name = numbered.into_iter().find(|name| !taken(name)).unwrap_or_default();
+        }
+        Arc::new(Entry::new(hook, owner))
+    }
+}
+
+fn find(entries: &[Arc<Entry>], name: &str) -> Result<usize, EditError> {
+    let unknown = || EditError::Unknown { name: name.to_owned(), known: known(entries) };
+    entries.iter().position(|entry| entry.name == name).ok_or_else(unknown)
+}
+
+fn known(entries: &[Arc<Entry>]) -> String {
+    let names: Vec<_> = entries.iter().map(|entry| entry.name.as_str()).collect();
+    if names.is_empty() { "it is empty".to_owned() } else { names.join(", ") }
+}
