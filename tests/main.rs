@@ -14,6 +14,7 @@ mod crash;
 mod demand;
 mod demo;
 mod error_codes;
+mod exception_exit;
 mod footprint;
 mod hidden;
 mod hook_failures;
@@ -50,6 +51,7 @@ fn main() {
         demand::tests(),
         demo::tests(),
         error_codes::tests(),
+        exception_exit::tests(),
         footprint::tests(),
         hidden::tests(),
         hook_failures::tests(),
