@@ -37,9 +37,10 @@ pub fn of_an_exception() {
     assert_eq!((events.exception.injected, events.exception.nr), (1, UD));
 }
 
+/// KVM never shows these: the instruction that RIP is at makes a new one, if KVM does not deliver the old one.
 pub fn of_a_software_interrupt() {
     let events = delivered_once_resolved(without_idt(&INT), VECTOR);
-    assert_eq!((events.interrupt.injected, events.interrupt.nr, events.interrupt.soft), (1, VECTOR, 1));
+    assert_eq!((events.interrupt.injected, events.exception.injected), (0, 0));
 }
 
 pub fn of_an_interrupt() {
