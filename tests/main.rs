@@ -13,6 +13,8 @@ mod bad_kernel;
 mod crash;
 mod demand;
 mod demo;
+mod early;
+mod engines;
 mod error_codes;
 mod exception_exit;
 mod flush;
@@ -27,6 +29,7 @@ mod memory;
 mod multiboot;
 mod nested;
 mod noexec;
+mod protected_mode;
 mod quiet;
 mod raise;
 mod readonly;
@@ -51,6 +54,8 @@ fn main() {
         crash::tests(),
         demand::tests(),
         demo::tests(),
+        early::tests(),
+        engines::tests(),
         error_codes::tests(),
         exception_exit::tests(),
         flush::tests(),
@@ -65,6 +70,7 @@ fn main() {
         multiboot::tests(),
         nested::tests(),
         noexec::tests(),
+        protected_mode::tests(),
         quiet::tests(),
         raise::tests(),
         readonly::tests(),

@@ -184,7 +184,8 @@ impl Machine {
     }
 
     fn set_registers(&self) {
-        let code = kvm_segment { selector: 0x8, type_: 0xb, present: 1, s: 1, l: 1, g: 1, limit: !0, ..Default::default() };
+        let code =
+            kvm_segment { selector: 0x8, type_: 0xb, present: 1, s: 1, l: 1, g: 1, limit: !0, ..Default::default() };
         let data = kvm_segment { selector: 0x10, type_: 0x3, l: 0, db: 1, ..code };
         self.set_sregs(|sregs| {
             sregs.cs = code;

@@ -27,10 +27,8 @@ const PF_MASK: u64 = 1 << PF;
 const EINVAL: i32 = 22;
 
 pub fn tests() -> Vec<Trial> {
-    let mut tests = vec![
-        kvm_test("exception_exit::capability", capability),
-        kvm_test("exception_exit::unasked", unasked),
-    ];
+    let mut tests =
+        vec![kvm_test("exception_exit::capability", capability), kvm_test("exception_exit::unasked", unasked)];
     let with_exits: [(&str, fn()); 17] = [
         ("exits_before_delivery", exits_before_delivery),
         ("reinjected", reinjected),

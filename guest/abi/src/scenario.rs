@@ -122,6 +122,12 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     ending("spin", Ending::Never, "never ends, and makes no exit", &[]),
     ending("crash", Ending::Crash, "a triple fault: a #PF with an empty IDT", &[]),
+    scenario("idt-readonly", "loads an IDT from a page that is mapped read-only", &[]),
+    acting(
+        "idt-absent",
+        "loads an IDT from a page that is not present, and takes exceptions: the host maps it when they are delivered",
+        &[parameter("first", "fault", "fault: a #PF comes first; call: a #UD, by a call into ring 0")],
+    ),
     ending("idt-outside", Ending::Crash, "faults with an IDT outside of RAM", &[]),
     scenario("tables-loop", "faults through a page table whose entries all point to the table itself", &[]),
     ending("stack-unmapped", Ending::Crash, "faults with a stack that is not mapped", &[RING]),

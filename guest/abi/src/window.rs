@@ -45,6 +45,8 @@ pub const STORM: Range<u64> = window(11);
 pub const NO_ROOM: Range<u64> = window(12);
 /// Reached through a page table all of whose entries point to the table itself.
 pub const TABLES_LOOP: Range<u64> = window(13);
+/// One page, with a copy of the interrupt descriptor table in it.
+pub const IDT_COPY: Range<u64> = window(14);
 
 /// The window that `address` lies in, counted from [`WINDOWS_START`], if it lies in one.
 #[inline(always)]

@@ -7,6 +7,7 @@ mod error_codes;
 mod gate_absent;
 mod hidden;
 mod idt;
+mod idt_copy;
 mod idt_outside;
 mod looping;
 mod nested;
@@ -68,6 +69,8 @@ pub fn run(cmdline: &Cmdline) {
         "storm" => storm::run(cmdline),
         "spin" => spin::run(),
         "crash" => crash::run(),
+        "idt-readonly" => idt_copy::readonly(),
+        "idt-absent" => idt_copy::absent(cmdline),
         "idt-outside" => idt_outside::run(),
         "tables-loop" => tables_loop::run(),
         "stack-unmapped" => stack_unmapped::run(cmdline),
