@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 
-use crate::harness::{Command, Finished, engine, exception_bitmap_test, kvm_test};
+use vector14::config::{BootConfig, Config, Kernel, VmConfig};
+use vector14::summary::Stop;
+
+use crate::harness::{Command, Finished, Guest, Oracle, engine, exception_bitmap_test, kvm_test};
 
 pub fn tests() -> Vec<Trial> {
     if guests().is_none() {
@@ -27,6 +30,7 @@ pub fn tests() -> Vec<Trial> {
         kvm_test("linux::console_input_and_power_off", console),
         kvm_test("linux::disk", disk),
     ];
+    tests.push(kvm_test("linux::error_codes_as_the_tables_have_them", error_codes));
     tests.extend(exception_bitmap_test("linux::faults_in_the_decompressor", decompressor));
     tests
 }
@@ -195,6 +199,25 @@ fn disk() {
     }
     assert_eq!(&finished.read("disk.img")[512..519], "written", "{finished}");
     assert!(finished.read("fixed.img").bytes().all(|byte| byte == b'b'), "{finished}");
+}
+
+/// From the first fault that is seen to the reset, through a boot and workloads: each error code follows from the tables and the
+/// instruction. A hook does not see PKRU, so the guest has no protection keys.
+fn error_codes() {
+    let guests = guests().unwrap();
+    let boot = BootConfig {
+        initrd: Some(guests.join("initramfs.cpio.gz")),
+        cmdline: format!("{CMDLINE} nopku v14=workload:copy-on-write,mmap,stack,mprotect,segv,efault"),
+        ..BootConfig::of(Kernel::Path(guests.join("linux-6.1-cloud")))
+    };
+    let vm = VmConfig { memory: 512 << 20, ..VmConfig::default() };
+    let oracle = Oracle::default();
+    let guest = Guest::of(Config { vm, boot, ..Config::tiny("") }).timeout(Duration::from_secs(300));
+    let outcome = guest.hook("oracle", oracle.clone()).run().balanced();
+    assert_eq!(outcome.summary.stop, Stop::Reset, "{outcome}");
+    let findings = oracle.findings(&outcome);
+    assert!(findings.agreed > 1000, "{findings:?}\n{outcome}");
+    assert_eq!(findings.raced, 0, "there is one vCPU\n{findings:?}\n{outcome}");
 }
 
 /// A bzImage decompresses itself by code that has an IDT of its own, and faults its way through page tables that grow: all

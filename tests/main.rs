@@ -23,6 +23,7 @@ mod hidden;
 mod hook_failures;
 mod idt;
 mod interception;
+mod keys;
 mod linux;
 mod r#loop;
 mod memory;
@@ -64,6 +65,7 @@ fn main() {
         hook_failures::tests(),
         idt::tests(),
         interception::tests(),
+        keys::tests(),
         linux::tests(),
         r#loop::tests(),
         memory::tests(),

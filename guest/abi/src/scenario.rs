@@ -85,6 +85,7 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario("reserved", "reads through a PTE with a reserved bit set, which the guest's handler clears", &[]),
     scenario("ring0", "demand, readonly, noexec and reserved from ring 0; writes with CR0.WP set and clear", &[]),
     scenario("error-codes", "every combination of P, W, U, I and RSVD that can be made; a line for each", &[]),
+    scenario("keys", "accesses that protection keys forbid, where the CPU has them", &[]),
     scenario("twice", "one instruction that faults on two pages", &[]),
     scenario("nested", "the guest's handler faults itself", &[parameter("pages", "4", "how many")]),
     acting("skip", "instructions of many encodings fault; the host skips each, none may have an effect", &[]),

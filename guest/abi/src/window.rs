@@ -59,6 +59,9 @@ pub const fn window_index(address: u64) -> Option<usize> {
 /// violation (SDM vol. 3A, 5.7).
 pub const RESERVED_BIT: u64 = 1 << 51;
 
+/// What `keys` has in PKRU: protection key 1 forbids every access, key 2 writes (SDM vol. 3A, 4.6.2).
+pub const KEYS_PKRU: u32 = 0b01 << 2 | 0b10 << 4;
+
 /// Outside of any RAM below the local APIC, and mapped to itself: what the hostile scenarios use as memory.
 pub const OUTSIDE_RAM: u64 = 0xd000_0000;
 

@@ -17,7 +17,11 @@ use super::Outcome;
 
 /// Judges every fault, and passes.
 #[derive(Clone, Default)]
-pub struct Oracle(Arc<Mutex<Findings>>);
+pub struct Oracle {
+    /// What the guest has in PKRU while it faults: no hook sees that.
+    pkru: u32,
+    findings: Arc<Mutex<Findings>>,
+}
 
 /// What it has found.
 #[derive(Clone, Debug, Default)]
@@ -36,14 +40,24 @@ pub struct Findings {
 }
 
 impl Oracle {
+    /// For a guest with protection keys.
+    pub fn with_pkru(pkru: u32) -> Self {
+        Self { pkru, ..Self::default() }
+    }
+
     /// What it has found, with no disagreement, and all faults of `outcome` among it.
     #[track_caller]
     pub fn findings(&self, outcome: &Outcome) -> Findings {
-        let findings = self.0.lock().unwrap().clone();
+        let findings = self.findings.lock().unwrap().clone();
         let Findings { agreed, implicit, stale, raced, disagreements } = &findings;
         assert!(disagreements.is_empty(), "{}\n{outcome}", disagreements.join("\n"));
         assert_eq!(agreed + implicit + stale + raced, outcome.summary.faults.total, "{outcome}");
         findings
+    }
+
+    /// Both views of each fault about which there are two.
+    pub fn disagreements(&self) -> Vec<String> {
+        self.findings.lock().unwrap().disagreements.clone()
     }
 
     /// The hardware and it agree about every single fault of `outcome`, and instructions explain all.
@@ -55,10 +69,10 @@ impl Oracle {
 
 impl Hook for Oracle {
     fn on_fault(&self, fault: &Fault, guest: &mut dyn Guest) -> Result {
-        let cpu = Cpu::of(guest);
+        let cpu = Cpu::of(guest, self.pkru);
         let walk = Walk::of(fault, &cpu, guest);
         let accesses = access::of_instruction(fault, guest);
-        let findings = &mut *self.0.lock().unwrap();
+        let findings = &mut *self.findings.lock().unwrap();
         match judge(fault, &cpu, &walk, &accesses) {
             Some(Judgement::Agreed) => findings.agreed += 1,
             Some(Judgement::Implicit) => findings.implicit += 1,

@@ -25,13 +25,14 @@ pub struct Cpu {
     no_execute: bool,
     smep: bool,
     smap: bool,
-    protection_keys: bool,
+    /// PKRU, where protection keys are on.
+    keys: Option<u32>,
     /// Physical addresses have so many bits (CPUID 0x8000_0008).
     address_bits: u32,
 }
 
 impl Cpu {
-    pub fn of(guest: &dyn Guest) -> Self {
+    pub fn of(guest: &dyn Guest, pkru: u32) -> Self {
         let system = guest.system_registers();
         let cr0 = |bit: u32| system.cr0 >> bit & 1 != 0;
         let cr4 = |bit: u32| system.cr4 >> bit & 1 != 0;
@@ -45,7 +46,7 @@ impl Cpu {
             no_execute: efer(11),
             smep: cr4(20),
             smap: cr4(21),
-            protection_keys: cr4(22),
+            keys: (cr4(22) && efer(10)).then_some(pkru),
             address_bits: __cpuid(0x8000_0008).eax & 0xff,
         }
     }
@@ -104,11 +105,16 @@ enum End {
     Nowhere,
     Absent,
     Reserved,
-    Page {
-        write: bool,
-        user: bool,
-        execute: bool,
-    },
+    Page(Page),
+}
+
+/// What all levels together allow, and the leaf's protection key.
+#[derive(Clone, Copy, Debug)]
+struct Page {
+    write: bool,
+    user: bool,
+    execute: bool,
+    key: u32,
 }
 
 impl Walk {
@@ -131,16 +137,33 @@ impl Walk {
             // QEMU leaves P clear (guest/tiny/src/quirks.rs).
             End::Reserved if emulated_by_qemu() => Some(code | ErrorCode::RESERVED),
             End::Reserved => Some(code | ErrorCode::RESERVED | ErrorCode::PRESENT),
-            End::Page { write: may_write, user: of_user, execute } => {
-                let smap = cpu.smap && by != (By::Kernel { ac: true });
-                let denied = match way {
-                    _ if user && !of_user => true,
-                    Way::Write if !may_write && (user || cpu.write_protect) => true,
-                    Way::Read | Way::Write => !user && of_user && smap,
-                    Way::Fetch => !execute || (!user && of_user && cpu.smep),
-                };
-                denied.then_some(code | ErrorCode::PRESENT)
+            End::Page(page) => {
+                let by_key = page.key_forbids(cpu, way, by);
+                code.set(ErrorCode::PROTECTION_KEY, by_key);
+                (by_key || page.forbids(cpu, way, by)).then_some(code | ErrorCode::PRESENT)
             }
+        }
+    }
+}
+
+impl Page {
+    fn forbids(self, cpu: &Cpu, way: Way, by: By) -> bool {
+        let user = by == By::User;
+        match way {
+            _ if user && !self.user => true,
+            Way::Write if !self.write && (user || cpu.write_protect) => true,
+            Way::Read | Way::Write => !user && self.user && cpu.smap && by != (By::Kernel { ac: true }),
+            Way::Fetch => !self.execute || (!user && self.user && cpu.smep),
+        }
+    }
+
+    fn key_forbids(self, cpu: &Cpu, way: Way, by: By) -> bool {
+        let Some(pkru) = cpu.keys.filter(|_| self.user) else { return false };
+        let (access, write) = (pkru >> (2 * self.key) & 1 != 0, pkru >> (2 * self.key + 1) & 1 != 0);
+        match way {
+            Way::Fetch => false,
+            Way::Read => access,
+            Way::Write => access || (write && (by == By::User || cpu.write_protect)),
         }
     }
 }
@@ -155,7 +178,7 @@ fn walk(fault: &Fault, cpu: &Cpu, guest: &dyn Guest, entries: &mut Vec<(Pa, u64)
         } else {
             !0xfff
         };
-    let (mut write, mut user, mut execute) = (true, true, true);
+    let mut page = Page { write: true, user: true, execute: true, key: 0 };
     for &(shift, bits) in cpu.levels() {
         let slot = Pa(table + (fault.address.0 >> shift & (1 << bits) - 1) * size as u64);
         let mut bytes = [0; 8];
@@ -172,16 +195,18 @@ fn walk(fault: &Fault, cpu: &Cpu, guest: &dyn Guest, entries: &mut Vec<(Pa, u64)
             return End::Reserved;
         }
         if cpu.long_mode || !cpu.pae || shift != 30 {
-            write &= entry & WRITE != 0;
-            user &= entry & USER != 0;
-            execute &= entry & NO_EXECUTE == 0;
+            page.write &= entry & WRITE != 0;
+            page.user &= entry & USER != 0;
+            page.execute &= entry & NO_EXECUTE == 0;
         }
+        // The last one is the leaf's.
+        page.key = u32::from(bytes[7] >> 3 & 0xf);
         if large {
             break;
         }
         table = entry & 0xf_ffff_ffff_f000;
     }
-    End::Page { write, user, execute }
+    End::Page(page)
 }
 
 impl fmt::Display for Walk {

@@ -9,6 +9,7 @@ mod hidden;
 mod idt;
 mod idt_copy;
 mod idt_outside;
+mod keys;
 mod looping;
 mod nested;
 mod no_room;
@@ -58,6 +59,7 @@ pub fn run(cmdline: &Cmdline) {
         "reserved" => reserved::run(),
         "ring0" => ring0::run(),
         "error-codes" => error_codes::run(),
+        "keys" => keys::run(),
         "twice" => twice::run(),
         "nested" => nested::run(cmdline),
         "skip" => skip::run(),
