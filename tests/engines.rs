@@ -7,7 +7,9 @@ use vector14_guest_abi::window::{HIDDEN, LOOP, RAISE, SKIP};
 use vector14_hook::{Access, ErrorCode, Exception, Fault, Guest as Handle, Hook, Result, Verdict};
 
 use crate::harness::engine::lacks_exception_bitmap;
-use crate::harness::{Act, Command, Guest, Oracle, Outcome, Recorder, exception_bitmap_test, kvm_test};
+use crate::harness::{
+    Act, Command, Guest, Oracle, Outcome, Recorder, emulated_by_qemu, exception_bitmap_test, kvm_test,
+};
 
 pub fn tests() -> Vec<Trial> {
     let mut tests = Vec::new();
@@ -91,6 +93,14 @@ fn run(scenario: &str, parameters: &str, engine: EngineChoice) -> (Outcome, Vec<
     (outcome, recorder.faults())
 }
 
+/// A fault as any CPU tells of it: QEMU does not set RF in the flags that it pushes (SDM vol. 3B, 18.3.1.1), which are what the
+/// engine `gate` sees.
+fn as_any_cpu(fault: &Fault) -> Fault {
+    const RFLAGS_RF: u64 = 1 << 16;
+    let rflags = if emulated_by_qemu() { fault.rflags | RFLAGS_RF } else { fault.rflags };
+    Fault { rflags, ..*fault }
+}
+
 /// The guest says the same, the ledger is the same, and so is each fault, down to its last flag.
 fn nobody_can_tell() {
     let scenarios = [
@@ -117,9 +127,9 @@ fn nobody_can_tell() {
         let (bitmap, of_bitmap) = run(scenario, parameters, EngineChoice::ExceptionBitmap);
         assert_eq!(bitmap.console, gate.console, "{scenario}");
         assert_eq!(bitmap.summary.verdicts, gate.summary.verdicts, "{scenario}\n{bitmap}\n{gate}");
-        assert_ne!(of_bitmap.len(), 0, "{scenario}\n{bitmap}");
+        assert_eq!(of_bitmap.len(), of_gate.len(), "{scenario}\n{bitmap}");
         for (one, other) in of_bitmap.iter().zip(&of_gate) {
-            assert_eq!(one, other, "{scenario}\n{bitmap}");
+            assert_eq!(as_any_cpu(one), as_any_cpu(other), "{scenario}\n{bitmap}");
         }
     }
 }
