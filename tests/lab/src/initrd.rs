@@ -12,6 +12,9 @@ use crate::wanted::{GUEST_KERNELS, KVM_MODULES, LAB_KERNEL, LIBRARIES, TOOLS};
 /// PID 1 of the lab.
 const INIT: &str = include_str!("../init");
 
+/// A guest for those who try the lab by hand.
+const LINUX: &str = include_str!("../../../guest/linux.toml");
+
 /// Writes it, and returns where it is.
 pub(crate) fn write(cache: &Cache, programs: &Programs, guests: &Path, job: &Job) -> Result<PathBuf, ArchiveError> {
     let mut archive = Archive::default().script("init", INIT).script("job", job.script());
@@ -31,6 +34,8 @@ pub(crate) fn write(cache: &Cache, programs: &Programs, guests: &Path, job: &Job
             archive = archive.file(&path, &file);
         }
     }
+    // What README tries from the top folder works in the lab's home as well.
+    archive = archive.script("root/guest/linux.toml", LINUX).link("root/target/lab/guests", "/guests");
     for guest in GUEST_KERNELS.into_iter().chain([INITRAMFS]) {
         archive = archive.file(&format!("guests/{guest}"), &guests.join(guest));
     }
