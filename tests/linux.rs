@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 
-use crate::harness::{Command, Finished, kvm_test};
+use crate::harness::{Command, Finished, engine, kvm_test};
 
 pub fn tests() -> Vec<Trial> {
     if guests().is_none() {
@@ -108,7 +108,7 @@ fn workloads(kernel: &str, cmdline: &str) {
             .filter(|line| line.starts_with("workload ") || line.starts_with("guest: status"));
         lines.map(str::to_owned).collect()
     };
-    let (off, on) = (run("off"), run("gate"));
+    let (off, on) = (run("off"), run(engine().name()));
     assert!(said(&off).contains(&"guest: status 0".to_owned()), "{off}");
     assert!(said(&off).len() > 10, "{off}");
     assert_eq!(said(&on), said(&off), "{on}");

@@ -14,6 +14,7 @@ mod crash;
 mod demand;
 mod demo;
 mod error_codes;
+mod exception_exit;
 mod flush;
 mod footprint;
 mod hidden;
@@ -51,6 +52,7 @@ fn main() {
         demand::tests(),
         demo::tests(),
         error_codes::tests(),
+        exception_exit::tests(),
         flush::tests(),
         footprint::tests(),
         hidden::tests(),
