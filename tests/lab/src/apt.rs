@@ -44,7 +44,9 @@ pub(crate) enum AptError {
         pattern: &'static str,
     },
     /// A package is not there in this version.
-    #[error("apt does not offer {name} {version} (any more): run `apt-get update`, or `make lab-update` for newer kernels")]
+    #[error(
+        "apt does not offer {name} {version} (any more): run `apt-get update`, or `make lab-update` for newer kernels"
+    )]
     Gone {
         /// Its name.
         name: String,
