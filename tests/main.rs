@@ -13,6 +13,8 @@ mod bad_kernel;
 mod crash;
 mod demand;
 mod demo;
+mod early;
+mod engines;
 mod error_codes;
 mod exception_exit;
 mod flush;
@@ -21,12 +23,14 @@ mod hidden;
 mod hook_failures;
 mod idt;
 mod interception;
+mod keys;
 mod linux;
 mod r#loop;
 mod memory;
 mod multiboot;
 mod nested;
 mod noexec;
+mod protected_mode;
 mod quiet;
 mod raise;
 mod readonly;
@@ -51,6 +55,8 @@ fn main() {
         crash::tests(),
         demand::tests(),
         demo::tests(),
+        early::tests(),
+        engines::tests(),
         error_codes::tests(),
         exception_exit::tests(),
         flush::tests(),
@@ -59,12 +65,14 @@ fn main() {
         hook_failures::tests(),
         idt::tests(),
         interception::tests(),
+        keys::tests(),
         linux::tests(),
         r#loop::tests(),
         memory::tests(),
         multiboot::tests(),
         nested::tests(),
         noexec::tests(),
+        protected_mode::tests(),
         quiet::tests(),
         raise::tests(),
         readonly::tests(),
