@@ -12,6 +12,9 @@ use crate::wanted::{GUEST_KERNELS, KVM_MODULES, LIBRARIES, TOOLS};
 /// PID 1 of the lab.
 const INIT: &str = include_str!("../init");
 
+/// A guest for those who try the lab by hand.
+const LINUX: &str = include_str!("../../../guest/linux.toml");
+
 /// What an initial RAM file system is made of, besides what the cache has.
 #[derive(Debug)]
 pub(crate) struct Parts<'a> {
@@ -49,6 +52,8 @@ pub(crate) fn write(cache: &Cache, parts: &Parts<'_>, job: &Job) -> Result<PathB
             archive = archive.file(&path, &file);
         }
     }
+    // What README tries from the top folder works in the lab's home as well.
+    archive = archive.script("root/guest/linux.toml", LINUX).link("root/target/lab/guests", "/guests");
     for guest in GUEST_KERNELS.into_iter().chain([INITRAMFS]) {
         archive = archive.file(&format!("guests/{guest}"), &guests.join(guest));
     }
