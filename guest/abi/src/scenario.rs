@@ -92,7 +92,10 @@ pub const SCENARIOS: &[Scenario] = &[
     acting(
         "raise",
         "a fault that the host turns into #GP",
-        &[parameter("code", "0x0", "error code that the #GP must come with")],
+        &[
+            parameter("code", "0x0", "error code that the #GP must come with"),
+            parameter("ist", "0", "1: the #GP's handler has a stack of its own"),
+        ],
     ),
     scenario("idt", "loads other IDTs, rewrites gate 14 in place, copies a table, restores a gate", &[]),
     scenario(

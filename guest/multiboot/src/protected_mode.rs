@@ -7,8 +7,8 @@
 
 use core::arch::global_asm;
 
-use vector14_guest_abi::protected_mode::{FILL, OTHER_ERROR, OTHER_OFFSET, RAISED_ERROR, WINDOW};
 use vector14_guest_abi::EXIT_PORT;
+use vector14_guest_abi::protected_mode::{FILL, OTHER_ERROR, OTHER_OFFSET, RAISED_ERROR, WINDOW};
 
 use crate::long_mode::{CODE_SELECTOR, DATA_SELECTOR};
 
