@@ -63,7 +63,7 @@ impl Cpu {
 
     /// Bits that must be clear in a present entry whose index begins at bit `shift` of an address.
     fn reserved(&self, entry: u64, shift: u32, leaf: bool) -> u64 {
-        let above = !0 << self.address_bits & (1 << 52) - 1;
+        let above = (!0 << self.address_bits) & ((1 << 52) - 1);
         let offset = (1u64 << shift) - 1;
         match (self.long_mode, self.pae) {
             // The entries of the top table were checked when CR3 was written.
@@ -180,7 +180,7 @@ fn walk(fault: &Fault, cpu: &Cpu, guest: &dyn Guest, entries: &mut Vec<(Pa, u64)
         };
     let mut page = Page { write: true, user: true, execute: true, key: 0 };
     for &(shift, bits) in cpu.levels() {
-        let slot = Pa(table + (fault.address.0 >> shift & (1 << bits) - 1) * size as u64);
+        let slot = Pa(table + ((fault.address.0 >> shift) & ((1 << bits) - 1)) * size as u64);
         let mut bytes = [0; 8];
         if guest.read_physical(slot, &mut bytes[..size]).is_err() {
             return End::Nowhere;
