@@ -8,7 +8,8 @@ use vector14_hook::{Access, ErrorCode, Fault, Guest as Handle, Hook, Mapping, PA
 
 use crate::harness::{Guest, kvm_test};
 
-const PAGES: u64 = 40;
+const PAGE_COUNT: usize = 40;
+const PAGES: u64 = PAGE_COUNT as u64;
 const FILL: u8 = 0x5a;
 
 pub fn tests() -> Vec<Trial> {
@@ -32,12 +33,12 @@ struct OnePage {
 struct State {
     frame: Option<Pa>,
     mapped: Option<Va>,
-    contents: Vec<[u8; PAGE_SIZE as usize]>,
+    contents: Vec<[u8; 4096]>,
 }
 
 impl OnePage {
     fn new(flushes: bool) -> Self {
-        let contents = vec![[FILL; PAGE_SIZE as usize]; PAGES as usize];
+        let contents = vec![[FILL; 4096]; PAGE_COUNT];
         Self { state: Mutex::new(State { frame: None, mapped: None, contents }), flushes }
     }
 }
@@ -95,7 +96,7 @@ impl Hook for TakesBack {
         }
         let mut mapped = self.0.lock().unwrap();
         let frame = guest.allocate_page()?;
-        guest.write_physical(frame, &[FILL; PAGE_SIZE as usize])?;
+        guest.write_physical(frame, &[FILL; 4096])?;
         guest.map(page, frame, Access::WRITE | Access::USER)?;
         mapped.push(page);
         if mapped.len() as u64 == PAGES {

@@ -13,20 +13,25 @@ mod bad_kernel;
 mod crash;
 mod demand;
 mod demo;
+mod early;
+mod engines;
 mod error_codes;
 mod examples;
+mod exception_exit;
 mod flush;
 mod footprint;
 mod hidden;
 mod hook_failures;
 mod idt;
 mod interception;
+mod keys;
 mod linux;
 mod r#loop;
 mod memory;
 mod multiboot;
 mod nested;
 mod noexec;
+mod protected_mode;
 mod quiet;
 mod raise;
 mod readonly;
@@ -52,20 +57,25 @@ fn main() {
         crash::tests(),
         demand::tests(),
         demo::tests(),
+        early::tests(),
+        engines::tests(),
         error_codes::tests(),
         examples::tests(),
+        exception_exit::tests(),
         flush::tests(),
         footprint::tests(),
         hidden::tests(),
         hook_failures::tests(),
         idt::tests(),
         interception::tests(),
+        keys::tests(),
         linux::tests(),
         r#loop::tests(),
         memory::tests(),
         multiboot::tests(),
         nested::tests(),
         noexec::tests(),
+        protected_mode::tests(),
         quiet::tests(),
         raise::tests(),
         readonly::tests(),

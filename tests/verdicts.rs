@@ -100,6 +100,7 @@ fn cases(error: u32) -> Vec<Case> {
         load(|_, _| raise(13, None), Failure("13 without an error code, but the CPU pushes one")),
         load(|_, _| raise(6, Some(0)), Failure("6 with an error code, but the CPU pushes none")),
         load(|_, _| Err("no idea".into()), Failure("failed: no idea")),
+        load(leave_for_nowhere, Failure("go on at 0x1234000000000000, which is not canonical")),
         case(Faults::Fetch, |_, _| Ok(Verdict::Skip), Failure("can't be read")),
         case(Faults::Garbage, |_, _| Ok(Verdict::Skip), Failure("no instruction")),
         case(Faults::Gate("absent"), general_protection, Failure("gate 13 is missing")),
@@ -112,6 +113,11 @@ fn map_a_page(fault: &Fault, guest: &mut dyn Handle) -> Result {
     let frame = guest.allocate_page()?;
     guest.write_physical(frame, &PAGE.to_le_bytes())?;
     guest.map(fault.address.page(), frame, Access::USER)?;
+    Ok(Verdict::Resolve)
+}
+
+fn leave_for_nowhere(_fault: &Fault, guest: &mut dyn Handle) -> Result {
+    guest.registers_mut().rip = 0x1234_0000_0000_0000;
     Ok(Verdict::Resolve)
 }
 

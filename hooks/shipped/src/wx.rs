@@ -64,6 +64,8 @@ const fn highest() -> Number {
 
 /// Pages whose mapping is to be looked at, a vCPU: a fault looks at this many at the most.
 const LOOKED_AT: usize = 16;
+/// EFER.NXE: without it there is no right to execute that could be taken.
+const EFER_NXE: u64 = 1 << 11;
 /// So often is a page looked at.
 const LOOKS: u32 = 64;
 /// Pages that are told apart in the report.
@@ -236,7 +238,8 @@ impl Wx {
         leaf: &Leaf,
         page: Va,
     ) -> std::result::Result<bool, GuestError> {
-        if leaf.lacks_any() || !self.held.note(fault.cr3, page) {
+        let can = guest.system_registers().efer & EFER_NXE != 0;
+        if !can || leaf.lacks_any() || !self.held.note(fault.cr3, page) {
             return Ok(false);
         }
         leaf.exchange(guest, &[Right::Execute], &[])

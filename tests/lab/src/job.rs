@@ -3,6 +3,8 @@
 use std::io::{IsTerminal, stdout};
 use std::time::Duration;
 
+use crate::modules::Kvm;
+
 /// Something that runs in the lab.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -33,7 +35,7 @@ impl Job {
         Self { script, attendance: Attendance::Attended }
     }
 
-    /// The integration tests, as strict as in CI.
+    /// The integration tests, as strict as in CI, with the engine that `VECTOR14_ENGINE` names here.
     pub(crate) fn tests(arguments: &[String]) -> Self {
         let color = if stdout().is_terminal() { "always" } else { "never" };
         let mut words = vec!["integration".to_owned()];
@@ -41,7 +43,9 @@ impl Job {
             words.push(format!("--color={color}"));
         }
         words.extend_from_slice(arguments);
-        Self::unattended("export CI=1\n", &words)
+        let engine = std::env::var("VECTOR14_ENGINE").ok();
+        let engine = engine.map(|engine| format!("export VECTOR14_ENGINE={}\n", quote(&engine))).unwrap_or_default();
+        Self::unattended(&format!("export CI=1\n{engine}"), &words)
     }
 
     /// A command.
@@ -61,6 +65,15 @@ impl Job {
     /// Has the lab end this job by itself after a time, with what it can tell of the reason.
     pub(crate) fn limited_to(mut self, limit: Duration) -> Self {
         self.script.push_str(&format!("limit={}\n", limit.as_secs().max(1)));
+        self
+    }
+
+    /// Tells what runs which KVM it has.
+    pub(crate) fn on(mut self, kvm: Kvm) -> Self {
+        match kvm {
+            Kvm::Stock => {}
+            Kvm::ExceptionExit => self.script.push_str("export VECTOR14_KVM=exception-exit\n"),
+        }
         self
     }
 

@@ -27,6 +27,9 @@ fn describe(config: &Config) -> Grid {
     let disks: Vec<_> = config.disks.iter().map(disk).collect();
     let disks = if disks.is_empty() { "none".to_owned() } else { disks.join(", ") };
     let stub = config.intercept.stub.map_or("looked for".to_owned(), |stub| stub.to_string());
+    let error_codes = config.intercept.error_code.map_or("all".to_owned(), |filter| {
+        format!("those that are {:#x} under {:#x}", filter.value.bits(), filter.mask.bits())
+    });
     let hooks: Vec<_> = config.hooks.iter().map(|hook| hook.name.as_str()).collect();
     let modules: Vec<_> = config.boot.modules.iter().map(ToString::to_string).collect();
     let mut grid = Grid::default();
@@ -41,6 +44,7 @@ fn describe(config: &Config) -> Grid {
         .row(["disks", &disks])
         .row(["engine", config.intercept.engine.name()])
         .row(["stub", &stub])
+        .row(["error codes", &error_codes])
         .row(["hooks", &if hooks.is_empty() { "none".to_owned() } else { hooks.join(", ") }]);
     grid
 }

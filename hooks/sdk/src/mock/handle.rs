@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Call, MockGuest};
 use crate::paging::Tables;
-use crate::{Access, Code, Cr3, Guest, GuestError, Mapping, Pa, Registers, Translation, Va, Walk};
+use crate::{Access, Code, Cr3, Guest, GuestError, Mapping, Pa, Registers, SystemRegisters, Translation, Va, Walk};
 
 impl Guest for MockGuest {
     fn registers(&self) -> &Registers {
@@ -13,6 +13,10 @@ impl Guest for MockGuest {
 
     fn registers_mut(&mut self) -> &mut Registers {
         &mut self.registers
+    }
+
+    fn system_registers(&self) -> &SystemRegisters {
+        &self.system
     }
 
     fn address_space(&self) -> Cr3 {

@@ -53,11 +53,16 @@ pub use self::call::{Call, Method, When};
 use self::memory::Memory;
 pub use self::outcome::Outcome;
 pub use self::samples::{options, read_fault, write_fault};
-use crate::paging::{Paging, Tables};
-use crate::{Access, Code, Cr3, GuestError, PAGE_SIZE, Pa, Registers, Va};
+use crate::paging::{Mode, Paging, Tables};
+use crate::{Access, Code, Cr3, GuestError, PAGE_SIZE, Pa, Registers, SystemRegisters, Va};
 
 /// The top-level table of the first address space.
 const ROOT: Pa = Pa(0x1000);
+/// PG, WP and PE.
+const CR0: u64 = 1 << 31 | 1 << 16 | 1;
+const CR4_PAE: u64 = 1 << 5;
+/// NXE, LMA and LME.
+const EFER: u64 = 1 << 11 | 1 << 10 | 1 << 8;
 
 /// One vCPU's view of a guest; clones share its memory, as the vCPUs of one VM do, and its calls.
 #[derive(Clone)]
@@ -65,6 +70,7 @@ pub struct MockGuest {
     shared: Arc<Shared>,
     paging: Paging,
     registers: Registers,
+    system: SystemRegisters,
     /// Operand and address size of the code, in bits.
     bits: u32,
     elapsed: Duration,
@@ -87,8 +93,15 @@ impl MockGuest {
             let _ = memory.ram.take();
         }
         let shared = Shared { memory, mapped: AtomicI64::new(0), flushes: AtomicU64::new(0), calls: Mutex::default() };
-        let paging = Paging { cr3: Cr3(ROOT.0), levels: 4, no_execute: true };
-        Self { shared: Arc::new(shared), paging, registers: Registers::default(), bits: 64, elapsed: Duration::ZERO }
+        let paging = Paging { cr3: Cr3(ROOT.0), mode: Mode::Long { levels: 4 }, no_execute: true };
+        Self {
+            shared: Arc::new(shared),
+            paging,
+            registers: Registers::default(),
+            system: SystemRegisters { cr0: CR0, cr4: CR4_PAE, efer: EFER, ..SystemRegisters::default() },
+            bits: 64,
+            elapsed: Duration::ZERO,
+        }
     }
 
     /// Puts bytes, code for instance, where the address space in force has `address`; pages of RAM are mapped there with these
@@ -120,6 +133,11 @@ impl MockGuest {
     /// Has the guest's code run in a segment of 16, 32 or 64 bits.
     pub fn set_bits(&mut self, bits: u32) {
         self.bits = bits;
+    }
+
+    /// What hooks find in the system registers.
+    pub fn set_system_registers(&mut self, system: SystemRegisters) {
+        self.system = system;
     }
 
     /// Says how long the VM has been running.

@@ -75,6 +75,15 @@ impl MockGuest {
 
     fn carry_out(&mut self, fault: &Fault, verdict: &Verdict) -> Result<Outcome, String> {
         verdict.check(&self.paging).map_err(|error| error.to_string())?;
+        let outcome = self.outcome_of(fault, verdict)?;
+        let rip = Va(self.registers.rip);
+        let goes_there = rip == fault.rip || self.paging.is_canonical(rip);
+        goes_there
+            .then_some(outcome)
+            .ok_or_else(|| format!("would have the guest go on at {rip}, which is not canonical"))
+    }
+
+    fn outcome_of(&mut self, fault: &Fault, verdict: &Verdict) -> Result<Outcome, String> {
         Ok(match verdict {
             Verdict::Pass | Verdict::Reinject => {
                 Outcome::Handled { address: fault.address, error_code: fault.error_code }

@@ -36,8 +36,7 @@ pub(crate) fn emulate(
     guest: &mut dyn Guest,
 ) -> Result<Option<Effect>, GuestError> {
     let Some(Plan { operation, width }) = Plan::of(instruction) else { return Ok(None) };
-    let registers = guest.registers();
-    if registers.rflags & RFLAGS_TF != 0 || !is_at(instruction, address, width, registers) {
+    if guest.registers().rflags & RFLAGS_TF != 0 || !is_at(instruction, address, width, guest) {
         return Ok(None);
     }
     let mut bytes = [0; 8];
@@ -55,20 +54,24 @@ pub(crate) fn emulate(
     Ok(Some(Effect { size: width.bytes(), read, written: store }))
 }
 
-/// Whether the memory operand is all in one page, and is what faulted at `address`. Where FS and GS begin is not known here: an
-/// access through them begins at the faulting address unless that begins a page, into which it may come from the one before.
-fn is_at(instruction: &Instruction, address: Va, width: Width, registers: &Registers) -> bool {
-    if address.page_offset() + width.bytes() as u64 > PAGE_SIZE {
-        return false;
-    }
-    if matches!(instruction.memory_segment(), Register::FS | Register::GS) {
-        return address.page_offset() != 0;
-    }
-    let operand = (0..2).find(|operand| instruction.op_kind(*operand) == OpKind::Memory);
-    let value = |register: Register, _, _| {
-        if register.is_segment_register() { Some(0) } else { registers::value(registers, register) }
+/// Whether the memory operand is all in one page, and is what faulted at `address`.
+fn is_at(instruction: &Instruction, address: Va, width: Width, guest: &dyn Guest) -> bool {
+    let base = |register| match register {
+        Register::FS => guest.system_registers().fs_base.0,
+        Register::GS => guest.system_registers().gs_base.0,
+        // They begin at 0 in 64-bit mode.
+        _ => 0,
     };
-    operand.and_then(|operand| instruction.virtual_address(operand, 0, value)) == Some(address.0)
+    let value = |register: Register, _, _| {
+        if register.is_segment_register() {
+            Some(base(register))
+        } else {
+            registers::value(guest.registers(), register)
+        }
+    };
+    let operand = (0..2).find(|operand| instruction.op_kind(*operand) == OpKind::Memory);
+    address.page_offset() + width.bytes() as u64 <= PAGE_SIZE
+        && operand.and_then(|operand| instruction.virtual_address(operand, 0, value)) == Some(address.0)
 }
 
 /// What to do, and how wide the memory operand is.

@@ -2,7 +2,7 @@
 
 use super::*;
 use vector14_hook::mock::{MockGuest, Outcome, write_fault};
-use vector14_hook::{Access, Fault, Hook, Result, Verdict};
+use vector14_hook::{Access, Fault, Hook, Result, SystemRegisters, Verdict};
 
 const AT: Va = Va(0x40_0100);
 const WORD: u64 = 0x8877_6655_4433_22f1;
@@ -36,6 +36,7 @@ fn run(code: &[u8]) -> (Outcome, u64, Registers) {
         r8: 2,
         ..Registers::default()
     };
+    guest.set_system_registers(SystemRegisters { fs_base: Va(0x10), ..*guest.system_registers() });
     let outcome = guest.take(&Emulates, &fault);
     let mut word = [0; 8];
     guest.read(AT, &mut word).unwrap();
@@ -54,6 +55,7 @@ fn loads_fill_registers_as_wide_as_they_are() {
         (&[0x48, 0x0f, 0xbe, 0x07], 0xffff_ffff_ffff_fff1),  // movsx rax, byte ptr [rdi]
         (&[0x48, 0x63, 0x07], 0x4433_22f1),                  // movsxd rax, dword ptr [rdi]
         (&[0x4a, 0x8b, 0x04, 0xc6], WORD),                   // mov rax, [rsi + 8*r8]
+        (&[0x64, 0x48, 0x8b, 0x06], WORD),                   // mov rax, fs:[rsi]
         (&[0x33, 0x07], 0x5522_33e0),                        // xor eax, [rdi]
         (&[0x48, 0x03, 0x07], WORD + 0x1111_1111_1111_1111), // add rax, [rdi]
         (&[0x48, 0x3b, 0x07], 0x1111_1111_1111_1111),        // cmp rax, [rdi]

@@ -96,7 +96,11 @@ pub(crate) enum Found {
 impl Leaf {
     /// Looks for the leaf that maps `page`. Tables that can't be walked are none of ours: nothing is mapped by them.
     pub(crate) fn find(guest: &dyn Guest, page: Va) -> Found {
-        let Ok(walk) = guest.walk(page) else { return Found::Absent { level: 1 } };
+        // Other modes than 64-bit and compatibility mode have no bits to spare in their entries.
+        let Some(walk) = guest.walk(page).ok().filter(|walk| walk.entries().first().is_some_and(|top| top.level > 3))
+        else {
+            return Found::Absent { level: 1 };
+        };
         let leaf = match walk.end() {
             Step::Leaf(_) => walk.entries().last().copied(),
             Step::Absent(entry) if entry.level == 1 && Right::Present.is_taken(entry.entry) => Some(entry),
