@@ -14,6 +14,7 @@ const EXAMPLES: &[(&str, &str, fn())] = &[
     ("guard", include_str!("../hooks/examples/guard.toml"), guard),
     ("wx", include_str!("../hooks/examples/wx.toml"), wx),
     ("chaos", include_str!("../hooks/examples/chaos.toml"), chaos),
+    #[cfg(feature = "script")]
     ("script", include_str!("../hooks/examples/script.toml"), script),
 ];
 
@@ -107,6 +108,7 @@ fn chaos() {
     assert_eq!(second.summary()["verdicts"], first.summary()["verdicts"], "{second}");
 }
 
+#[cfg(feature = "script")]
 fn script() {
     let finished = run("script");
     for line in [

@@ -35,6 +35,7 @@ mod protected_mode;
 mod quiet;
 mod raise;
 mod readonly;
+mod replay;
 mod reserved;
 mod ring0;
 mod run_command;
@@ -79,6 +80,7 @@ fn main() {
         quiet::tests(),
         raise::tests(),
         readonly::tests(),
+        replay::tests(),
         reserved::tests(),
         ring0::tests(),
         run_command::tests(),

@@ -6,6 +6,7 @@
 //! # Layout
 //! From the command line down; each module uses those below it.
 //! - [`config`], [`display`], [`doctor`], [`bench`](mod@bench): what the commands of `vector14` are made of
+//! - [`replay`]: hooks, asked about faults of a trace
 //! - [`vm`]: a VM from its config to its [`summary`]
 //! - `run`: one vCPU's loop, and the path of a fault
 //! - `engine`: how faults reach the host; [`chain`]: the hooks; [`progress`]: the loop detector; [`guest`]: what hooks
@@ -35,6 +36,7 @@ pub mod memory;
 mod paging;
 mod pool;
 pub mod progress;
+pub mod replay;
 mod run;
 pub mod segment;
 pub mod summary;

@@ -6,7 +6,7 @@
 //! - `zero_fill`: resolves faults in an address window with pages of the host's own
 //! - `watch`: accesses to chosen pages; `guard`: pages that nobody may touch; `wx`: pages that are written and then executed
 //! - `chaos`: faults that a guest must cope with
-//! - `script`: a function of a Rhai script decides
+//! - `script` (a feature): a function of a Rhai script decides
 //!
 //! What they share:
 //! - `address`: addresses and address ranges in options
@@ -22,6 +22,7 @@ mod counters;
 mod emulate;
 mod guard;
 mod rights;
+#[cfg(feature = "script")]
 mod script;
 mod sighting;
 mod trace;
@@ -33,8 +34,17 @@ pub use trace::{TraceError, TraceReader};
 use vector14_hook::HookType;
 
 /// The hooks that a config file can name, in the order in which `vector14 hooks` lists them.
-pub const HOOKS: &[HookType] =
-    &[trace::TYPE, count::TYPE, zero_fill::TYPE, watch::TYPE, guard::TYPE, wx::TYPE, chaos::TYPE, script::TYPE];
+pub const HOOKS: &[HookType] = &[
+    trace::TYPE,
+    count::TYPE,
+    zero_fill::TYPE,
+    watch::TYPE,
+    guard::TYPE,
+    wx::TYPE,
+    chaos::TYPE,
+    #[cfg(feature = "script")]
+    script::TYPE,
+];
 
 #[cfg(test)]
 mod tests {

@@ -12,7 +12,7 @@ thread_local! {
 }
 
 /// Calls into a hook; a panic does not come out.
-pub(super) fn guarded<R>(call: impl FnOnce() -> R) -> std::thread::Result<R> {
+pub(crate) fn guarded<R>(call: impl FnOnce() -> R) -> std::thread::Result<R> {
     IN_HOOK.set(true);
     let result = panic::catch_unwind(AssertUnwindSafe(call));
     IN_HOOK.set(false);
@@ -20,7 +20,7 @@ pub(super) fn guarded<R>(call: impl FnOnce() -> R) -> std::thread::Result<R> {
 }
 
 /// Has panics inside of hooks noted instead of printed: [`Chain`](super::Chain) reports them in its own words.
-pub(super) fn report_panics_of_hooks_here() {
+pub(crate) fn report_panics_of_hooks_here() {
     static INSTALL: std::sync::Once = std::sync::Once::new();
     INSTALL.call_once(|| {
         let others = panic::take_hook();
@@ -35,7 +35,7 @@ pub(super) fn report_panics_of_hooks_here() {
 }
 
 /// What a panic said, and where.
-pub(super) fn describe_panic(payload: &(dyn Any + Send)) -> String {
+pub(crate) fn describe_panic(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let place = PANICKED_AT.take().map(|place| format!(" ({place})")).unwrap_or_default();
     format!("{}{place}", text.unwrap_or("without a message"))

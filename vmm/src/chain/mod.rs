@@ -5,7 +5,7 @@
 
 mod edit;
 mod entry;
-mod guard;
+pub(crate) mod guard;
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -15,6 +15,7 @@ use vector14_hook::{Fault, Report, Verdict};
 
 pub use self::edit::EditError;
 use self::edit::Retired;
+pub(crate) use self::edit::unique;
 use self::entry::Entry;
 pub use self::entry::NamedHook;
 use self::guard::{describe_panic, guarded, report_panics_of_hooks_here};

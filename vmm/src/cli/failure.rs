@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use miette::Diagnostic;
 use vector14::config::ConfigError;
+use vector14_hooks::TraceError;
 
 /// Why a command ends badly.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -41,12 +42,34 @@ pub(super) enum Failure {
         /// Why not.
         error: io::Error,
     },
+    /// A trace can't be read on.
+    #[error("{trace}: {error}")]
+    Trace {
+        /// The file, as it was named.
+        trace: String,
+        /// What is wrong with it.
+        error: TraceFailure,
+    },
+    /// There is nobody to be asked.
+    #[error("no hook is named: use --hook NAME, or --config FILE with a [[hook]] in it")]
+    NoHooks,
     /// The results can't be written to stdout.
     #[error("standard output: {error}")]
     Stdout {
         /// Why not.
         error: io::Error,
     },
+}
+
+/// Why a trace can't be read on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TraceFailure {
+    /// It can't be opened.
+    #[error("can't be opened: {0}")]
+    Open(#[source] io::Error),
+    /// A line is wrong.
+    #[error(transparent)]
+    Line(#[from] TraceError),
 }
 
 impl Failure {
@@ -56,7 +79,7 @@ impl Failure {
     /// The exit status of the `vector14` command for this failure.
     pub(super) fn exit_status(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::SummaryFile { .. } => Self::USAGE,
+            Self::Config(_) | Self::SummaryFile { .. } | Self::Trace { .. } | Self::NoHooks => Self::USAGE,
             Self::SummaryLost { .. } | Self::Stdout { .. } => Self::HOST,
             Self::Vm { status, .. } => *status,
         }

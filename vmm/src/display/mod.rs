@@ -17,4 +17,4 @@ pub mod summary;
 pub use diagnostic::diagnostic;
 pub use grid::Grid;
 pub use style::{Colour, Style};
-pub use summary::{remarks, summary};
+pub use summary::{remarks, reports, summary};

@@ -28,6 +28,13 @@ pub fn remarks(summary: &Summary, style: Style) -> String {
     warnings(summary).iter().map(|warning| remark(warning, style)).collect()
 }
 
+/// What hooks report: their tables, and their warnings, a line each.
+#[must_use]
+pub fn reports(hooks: &[HookSummary], style: Style) -> String {
+    let tables = hooks.iter().map(|hook| tables(hook, style));
+    tables.chain(hooks.iter().flat_map(of_hook).map(|warning| remark(&warning, style))).collect()
+}
+
 /// Why the VM ended, in words.
 #[must_use]
 pub fn stop(stop: &Stop) -> String {
@@ -128,12 +135,11 @@ fn tables(hook: &HookSummary, style: Style) -> String {
 }
 
 fn warnings(summary: &Summary) -> Vec<String> {
-    let notes = summary.notes.iter().cloned();
-    let of_hook = |hook: &HookSummary| {
-        let name = hook.name.clone();
-        hook.report.warnings.clone().into_iter().map(move |warning| format!("hook {name}: {warning}"))
-    };
-    notes.chain(summary.hooks.iter().flat_map(of_hook)).collect()
+    summary.notes.iter().cloned().chain(summary.hooks.iter().flat_map(of_hook)).collect()
+}
+
+fn of_hook(hook: &HookSummary) -> impl Iterator<Item = String> {
+    hook.report.warnings.iter().map(|warning| format!("hook {}: {warning}", hook.name))
 }
 
 fn remark(text: &str, style: Style) -> String {
