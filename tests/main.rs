@@ -26,6 +26,7 @@ mod idt;
 mod interception;
 mod keys;
 mod linux;
+mod linux_hooks;
 mod r#loop;
 mod memory;
 mod multiboot;
@@ -71,6 +72,7 @@ fn main() {
         interception::tests(),
         keys::tests(),
         linux::tests(),
+        linux_hooks::tests(),
         r#loop::tests(),
         memory::tests(),
         multiboot::tests(),

@@ -21,7 +21,7 @@ use vector14_hook::{
     Table, Va, Verdict,
 };
 
-use crate::address::Number;
+use crate::address::{AddressRange, Number};
 
 pub(crate) const TYPE: HookType = HookType {
     name: "chaos",
@@ -46,6 +46,18 @@ pub(crate) const TYPE: HookType = HookType {
             default: Some("0 (none)"),
             help: "faults that are answered late",
         },
+        OptionDoc {
+            name: "start",
+            value: "address",
+            default: Some("0"),
+            help: "faults at lower addresses are left alone, and not counted",
+        },
+        OptionDoc {
+            name: "end",
+            value: "address",
+            default: Some("0x100000000000000"),
+            help: "so are those from here on",
+        },
         OptionDoc { name: "delay", value: "0..10000 ms", default: Some("1"), help: "how late, in milliseconds" },
     ],
     check: |options| Chaos::new(options).map(drop),
@@ -63,10 +75,13 @@ struct Settings {
     efault: Vec<Number>,
     delayed: Option<Number>,
     delay: Option<Number>,
+    start: Option<Number>,
+    end: Option<Number>,
 }
 
 struct Chaos {
     seed: u64,
+    range: AddressRange,
     spurious: OneIn,
     efault: Vec<u64>,
     delayed: OneIn,
@@ -91,7 +106,9 @@ struct Cpu {
 
 impl Chaos {
     fn new(options: &Options) -> std::result::Result<Self, OptionsError> {
-        let Settings { seed, spurious, efault, delayed, delay } = options.parse()?;
+        let Settings { seed, spurious, efault, delayed, delay, start, end } = options.parse()?;
+        let range = AddressRange::new(start.unwrap_or(Number(0)), end.unwrap_or(Number(1 << 56)))
+            .map_err(|error| OptionsError::new(error.key(), error.to_string()))?;
         let Number(milliseconds) = delay.unwrap_or(Number(1));
         let delay = u64::try_from(milliseconds).ok().filter(|_| milliseconds <= LONGEST_DELAY);
         let delay = delay.ok_or_else(|| {
@@ -103,6 +120,7 @@ impl Chaos {
         let efault = efault.into_iter().map(|Number(n)| whole("efault", n)).collect::<std::result::Result<_, _>>()?;
         Ok(Self {
             seed: seed.map_or(Ok(14), |Number(seed)| whole("seed", seed))?,
+            range,
             spurious: OneIn(spurious.map_or(Ok(0), |Number(many)| whole("spurious", many))?),
             efault,
             delayed: OneIn(delayed.map_or(Ok(0), |Number(many)| whole("delayed", many))?),
@@ -118,6 +136,9 @@ fn whole(key: &str, number: u128) -> std::result::Result<u64, OptionsError> {
 
 impl Hook for Chaos {
     fn on_fault(&self, fault: &Fault, guest: &mut dyn Guest) -> Result {
+        if !self.range.contains(fault.address) {
+            return Ok(Verdict::Pass);
+        }
         let cpu = self.cpus.of(fault);
         cpu.faults.add(1);
         let throw = |what| Throw::new(self.seed, fault.vcpu, cpu.faults.get(), what);
@@ -155,7 +176,7 @@ impl Hook for Chaos {
 }
 
 impl Chaos {
-    /// A fault of the kernel's. Those in the lower half are copies from and to user memory, if they are anything.
+    /// A fault of the kernel's at an address of user mode's, if the range is one of these: a copy from or to user memory.
     fn copy(&self, fault: &Fault, cpu: &Cpu) -> Verdict {
         if fault.address.0 >> 63 != 0 {
             return Verdict::Pass;
@@ -295,6 +316,7 @@ mod tests {
         for (bad, key, got) in [
             (json!({"delay": 10_001}), "delay", "10001"),
             (json!({"efault": ["x"]}), "efault", "efault[0]"),
+            (json!({"start": 2, "end": 1}), "start", "0x2"),
             (json!({"seed": "0x10000000000000000"}), "seed", "2^64"),
             (json!({"spuriuos": 1}), "spuriuos", "`spurious`"),
         ] {

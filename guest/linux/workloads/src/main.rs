@@ -8,8 +8,10 @@
 //! - [`processes`]: process storm, copy-on-write; [`memory`]: mappings, stack, huge pages, protections, pressure
 //! - [`signals`]: a SIGSEGV handler that repairs its own fault; [`userfault`]: userfaultfd; [`threads`]: shared pages
 //! - [`kernel`]: faults that the kernel takes in system calls; [`counters`]: the kernel's own count of them
+//! - [`chosen`]: faults at addresses that hooks on the host are told to look at
 //! - [`sys`]: system calls, and all of the unsafe code
 
+mod chosen;
 mod counters;
 mod kernel;
 mod memory;
@@ -39,6 +41,10 @@ const WORKLOADS: &[Workload] = &[
     ("userfaultfd", userfault::userfaultfd),
     ("threads", threads::threads),
     ("efault", kernel::efault),
+    ("watched", chosen::watched),
+    ("guarded", chosen::guarded),
+    ("written-code", chosen::written_code),
+    ("copies", chosen::copies),
     ("counters", counters::counters),
 ];
 
@@ -46,6 +52,9 @@ fn main() -> ExitCode {
     let asked = std::env::args().nth(1).unwrap_or_default();
     if asked == processes::CHILD {
         return ExitCode::from(processes::CHILD_STATUS);
+    }
+    if asked == chosen::TOUCH {
+        return chosen::touch();
     }
     let names: Vec<&str> =
         if asked == "all" { WORKLOADS.iter().map(|(name, _)| *name).collect() } else { asked.split(',').collect() };

@@ -75,6 +75,19 @@ impl Mapping {
         byte.fetch_add(value, std::sync::atomic::Ordering::SeqCst);
     }
 
+    /// Writes `mov eax, value; ret` to the first page, and calls it.
+    pub(crate) fn execute_returning(&self, value: u8) -> u8 {
+        let code = [0xb8, value, 0, 0, 0, 0xc3];
+        for (offset, byte) in code.into_iter().enumerate() {
+            // SAFETY: inside of the first page, to which nobody holds a reference.
+            unsafe { self.start.add(offset).write_volatile(byte) };
+        }
+        // SAFETY: what was just written is a function of the C ABI that changes no register but EAX; the callers have made
+        // the page executable.
+        let function = unsafe { std::mem::transmute::<*mut u8, extern "C" fn() -> u8>(self.start) };
+        function()
+    }
+
     /// `PROT_` bits for some of the pages.
     pub(crate) fn protect(&self, first: usize, pages: usize, access: libc::c_int) -> io::Result<()> {
         assert!(first + pages <= self.pages, "beyond the mapping");
