@@ -1,23 +1,22 @@
 //! The hook chain: asks the hooks in order, and answers for those that misbehave.
 //!
 //! On the way of a fault: after decode, before apply. The hooks are shared by all vCPUs; what is counted here is each
-//! vCPU's own. `entry` is a hook in its place, `edit` changes the chain while the guest runs, `guard` catches panics.
+//! vCPU's own. `entry` is a hook in its place, `edit` changes the chain while the guest runs.
 
 mod edit;
 mod entry;
-mod guard;
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use vector14_hook::guard::{describe_panic, guarded, report_panics_of_hooks_here};
 use vector14_hook::{Fault, Report, Verdict};
 
 pub use self::edit::EditError;
 use self::edit::Retired;
 use self::entry::Entry;
 pub use self::entry::NamedHook;
-use self::guard::{describe_panic, guarded, report_panics_of_hooks_here};
 use crate::guest::FaultedGuest;
 use crate::summary::HookSummary;
 use crate::sys::lock;
