@@ -10,6 +10,7 @@ mod harness;
 mod bad_guest;
 mod bad_host;
 mod bad_kernel;
+mod chain_edits;
 mod crash;
 mod demand;
 mod demo;
@@ -26,6 +27,7 @@ mod memory;
 mod multiboot;
 mod nested;
 mod noexec;
+mod pause;
 mod quiet;
 mod raise;
 mod readonly;
@@ -47,6 +49,7 @@ fn main() {
         bad_guest::tests(),
         bad_host::tests(),
         bad_kernel::tests(),
+        chain_edits::tests(),
         crash::tests(),
         demand::tests(),
         demo::tests(),
@@ -63,6 +66,7 @@ fn main() {
         multiboot::tests(),
         nested::tests(),
         noexec::tests(),
+        pause::tests(),
         quiet::tests(),
         raise::tests(),
         readonly::tests(),

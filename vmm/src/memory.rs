@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use vector14_hook::paging::Tables;
-use vector14_hook::{EntryFlags, GuestError, PAGE_SIZE, Pa, TableEntry};
+use vector14_hook::{EntryFlags, GuestError, Pa, TableEntry};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 pub(crate) use crate::pool::Owner;

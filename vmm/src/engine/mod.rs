@@ -64,11 +64,27 @@ impl Engine {
         }
     }
 
-    /// Takes interception out of the guest where it is in, and puts it back where it is out.
-    pub(crate) fn toggle(&self) {
+    /// Has interception put into the guest, or taken out, at the vCPUs' next inspection.
+    pub(crate) fn want(&self, wanted: bool) {
         match self {
             Self::Off => {}
-            Self::Gate(table) => table.want(!table.is_wanted()),
+            Self::Gate(table) => table.want(wanted),
+        }
+    }
+
+    /// Whether interception is wanted.
+    pub(crate) fn is_wanted(&self) -> bool {
+        match self {
+            Self::Off => false,
+            Self::Gate(table) => table.is_wanted(),
+        }
+    }
+
+    /// Whether faults are intercepted at this moment.
+    pub(crate) fn is_in_place(&self) -> bool {
+        match self {
+            Self::Off => false,
+            Self::Gate(table) => table.in_place(),
         }
     }
 
