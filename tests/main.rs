@@ -19,9 +19,13 @@ mod flush;
 mod footprint;
 mod hidden;
 mod hook_failures;
+mod hook_project;
 mod idt;
 mod interception;
 mod linux;
+mod loaded;
+mod loaded_refused;
+mod loaded_watch;
 mod r#loop;
 mod memory;
 mod multiboot;
@@ -58,9 +62,13 @@ fn main() {
         footprint::tests(),
         hidden::tests(),
         hook_failures::tests(),
+        hook_project::tests(),
         idt::tests(),
         interception::tests(),
         linux::tests(),
+        loaded::tests(),
+        loaded_refused::tests(),
+        loaded_watch::tests(),
         r#loop::tests(),
         memory::tests(),
         multiboot::tests(),

@@ -1,9 +1,10 @@
 //! What the tests share: guests inside of this process ([`guest`]), the command as its users run it ([`command`]), and
-//! hooks that tests need ([`hooks`]).
+//! hooks that tests need ([`hooks`]), also as shared libraries ([`libraries`]).
 
 pub mod command;
 pub mod guest;
 pub mod hooks;
+pub mod libraries;
 
 use std::fs::File;
 use std::process::Stdio;

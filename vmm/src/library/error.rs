@@ -22,19 +22,19 @@ pub enum Reason {
     #[error("{0}")]
     Unreadable(io::Error),
     /// It is a folder, or something else that is no file.
-    #[error("is no regular file")]
+    #[error("no regular file")]
     NotFile,
     /// It is far too large for a library.
-    #[error("has {0} bytes, which is far too much for a hook")]
+    #[error("{0} bytes are far too many for a hook")]
     TooLarge(u64),
     /// It is something else.
-    #[error("is {0}, and no shared library")]
+    #[error("{0}, and no shared library")]
     NotLibrary(String),
     /// It is cut short, or makes no sense.
-    #[error("is cut short or damaged: {0}")]
+    #[error("cut short or damaged: {0}")]
     Damaged(String),
     /// It is for other machines.
-    #[error("is made for {0}; this vector14 runs on x86-64")]
+    #[error("made for {0}; this vector14 runs on x86-64")]
     Architecture(String),
     /// It is a library of some other kind.
     #[error("exports no symbol `{SYMBOL}`")]

@@ -6,6 +6,7 @@
 
 mod error;
 mod inspect;
+mod watch;
 
 use std::ffi::CString;
 use std::fs::File;
@@ -17,6 +18,7 @@ use vector14_hook::abi::{self, Foreign};
 use vector14_hook::{Hook, OptionDoc, Options, OptionsError};
 
 pub use self::error::{LibraryError, Reason};
+pub use self::watch::watch;
 use crate::sys::dynamic;
 use crate::sys::library::foreign;
 
