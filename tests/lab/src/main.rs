@@ -6,7 +6,7 @@
 //! # Layout
 //! - [`wanted`], [`apt`], [`cache`]: which Debian packages, where they come from, where they are kept
 //! - [`modules`]: KVM's modules with exception exits, for a kernel of the lab
-//! - [`programs`]: vector14, its integration tests and the guest's workloads, statically linked
+//! - [`programs`]: vector14, its integration tests with their libraries, and the guest's workloads
 //! - [`archive`], [`guest`], [`initrd`]: the initramfs for Linux guests, and the lab's own with all of it inside
 //! - [`job`]: what is asked of the lab, as the script that runs in it
 //! - [`machine`], [`run`]: QEMU's command line, and a run of it up to its end or its deadline
