@@ -10,6 +10,7 @@ mod harness;
 mod bad_guest;
 mod bad_host;
 mod bad_kernel;
+mod chain_edits;
 mod crash;
 mod demand;
 mod demo;
@@ -22,16 +23,21 @@ mod flush;
 mod footprint;
 mod hidden;
 mod hook_failures;
+mod hook_project;
 mod idt;
 mod interception;
 mod keys;
 mod linux;
 mod linux_hooks;
+mod loaded;
+mod loaded_refused;
+mod loaded_watch;
 mod r#loop;
 mod memory;
 mod multiboot;
 mod nested;
 mod noexec;
+mod pause;
 mod protected_mode;
 mod quiet;
 mod raise;
@@ -56,6 +62,7 @@ fn main() {
         bad_guest::tests(),
         bad_host::tests(),
         bad_kernel::tests(),
+        chain_edits::tests(),
         crash::tests(),
         demand::tests(),
         demo::tests(),
@@ -68,16 +75,21 @@ fn main() {
         footprint::tests(),
         hidden::tests(),
         hook_failures::tests(),
+        hook_project::tests(),
         idt::tests(),
         interception::tests(),
         keys::tests(),
         linux::tests(),
         linux_hooks::tests(),
+        loaded::tests(),
+        loaded_refused::tests(),
+        loaded_watch::tests(),
         r#loop::tests(),
         memory::tests(),
         multiboot::tests(),
         nested::tests(),
         noexec::tests(),
+        pause::tests(),
         protected_mode::tests(),
         quiet::tests(),
         raise::tests(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use vector14::chain::NamedHook;
 use vector14::config::{Config, EngineChoice, ErrorCodeFilter};
 use vector14::summary::{Stop, Summary};
-use vector14::vm::{Surroundings, Vm};
+use vector14::vm::{Surroundings, Vm, VmHandle};
 use vector14_hook::{Hook, Va};
 
 use super::Oracle;
@@ -88,12 +88,35 @@ impl Guest {
 
     /// Runs it to its end.
     pub fn run(self) -> Outcome {
+        self.run_beside(|_| ())
+    }
+
+    /// Runs it to its end, and does what the test wants with it meanwhile, in another thread.
+    pub fn run_beside(self, act: impl FnOnce(&VmHandle) + Send) -> Outcome {
         let console = Console::default();
         let surroundings = Surroundings::unattended(Box::new(console.clone()));
         let vm = Vm::new(&self.config, self.hooks, surroundings).expect("the VM can be made");
-        let summary = vm.run().expect("the host is well");
+        let ends = StopsInPanic(vm.handle());
+        let summary = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let ends = ends;
+                act(&ends.0);
+            });
+            vm.run().expect("the host is well")
+        });
         let text = String::from_utf8_lossy(&console.0.lock().unwrap()).into_owned();
         Outcome { summary, console: text }
+    }
+}
+
+/// Ends the VM where the thread beside it panics: the test is over.
+struct StopsInPanic(VmHandle);
+
+impl Drop for StopsInPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.0.stop();
+        }
     }
 }
 

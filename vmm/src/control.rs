@@ -1,10 +1,11 @@
-//! Stopping a VM, and making all of its vCPUs stand still for a moment.
+//! Stopping a VM, and making all of its vCPUs stand still: for a moment, or until somebody has them go on.
 //!
 //! A vCPU's way round the run loop passes one safe point, where it loads one word that is 0 as long as nobody wants
 //! anything. Everything else here happens off the path of a fault.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::summary::Stop;
 use crate::sys::kick::Kicker;
@@ -32,10 +33,34 @@ struct State {
     stop: Option<Stop>,
     /// A vCPU wants the others to stand still.
     exclusive: bool,
+    /// Since when all of them are to stand still, if they are.
+    paused: Option<Instant>,
+    /// How long they did before.
+    paused_before: Duration,
     /// vCPUs that are inside of the run loop.
     running: usize,
     /// Of those, the ones that stand still.
     held: usize,
+}
+
+impl State {
+    /// Whether vCPUs have something to learn at their safe point.
+    fn wants_attention(&self) -> bool {
+        self.stop.is_some() || self.must_hold()
+    }
+
+    fn must_hold(&self) -> bool {
+        self.stop.is_none() && (self.exclusive || self.paused.is_some())
+    }
+}
+
+/// How many vCPUs stand still, of how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Standing {
+    /// vCPUs that stand still.
+    pub held: usize,
+    /// vCPUs that run the guest.
+    pub running: usize,
 }
 
 /// What a vCPU learns at its safe point.
@@ -66,10 +91,51 @@ impl Control {
     pub(crate) fn stop(&self, reason: Stop) {
         let mut state = lock(&self.state);
         state.stop.get_or_insert(reason);
-        self.attention.store(true, Ordering::Release);
-        self.changed.notify_all();
+        self.publish(&state);
         drop(state);
         self.kick_all();
+    }
+
+    /// Makes all vCPUs stand still, each as soon as it is at its safe point, until [`Control::resume`].
+    pub(crate) fn pause(&self) {
+        let mut state = lock(&self.state);
+        state.paused.get_or_insert_with(Instant::now);
+        self.publish(&state);
+        drop(state);
+        self.kick_all();
+    }
+
+    /// Lets paused vCPUs go on.
+    pub(crate) fn resume(&self) {
+        let mut state = lock(&self.state);
+        let paused = state.paused.take().map_or(Duration::ZERO, |since| since.elapsed());
+        state.paused_before += paused;
+        self.publish(&state);
+    }
+
+    /// Whether vCPUs are to stand still until they are resumed.
+    pub(crate) fn is_paused(&self) -> bool {
+        lock(&self.state).paused.is_some()
+    }
+
+    /// How long the VM has been paused so far, all pauses together.
+    pub(crate) fn paused_for(&self) -> Duration {
+        let state = lock(&self.state);
+        state.paused_before + state.paused.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Waits for all vCPUs of a paused VM to stand still, `limit` at the most.
+    pub(crate) fn wait_until_held(&self, limit: Duration) -> Standing {
+        let moving = |state: &mut State| state.paused.is_some() && state.stop.is_none() && state.held < state.running;
+        let waited = self.changed.wait_timeout_while(lock(&self.state), limit, moving);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        Standing { held: state.held, running: state.running }
+    }
+
+    /// Has everybody look at the state that has been changed.
+    fn publish(&self, state: &MutexGuard<'_, State>) {
+        self.attention.store(state.wants_attention(), Ordering::Release);
+        self.changed.notify_all();
     }
 
     /// Why the VM ended, if it has.
@@ -104,8 +170,8 @@ impl Control {
         let mut state = lock(&self.state);
         state.held += 1;
         self.changed.notify_all();
-        while state.exclusive && state.stop.is_none() {
-            state = self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+        while state.must_hold() {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.held -= 1;
         if state.stop.is_some() { Go::Stop } else { Go::On }
@@ -124,13 +190,13 @@ impl Control {
             state = lock(&self.state);
         }
         state.exclusive = true;
-        self.attention.store(true, Ordering::Release);
+        self.publish(&state);
         drop(state);
         self.kick_all();
 
         let mut state = lock(&self.state);
         while state.held + 1 < state.running && state.stop.is_none() {
-            state = self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let result = state.stop.is_none().then(|| {
             let others = self.cpus.iter().enumerate().filter(|(index, _)| *index != cpu as usize);
@@ -138,8 +204,7 @@ impl Control {
             act(&rips)
         });
         state.exclusive = false;
-        self.attention.store(state.stop.is_some(), Ordering::Release);
-        self.changed.notify_all();
+        self.publish(&state);
         result
     }
 }
@@ -188,6 +253,42 @@ mod tests {
                     }
                 });
             }
+        });
+        assert_eq!(lock(&control.state).running, 0);
+    }
+
+    #[test]
+    fn a_pause_holds_all_and_lets_one_act() {
+        const CPUS: u32 = 3;
+        const LONG: Duration = Duration::from_secs(60);
+        let control = Control::new(CPUS);
+        let acted = AtomicU32::new(0);
+        let members: Vec<_> = (0..CPUS).map(|_| control.join()).collect();
+        std::thread::scope(|scope| {
+            for (cpu, member) in (0..CPUS).zip(members) {
+                let (control, acted) = (&control, &acted);
+                scope.spawn(move || {
+                    let _member = member;
+                    while control.safe_point(cpu, || 0) == Go::On {
+                        if control.while_others_stand_still(cpu, 0, |_| ()).is_some() {
+                            acted.fetch_add(1, Ordering::SeqCst);
+                        }
+                    }
+                });
+            }
+            for _ in 0..100 {
+                control.pause();
+                assert_eq!(control.wait_until_held(LONG), Standing { held: 3, running: 3 });
+                let before = acted.load(Ordering::SeqCst);
+                std::thread::yield_now();
+                assert_eq!(acted.load(Ordering::SeqCst), before);
+                control.resume();
+                while acted.load(Ordering::SeqCst) == before {
+                    std::thread::yield_now();
+                }
+            }
+            control.pause();
+            control.stop(Stop::Deadline);
         });
         assert_eq!(lock(&control.state).running, 0);
     }

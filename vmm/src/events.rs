@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use vmm_sys_util::eventfd::EventFd;
@@ -76,9 +76,11 @@ impl MutEventSubscriber for Beat {
     }
 }
 
-/// Ends the VM after a time.
+/// Ends the VM when it has run for a time; while it is paused it does not run.
 pub(crate) struct Deadline {
     timer: TimerFd,
+    after: Duration,
+    start: Instant,
     vm: Arc<Shared>,
 }
 
@@ -86,7 +88,7 @@ impl Deadline {
     pub(crate) fn new(after: Duration, vm: Arc<Shared>) -> Result<Self, vmm_sys_util::errno::Error> {
         let mut timer = TimerFd::new()?;
         timer.reset(after, None)?;
-        Ok(Self { timer, vm })
+        Ok(Self { timer, after, start: Instant::now(), vm })
     }
 }
 
@@ -96,7 +98,14 @@ impl MutEventSubscriber for Deadline {
     }
 
     fn process(&mut self, _events: Events, _ops: &mut EventOps) {
-        self.vm.control.stop(Stop::Deadline);
+        /// A VM that is paused right before its deadline is looked at so often.
+        const STEP: Duration = Duration::from_millis(20);
+        let _ = self.timer.wait();
+        let run = self.start.elapsed().saturating_sub(self.vm.control.paused_for());
+        let left = self.after.saturating_sub(run);
+        if left.is_zero() || self.timer.reset(left.max(STEP), None).is_err() {
+            self.vm.control.stop(Stop::Deadline);
+        }
     }
 }
 
@@ -148,7 +157,7 @@ impl MutEventSubscriber for Signal {
         match self.action {
             OnSignal::Stop => self.vm.control.stop(Stop::Signal { signal: self.number }),
             OnSignal::ToggleInterception => {
-                self.engine.toggle();
+                self.engine.want(!self.engine.is_wanted());
                 self.vm.control.kick_all();
             }
         }

@@ -5,13 +5,13 @@
 
 use std::time::Duration;
 
+use vector14_hook::guard::{describe_panic, guarded, report_panics_of_hooks_here};
 use vector14_hook::paging::{Mode, Paging};
 use vector14_hook::{
     Access, Code, Cr3, Fault, Guest, GuestError, Mapping, Pa, Registers, SystemRegisters, Translation, Va, Verdict,
     Walk,
 };
 
-use crate::chain::guard::{describe_panic, guarded, report_panics_of_hooks_here};
 use crate::chain::{NamedHook, unique};
 use crate::summary::HookSummary;
 

@@ -18,10 +18,10 @@ use crate::chain::{Chain, Decision, View};
 use crate::control::{Control, Go};
 use crate::device::Bus;
 use crate::engine::{Caught, EngineCpu};
-use crate::guest::FaultedGuest;
+use crate::guest::{Context, FaultedGuest};
 use crate::memory::Memory;
 use crate::progress::{LOOP_LIMIT, Progress};
-use crate::summary::{ExitCounters, FaultCounters, Stop, VerdictCounters};
+use crate::summary::{ExitCounters, Exits, FaultCounters, Faults, Stop, VerdictCounters, Verdicts};
 use crate::vcpu::{Direction, Io, Vcpu, VmExit};
 
 /// What all vCPUs of a VM share while they run.
@@ -38,6 +38,25 @@ pub(crate) struct Shared {
     pub(crate) start: Instant,
     /// How virtual addresses were translated where the first fault was seen: for hooks that are ended.
     pub(crate) paging: OnceLock<Paging>,
+}
+
+impl Shared {
+    /// What all vCPUs have counted so far.
+    pub(crate) fn count(&self) -> (Faults, Verdicts, Exits) {
+        let (mut faults, mut verdicts, mut exits) = (Faults::default(), Verdicts::default(), Exits::default());
+        for tally in self.tallies.iter() {
+            faults.merge(&tally.faults.read());
+            verdicts.merge(&tally.verdicts.read());
+            exits.merge(&tally.exits.read());
+        }
+        (faults, verdicts, exits)
+    }
+
+    /// The guest without a fault, for hooks that are ended.
+    pub(crate) fn guest(&self) -> FaultedGuest<'_> {
+        let paging = self.paging.get().copied().unwrap_or_default();
+        FaultedGuest::new(&self.memory, &Context { paging, ..Context::default() }, self.start)
+    }
 }
 
 /// What one vCPU counts, for everybody to see.

@@ -54,6 +54,8 @@ pub enum Stop {
     },
     /// The time that the config allows was over.
     Deadline,
+    /// The end was asked for through a [`VmHandle`](crate::vm::VmHandle): `vector14 ctl … stop`.
+    Request,
     /// A signal asked for the end.
     Signal {
         /// Its number.
@@ -71,6 +73,8 @@ impl Stop {
             Self::Crash { .. } => 4,
             Self::Hook { .. } => 5,
             Self::Deadline => 124,
+            // As for SIGTERM.
+            Self::Request => 128 + 15,
             Self::Signal { signal } => 128_u8.saturating_add(u8::try_from(*signal).unwrap_or(u8::MAX)),
         }
     }
@@ -97,6 +101,7 @@ impl Serialize for Stop {
             Self::Crash { detail } => Fields { detail: Some(detail), ..because("crash") },
             Self::Hook { hook, detail } => Fields { hook: Some(hook), detail: Some(detail), ..because("hook") },
             Self::Deadline => because("deadline"),
+            Self::Request => because("request"),
             Self::Signal { signal } => Fields { signal: Some(*signal), ..because("signal") },
         }
         .serialize(serializer)

@@ -75,6 +75,14 @@ const RING: Parameter = parameter("ring", "0", "ring that faults: 0 or 3");
 pub const SCENARIOS: &[Scenario] = &[
     acting("demo", "three faults that the guest serves, then three that only the host can", &[]),
     scenario("demand", "the guest's handler maps pages at their first touch", &[parameter("pages", "100", "how many")]),
+    scenario(
+        "drip",
+        "touches pages slowly, and says what it finds there",
+        &[
+            parameter("pages", "10", "how many"),
+            parameter("cycles", "500000000", "how long it waits after each, in TSC cycles"),
+        ],
+    ),
     acting(
         "hidden",
         "pages whose faults the guest calls fatal: the host maps them, filled",

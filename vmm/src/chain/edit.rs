@@ -4,8 +4,9 @@
 //! is in the middle of a fault with the old list or with the new one, never with neither. A hook that was taken out
 //! is ended when no vCPU holds a list that it is in.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use super::entry::Entry;
 use super::{Chain, Links, NamedHook};
@@ -13,6 +14,9 @@ use crate::guest::FaultedGuest;
 use crate::memory::Owner;
 use crate::summary::HookSummary;
 use crate::sys::lock;
+
+/// At the end of a VM, a hook that another thread is ending gets so long.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Why a chain was not changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +29,9 @@ pub enum EditError {
         /// Those that there are.
         known: String,
     },
+    /// The VM has ended, and its hooks with it.
+    #[error("the VM has ended")]
+    Ended,
     /// A place behind the end of the chain.
     #[error("position {position}: the chain has {hooks} hooks, so it must be from 0 to {hooks}")]
     Position {
@@ -41,8 +48,19 @@ pub enum EditError {
     },
 }
 
+/// The hooks that were taken out of the chain.
+#[derive(Default)]
+pub(super) struct Leaving {
+    /// Those that are not ended yet.
+    retired: Vec<Retired>,
+    /// How many are coming to their ends at this moment.
+    ending: usize,
+    /// What is known of those that were ended.
+    ended: Vec<HookSummary>,
+}
+
 /// A hook that has been taken out of the chain.
-pub(super) struct Retired {
+struct Retired {
     entry: Arc<Entry>,
     /// What becomes of the pages that it has taken from the pool.
     pages: Pages,
@@ -126,21 +144,47 @@ impl Chain {
     /// Ends the hooks that were taken out and that no vCPU is in any more, with `guest` to clear up in. Returns how many are still
     /// waited for.
     pub fn settle(&self, guest: &mut FaultedGuest<'_>) -> usize {
-        let mut retired = lock(&self.retired);
+        let mut leaving = lock(&self.leaving);
         // The list of retired hooks holds one reference; a list that a vCPU has holds another.
-        let (idle, busy) =
-            std::mem::take(&mut *retired).into_iter().partition(|one| Arc::strong_count(&one.entry) == 1);
-        *retired = busy;
-        let left = retired.len();
-        drop(retired);
+        let (idle, busy): (Vec<_>, _) =
+            std::mem::take(&mut leaving.retired).into_iter().partition(|one| Arc::strong_count(&one.entry) == 1);
+        leaving.retired = busy;
+        leaving.ending += idle.len();
+        drop(leaving);
         for Retired { entry, pages } in idle {
             let summary = self.end(&entry, guest);
             if pages == Pages::Withdrawn {
                 self.withdraw(&entry, guest);
             }
-            lock(&self.ended).push(summary);
+            let mut leaving = lock(&self.leaving);
+            leaving.ended.push(summary);
+            leaving.ending -= 1;
+            self.left.notify_all();
         }
-        left
+        let leaving = lock(&self.leaving);
+        leaving.retired.len() + leaving.ending
+    }
+
+    /// The last hooks in force: there will be no others.
+    pub(super) fn close(&self) -> Arc<Links> {
+        let current = lock(&self.current);
+        self.closed.store(true, Ordering::Relaxed);
+        Arc::clone(&current)
+    }
+
+    /// Ends the hooks that were taken out, those too that another thread is about to end. Called when the chain is closed and the
+    /// vCPUs have stopped.
+    pub(super) fn settle_all(&self, guest: &mut FaultedGuest<'_>) -> Vec<HookSummary> {
+        self.settle(guest);
+        let waited = self.left.wait_timeout_while(lock(&self.leaving), GRACE, |leaving| leaving.ending > 0);
+        let (mut leaving, late) = waited.unwrap_or_else(PoisonError::into_inner);
+        if late.timed_out() {
+            self.note(format!(
+                "{} hooks that were taken out did not come to their ends within {GRACE:?}",
+                leaving.ending
+            ));
+        }
+        std::mem::take(&mut leaving.ended)
     }
 
     fn withdraw(&self, entry: &Entry, guest: &FaultedGuest<'_>) {
@@ -155,9 +199,12 @@ impl Chain {
         change: impl FnOnce(&mut Vec<Arc<Entry>>) -> Result<(R, Option<Retired>), EditError>,
     ) -> Result<R, EditError> {
         let mut current = lock(&self.current);
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(EditError::Ended);
+        }
         let mut entries = current.0.clone();
         let (result, gone) = change(&mut entries)?;
-        lock(&self.retired).extend(gone);
+        lock(&self.leaving).retired.extend(gone);
         *current = Arc::new(Links(entries));
         self.generation.fetch_add(1, Ordering::Release);
         Ok(result)

@@ -1,24 +1,23 @@
 //! The hook chain: asks the hooks in order, and answers for those that misbehave.
 //!
 //! On the way of a fault: after decode, before apply. The hooks are shared by all vCPUs; what is counted here is each
-//! vCPU's own. `entry` is a hook in its place, `edit` changes the chain while the guest runs, `guard` catches panics.
+//! vCPU's own. `entry` is a hook in its place, `edit` changes the chain while the guest runs.
 
 mod edit;
 mod entry;
-pub(crate) mod guard;
 
 use std::fmt::Display;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
+use vector14_hook::guard::{describe_panic, guarded, report_panics_of_hooks_here};
 use vector14_hook::{Fault, Report, Verdict};
 
 pub use self::edit::EditError;
-use self::edit::Retired;
+use self::edit::Leaving;
 pub(crate) use self::edit::unique;
 use self::entry::Entry;
 pub use self::entry::NamedHook;
-use self::guard::{describe_panic, guarded, report_panics_of_hooks_here};
 use crate::guest::FaultedGuest;
 use crate::summary::HookSummary;
 use crate::sys::lock;
@@ -29,10 +28,12 @@ pub struct Chain {
     current: Mutex<Arc<Links>>,
     /// Grows with each change of `current`.
     generation: AtomicU64,
-    /// Hooks that were taken out and not ended yet.
-    retired: Mutex<Vec<Retired>>,
-    /// What is known of those that were ended before the VM was.
-    ended: Mutex<Vec<HookSummary>>,
+    /// Set when the VM has ended, with `current` locked: nothing changes any more.
+    closed: AtomicBool,
+    /// Hooks that were taken out.
+    leaving: Mutex<Leaving>,
+    /// Signalled when one of them has come to its end.
+    left: Condvar,
     owners: AtomicU32,
     /// Sentences about hooks that misbehaved, for the summary.
     notes: Mutex<Vec<String>>,
@@ -64,8 +65,9 @@ impl Chain {
         let chain = Self {
             current: Mutex::new(Arc::new(Links(Vec::new()))),
             generation: AtomicU64::new(0),
-            retired: Mutex::default(),
-            ended: Mutex::default(),
+            closed: AtomicBool::new(false),
+            leaving: Mutex::default(),
+            left: Condvar::new(),
             owners: AtomicU32::new(0),
             notes: Mutex::default(),
         };
@@ -154,9 +156,8 @@ impl Chain {
     /// Ends every hook and collects what is known of it: those that were taken out on the way first, then the chain. Called
     /// when the vCPUs have stopped.
     pub fn finish(&self, guest: &mut FaultedGuest<'_>) -> (Vec<HookSummary>, Vec<String>) {
-        self.settle(guest);
-        let mut hooks = std::mem::take(&mut *lock(&self.ended));
-        let links = Arc::clone(&lock(&self.current));
+        let links = self.close();
+        let mut hooks = self.settle_all(guest);
         hooks.extend(links.0.iter().map(|entry| self.end(entry, guest)));
         (hooks, std::mem::take(&mut lock(&self.notes)))
     }

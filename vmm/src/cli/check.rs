@@ -1,7 +1,8 @@
-//! `vector14 check`: checks a config file and says what it would run. Starts nothing, and touches no file of a hook's.
+//! `vector14 check`: checks a config file and says what it would run. Starts nothing, and touches no file of a
+//! hook's; libraries of hooks are loaded, to ask them about their options.
 
 use vector14::config::values::size;
-use vector14::config::{Config, DiskConfig};
+use vector14::config::{Config, DiskConfig, HookConfig};
 use vector14::display::Grid;
 
 use super::args::ConfigArgs;
@@ -30,7 +31,11 @@ fn describe(config: &Config) -> Grid {
     let error_codes = config.intercept.error_code.map_or("all".to_owned(), |filter| {
         format!("those that are {:#x} under {:#x}", filter.value.bits(), filter.mask.bits())
     });
-    let hooks: Vec<_> = config.hooks.iter().map(|hook| hook.name.as_str()).collect();
+    let hook = |hook: &HookConfig| match &hook.library {
+        Some(library) => format!("{} ({})", hook.name, library.path().display()),
+        None => hook.name.clone(),
+    };
+    let hooks: Vec<_> = config.hooks.iter().map(hook).collect();
     let modules: Vec<_> = config.boot.modules.iter().map(ToString::to_string).collect();
     let mut grid = Grid::default();
     grid.row(["kernel", &config.boot.kernel.to_string()])

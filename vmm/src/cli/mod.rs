@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! - [`args`]: what all commands share
-//! - [`demo`], [`run`], [`replay`], [`check`], [`doctor`], [`hooks`], [`bench`], [`completions`]: the commands
+//! - [`demo`], [`run`], [`replay`], [`check`], [`doctor`], [`hooks`], [`hook`], [`bench`], [`completions`]: the commands
 //! - [`vm`]: where the command line meets the library's VM
 //! - [`failure`]: why a command ends badly, and its exit status
 //! - [`logging`], [`output`]: to stderr and to stdout
@@ -14,6 +14,7 @@ mod completions;
 mod demo;
 mod doctor;
 mod failure;
+mod hook;
 mod hooks;
 mod logging;
 mod output;
@@ -41,7 +42,7 @@ const EXIT_STATUS: &str = "\
 Exit status:
     0  the guest ended well            5  a hook stopped the guest
     1  the guest ended with a failure  124  the config's timeout was over
-    2  bad config or usage             128+n  signal n
+    2  bad config or usage             128+n  signal n; `vector14 ctl` counts as SIGTERM
     3  this host can't run it
     4  the guest crashed";
 
@@ -59,6 +60,9 @@ enum Command {
     Doctor(doctor::Args),
     /// List the hooks that a config can name, with their options
     Hooks(hooks::Args),
+    /// Start a hook of your own
+    #[command(subcommand)]
+    Hook(hook::Command),
     /// Measure what a fault costs on this host, beside a bare exit
     Bench(bench::Args),
     /// Print a completion script for a shell
@@ -76,6 +80,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Hooks(args) => hooks::run(args),
+        Command::Hook(command) => hook::run(command),
         Command::Bench(args) => bench::run(args),
         Command::Completions(args) => completions::run(args),
     };

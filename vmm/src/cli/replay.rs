@@ -25,8 +25,8 @@ pub(super) struct Args {
     /// Ask the hooks of this config file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
-    /// Ask this hook; after those of the config file, in the order given
-    #[arg(long = "hook", value_name = "NAME")]
+    /// Ask this hook, one that ships or the path of a library; after those of the config file, in the order given
+    #[arg(long = "hook", value_name = "NAME|PATH")]
     hooks: Vec<String>,
     /// Set an option of the hook, or, with several, HOOK.KEY=VALUE; VALUE as for `run --set`
     #[arg(long = "option", value_name = "KEY=VALUE", requires = "hooks")]
@@ -92,10 +92,11 @@ fn hooks(args: &Args) -> Result<Vec<NamedHook>, Failure> {
 fn named(names: &[String], options: &[String]) -> Result<Config, Failure> {
     let mut text = "[boot]\nkernel = \"tiny\"\n".to_owned();
     for name in names {
-        text += &format!("[[hook]]\nname = {}\n", toml::Value::String(name.clone()));
+        let key = if name.contains('/') { "path" } else { "name" };
+        text += format!("[[hook]]\n{key} = {}\n", toml::Value::String(name.clone())).as_str();
     }
     let set = |option: &String| match names {
-        [only] if !option.starts_with(&format!("{only}.")) => format!("hook.{only}.{option}"),
+        [only] if !option.starts_with(&format!("{only}.")) => format!("hook.0.{option}"),
         _ => format!("hook.{option}"),
     };
     let sets: Vec<_> = options.iter().map(set).collect();

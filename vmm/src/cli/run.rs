@@ -20,6 +20,9 @@ pub(super) struct Args {
     /// Write a summary of the run to FILE, as JSON
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     summary: Option<PathBuf>,
+    /// Load a hook anew whenever its library is rebuilt, while the guest goes on
+    #[arg(long)]
+    watch: bool,
     #[command(flatten)]
     kvm: KvmArgs,
 }
@@ -29,7 +32,8 @@ pub(super) fn run(args: &Args, loudness: Loudness) -> Result<u8, Failure> {
     let config = args.config.load()?;
     let file = args.summary.as_deref().map(SummaryFile::create).transpose()?;
     let hooks = config.create_hooks(HOOKS)?;
-    let summary = vm::run(&config, hooks, &args.kvm.path)?;
+    let watch = args.watch.then_some(config.hooks.as_slice());
+    let summary = vm::run(&config, hooks, watch, &args.kvm.path)?;
 
     conclude(&summary, loudness);
     let status = summary.stop.exit_status();

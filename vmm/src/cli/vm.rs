@@ -3,18 +3,31 @@
 use std::path::Path;
 
 use vector14::chain::NamedHook;
-use vector14::config::Config;
+use vector14::config::{Config, HookConfig};
+use vector14::library;
 use vector14::summary::Summary;
 use vector14::terminal;
 use vector14::vm::{Surroundings, Vm, VmError};
 
-use super::Failure;
+use vector14_hooks::HOOKS;
 
-/// Makes the VM and runs it to its end, its console on the terminal.
-pub(super) fn run(config: &Config, hooks: Vec<NamedHook>, kvm: &Path) -> Result<Summary, Failure> {
+use super::{Failure, output};
+
+/// Makes the VM and runs it to its end, its console on the terminal. Hooks to `watch`, which the chain begins with, are
+/// loaded anew whenever their libraries are rebuilt.
+pub(super) fn run(
+    config: &Config,
+    hooks: Vec<NamedHook>,
+    watch: Option<&[HookConfig]>,
+    kvm: &Path,
+) -> Result<Summary, Failure> {
     let output = Box::new(std::io::stdout());
     let surroundings = Surroundings { kvm: kvm.to_owned(), attended: true, ..Surroundings::unattended(output) };
     let vm = Vm::new(config, hooks, surroundings).map_err(failure)?;
+    if let Some(hooks) = watch {
+        let tell = |line: &str| output::tell(&format!("vector14: {line}\n"));
+        library::watch(vm.handle(), hooks, HOOKS, tell).map_err(failure)?;
+    }
     let _raw = terminal::raw()
         .inspect_err(|error| tracing::warn!("the terminal stays in line mode: {error}"))
         .unwrap_or_default();

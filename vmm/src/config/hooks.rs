@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Map, Number, Value as Json};
-use vector14_hook::{HookType, Options, OptionsError};
+use vector14_hook::{Hook, HookType, OptionDoc, Options, OptionsError};
 
 use crate::chain::NamedHook;
+use crate::library::{Library, LibraryError};
 
 use super::node::{Entry, Node, Table, Value};
 use super::place::Place;
@@ -38,11 +39,7 @@ impl Config {
         if !problems.is_empty() {
             return Err(self.invalid(problems));
         }
-        let create = |hook: &HookConfig| {
-            let kind = hook.find(types).map_err(|problem| self.invalid(vec![problem]))?;
-            let made = (kind.create)(&hook.options).map_err(|error| self.invalid(vec![hook.refused(&error)]))?;
-            Ok(NamedHook { name: hook.name.clone(), hook: made })
-        };
+        let create = |hook: &HookConfig| hook.create(types).map_err(|problem| self.invalid(vec![problem]));
         self.hooks.iter().map(create).collect()
     }
 
@@ -56,21 +53,74 @@ pub(super) fn check(hooks: &[HookConfig], types: &[HookType]) -> Vec<Problem> {
     hooks.iter().flat_map(|hook| hook.check(types)).collect()
 }
 
+/// A kind of hook that a config can name.
+enum Kind<'a> {
+    Known(&'a HookType),
+    Loaded(&'a Library),
+}
+
+impl Kind<'_> {
+    fn options(&self) -> &[OptionDoc] {
+        match self {
+            Self::Known(kind) => kind.options,
+            Self::Loaded(library) => library.options(),
+        }
+    }
+
+    fn check(&self, options: &Options) -> Result<(), OptionsError> {
+        match self {
+            Self::Known(kind) => (kind.check)(options),
+            Self::Loaded(library) => library.check(options),
+        }
+    }
+
+    fn create(&self, options: &Options) -> Result<Box<dyn Hook>, OptionsError> {
+        match self {
+            Self::Known(kind) => (kind.create)(options),
+            Self::Loaded(library) => library.create(options),
+        }
+    }
+}
+
 impl HookConfig {
+    /// The same hook, with its library loaded anew.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub(crate) fn reload(&self, library: &Library) -> Result<Self, LibraryError> {
+        Ok(Self { library: Some(Library::load(library.path())?), ..self.clone() })
+    }
+
+    /// Makes the hook, which may open and truncate files then.
+    fn create(&self, types: &[HookType]) -> Result<NamedHook, Problem> {
+        let kind = self.find(types)?;
+        let hook = kind.create(&self.options).map_err(|error| self.refused(&error))?;
+        Ok(NamedHook { name: self.name.clone(), hook })
+    }
+
+    /// Makes the hook, after a look at its options.
+    pub(crate) fn check_and_create(&self, types: &[HookType]) -> Result<NamedHook, Vec<Problem>> {
+        let problems = self.check(types);
+        if problems.is_empty() { self.create(types).map_err(|problem| vec![problem]) } else { Err(problems) }
+    }
+
     fn check(&self, types: &[HookType]) -> Vec<Problem> {
         let kind = match self.find(types) {
             Ok(kind) => kind,
             Err(problem) => return vec![problem],
         };
-        let unknown = self.unknown_options(kind);
+        let unknown = self.unknown_options(&kind);
         if !unknown.is_empty() {
             return unknown;
         }
-        (kind.check)(&self.options).err().map(|error| self.refused(&error)).into_iter().collect()
+        kind.check(&self.options).err().map(|error| self.refused(&error)).into_iter().collect()
     }
 
-    fn find<'a>(&self, types: &'a [HookType]) -> Result<&'a HookType, Problem> {
-        types.iter().find(|kind| kind.name == self.name).ok_or_else(|| {
+    fn find<'a>(&'a self, types: &'a [HookType]) -> Result<Kind<'a>, Problem> {
+        if let Some(library) = &self.library {
+            return Ok(Kind::Loaded(library));
+        }
+        types.iter().find(|kind| kind.name == self.name).map(Kind::Known).ok_or_else(|| {
             let known = types.iter().map(|kind| kind.name.to_owned()).collect();
             let (kind, got) = (NameKind::Hook, self.name.clone());
             Problem {
@@ -81,8 +131,8 @@ impl HookConfig {
     }
 
     /// Every option that the hook's own list does not name.
-    fn unknown_options(&self, kind: &HookType) -> Vec<Problem> {
-        let known: Vec<_> = kind.options.iter().map(|option| option.name.to_owned()).collect();
+    fn unknown_options(&self, kind: &Kind<'_>) -> Vec<Problem> {
+        let known: Vec<_> = kind.options().iter().map(|option| option.name.to_owned()).collect();
         let unknown = self.places.options.iter().filter(|(name, _)| !known.contains(name));
         unknown
             .map(|(name, place)| {
@@ -103,8 +153,13 @@ impl HookConfig {
     }
 }
 
-/// A hook from what its table holds besides `name`.
-pub(super) fn from_rest(name: Option<(String, Place)>, mut hook: Reader<'_>, base: &Path) -> Option<HookConfig> {
+/// A hook from what its table holds besides `name` and `path`.
+pub(super) fn from_rest(
+    (name, place): (String, Place),
+    library: Option<Library>,
+    mut hook: Reader<'_>,
+    base: &Path,
+) -> Option<HookConfig> {
     let mut values = Map::new();
     let mut options = BTreeMap::new();
     for (key, entry) in hook.take_rest() {
@@ -116,9 +171,8 @@ pub(super) fn from_rest(name: Option<(String, Place)>, mut hook: Reader<'_>, bas
         }
         options.insert(key, OptionPlace { whole: entry.place(), key: entry.key });
     }
-    let (name, place) = name?;
     let places = HookPlaces { name: Some(place), options };
-    Some(HookConfig { name, options: Options::new(values, base), places })
+    Some(HookConfig { name, library, options: Options::new(values, base), places })
 }
 
 /// The value as JSON, in which hooks read their options; or what does not go into JSON, and what would.

@@ -9,6 +9,7 @@ use vector14_hook::{ErrorCode, Options, Va};
 
 use super::defaults;
 use super::hooks::HookPlaces;
+use crate::library::Library;
 
 /// All that a config file says.
 #[derive(Clone, Debug)]
@@ -230,8 +231,10 @@ impl fmt::Display for EngineChoice {
 /// `[[hook]]`: one hook of the chain.
 #[derive(Clone, Debug)]
 pub struct HookConfig {
-    /// Which hook.
+    /// Which hook, or what to call the one that is loaded.
     pub name: String,
+    /// The library that it is loaded from; `None`: it is among those that the program knows.
+    pub library: Option<Library>,
     /// The hook's own options.
     pub options: Options,
     /// Where all this was written.
@@ -241,6 +244,6 @@ pub struct HookConfig {
 impl HookConfig {
     /// A hook that no file names.
     pub fn new(name: impl Into<String>, options: Options) -> Self {
-        Self { name: name.into(), options, places: HookPlaces::default() }
+        Self { name: name.into(), library: None, options, places: HookPlaces::default() }
     }
 }

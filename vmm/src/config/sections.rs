@@ -13,6 +13,7 @@ use super::reader::Reader;
 use super::schema::{BootConfig, DiskConfig, EngineChoice, HookConfig, InterceptConfig, Kernel, Module, VmConfig};
 use super::values;
 use crate::device::virtio::image::Image;
+use crate::library::Library;
 
 /// Everything that a file may say.
 pub(super) struct Sections {
@@ -120,8 +121,21 @@ fn read_intercept(mut intercept: Reader<'_>) -> InterceptConfig {
     InterceptConfig { engine, stub, error_code: error_code.map(|(filter, _)| filter).or(default.error_code) }
 }
 
-/// Of a hook only the name is ours; what else is in its table is for the hook to read.
+/// Of a hook only the name and the library's path are ours; what else is in its table is for the hook to read.
 fn read_hook(mut hook: Reader<'_>, base: &Path) -> Option<HookConfig> {
-    let name = hook.require("name", "name = \"trace\"; `vector14 hooks` lists what there is", values::string);
-    hooks::from_rest(name, hook, base)
+    let Some((path, place)) = hook.take_placed("path", values::path) else {
+        let name = hook.require("name", "name = \"trace\"; `vector14 hooks` lists what there is", values::string);
+        return hooks::from_rest(name?, None, hook, base);
+    };
+    let name = hook.take_placed("name", values::string);
+    match Library::load(&base.join(path)) {
+        Ok(library) => {
+            let name = name.unwrap_or_else(|| (library.name().to_owned(), place));
+            hooks::from_rest(name, Some(library), hook, base)
+        }
+        Err(error) => {
+            hook.report(place, Reason::Library(Arc::new(error)));
+            None
+        }
+    }
 }

@@ -46,6 +46,7 @@ pub fn stop(stop: &Stop) -> String {
         Stop::Crash { detail } => format!("guest crashed: {}", printable(detail)),
         Stop::Hook { hook, detail } => format!("stopped by hook {}: {}", printable(hook), printable(detail)),
         Stop::Deadline => "deadline".to_owned(),
+        Stop::Request => "stopped on request".to_owned(),
         Stop::Signal { signal } => match signal_hook::low_level::signal_name(*signal) {
             Some(name) => format!("signal {signal} ({name})"),
             None => format!("signal {signal}"),

@@ -128,12 +128,30 @@ impl Engine {
         }
     }
 
-    /// Takes interception out of the guest where it is in, and puts it back where it is out.
-    pub(crate) fn toggle(&self) {
+    /// Has interception put into the guest, or taken out, at the vCPUs' next inspection.
+    pub(crate) fn want(&self, wanted: bool) {
         match self {
             Self::Off => {}
-            Self::Gate(table) => table.want(!table.is_wanted()),
-            Self::ExceptionBitmap(bitmap) => bitmap.toggle(),
+            Self::Gate(table) => table.want(wanted),
+            Self::ExceptionBitmap(bitmap) => bitmap.want(wanted),
+        }
+    }
+
+    /// Whether interception is wanted.
+    pub(crate) fn is_wanted(&self) -> bool {
+        match self {
+            Self::Off => false,
+            Self::Gate(table) => table.is_wanted(),
+            Self::ExceptionBitmap(bitmap) => bitmap.is_on(),
+        }
+    }
+
+    /// Whether faults are intercepted at this moment.
+    pub(crate) fn is_in_place(&self) -> bool {
+        match self {
+            Self::Off => false,
+            Self::Gate(table) => table.in_place(),
+            Self::ExceptionBitmap(bitmap) => bitmap.is_on(),
         }
     }
 

@@ -1,10 +1,13 @@
-//! All of the unsafe code: the shared `kvm_run` page, memory slots, the kick signal and the terminal.
+//! All of the unsafe code: the shared `kvm_run` page, memory slots, the kick signal, shared libraries, a clock and the terminal.
 //!
 //! Everything that leaves this module is safe to use. The rest of the crate denies `unsafe_code`.
 #![allow(unsafe_code)]
 
+pub(crate) mod clock;
+pub(crate) mod dynamic;
 pub(crate) mod kick;
 pub(crate) mod kvm_run;
+pub(crate) mod library;
 pub(crate) mod mapped;
 pub(crate) mod terminal;
 pub(crate) mod words;

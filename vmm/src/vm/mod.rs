@@ -2,6 +2,7 @@
 
 mod devices;
 mod error;
+mod handle;
 mod kvm;
 mod thread;
 
@@ -17,19 +18,20 @@ use vmm_sys_util::eventfd::EventFd;
 
 pub use self::error::VmError;
 use self::error::{call, host};
+pub use self::handle::{HandleError, PATIENCE, State, Status, VmHandle};
 use self::thread::GRACE;
 use crate::chain::{Chain, NamedHook};
 use crate::config::Config;
 use crate::control::Control;
+pub use crate::control::Standing;
 use crate::device::{Com1, Device, SharedOutput};
 pub use crate::engine::EngineError;
 use crate::engine::{ArmWhen, Engine};
 use crate::events::{Beat, ConsoleInput, Deadline, Left, SIGNALS, Signal, Subscriber};
-use crate::guest::{Context, FaultedGuest};
 use crate::loader::{self, GuestKind};
 use crate::memory::Memory;
 use crate::run::Shared;
-use crate::summary::{self, Exits, Faults, Stop, Summary, Verdicts};
+use crate::summary::{self, Stop, Summary};
 use crate::sys::mapped::MappedVm;
 use crate::vcpu::Vcpu;
 
@@ -120,6 +122,12 @@ impl Vm {
         })
     }
 
+    /// A handle on the machine, good before it runs, while it does and after.
+    #[must_use]
+    pub fn handle(&self) -> VmHandle {
+        VmHandle::new(Arc::clone(&self.shared), self.engine.clone())
+    }
+
     /// Runs the machine until it stops, whatever stops it, and ends its hooks.
     ///
     /// # Errors
@@ -174,21 +182,14 @@ impl Vm {
     }
 
     fn summarise(&self, vcpus: usize, missing: usize, start: Instant, wall: Duration) -> Summary {
-        let (mut faults, mut verdicts, mut exits) = (Faults::default(), Verdicts::default(), Exits::default());
-        for tally in self.shared.tallies.iter() {
-            faults.merge(&tally.faults.read());
-            verdicts.merge(&tally.verdicts.read());
-            exits.merge(&tally.exits.read());
-        }
+        let (faults, mut verdicts, exits) = self.shared.count();
         let mut notes = self.engine.take_notes();
         if missing > 0 {
             notes.push(format!("{missing} of {vcpus} vCPUs did not stop within {GRACE:?}: a hook does not return, or nobody reads the console; \
                  a fault that was in a hook counts as stopped"));
             verdicts.stop += faults.total - verdicts.total();
         }
-        let context = Context { paging: self.shared.paging.get().copied().unwrap_or_default(), ..Context::default() };
-        let mut guest = FaultedGuest::new(&self.shared.memory, &context, self.shared.start);
-        let (hooks, of_chain) = self.shared.chain.finish(&mut guest);
+        let (hooks, of_chain) = self.shared.chain.finish(&mut self.shared.guest());
         notes.extend(of_chain);
         Summary {
             stop: self.shared.control.stopped().unwrap_or(Stop::Deadline),

@@ -3,6 +3,7 @@
 mod crash;
 mod demand;
 mod demo;
+mod drip;
 mod error_codes;
 mod gate_absent;
 mod hidden;
@@ -56,6 +57,7 @@ pub fn run(cmdline: &Cmdline) {
     match cmdline.scenario() {
         "demo" => demo::run(),
         "demand" => demand::run(cmdline),
+        "drip" => drip::run(cmdline),
         "hidden" => hidden::run(cmdline),
         "patient" => patient::run(cmdline),
         "jit" => jit::run(cmdline),

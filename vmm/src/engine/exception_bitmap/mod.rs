@@ -60,14 +60,19 @@ impl Bitmap {
         self.since
     }
 
-    /// Takes the bit out, or puts it back. It is in force at each vCPU's next entry at the latest.
-    pub(super) fn toggle(&self) {
-        let on = !self.on.fetch_xor(true, Ordering::Relaxed);
+    /// Has faults leave the guest, or not. It is in force at each vCPU's next entry at the latest.
+    pub(super) fn want(&self, on: bool) {
+        self.on.store(on, Ordering::Relaxed);
         if let Err(error) = self.set(on) {
             let note = format!("interception could not be switched {}: {error}", if on { "on" } else { "off" });
             tracing::warn!("{note}");
             lock(&self.notes).push(note);
         }
+    }
+
+    /// Whether faults leave the guest.
+    pub(super) fn is_on(&self) -> bool {
+        self.on.load(Ordering::Relaxed)
     }
 
     fn set(&self, on: bool) -> Result<(), kvm_ioctls::Error> {

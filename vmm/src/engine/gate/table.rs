@@ -95,6 +95,11 @@ impl Table {
         self.wanted.load(Ordering::Relaxed)
     }
 
+    /// Whether anything of ours is in the guest.
+    pub(crate) fn in_place(&self) -> bool {
+        self.in_place.load(Ordering::Relaxed)
+    }
+
     /// Sentences for the summary; each is given once.
     pub(crate) fn take_notes(&self) -> Vec<String> {
         std::mem::take(&mut lock(&self.state).notes)
