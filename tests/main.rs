@@ -41,6 +41,7 @@ mod stop;
 mod storm;
 mod terminal;
 mod trace;
+mod trust;
 mod twice;
 
 fn main() {
@@ -80,6 +81,7 @@ fn main() {
         storm::tests(),
         terminal::tests(),
         trace::tests(),
+        trust::tests(),
         twice::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();

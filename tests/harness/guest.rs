@@ -62,8 +62,13 @@ impl Guest {
     }
 
     /// Puts a hook at the end of the chain.
-    pub fn hook(mut self, name: &str, hook: impl Hook + 'static) -> Self {
-        self.hooks.push(NamedHook::new(name, hook));
+    pub fn hook(self, name: &str, hook: impl Hook + 'static) -> Self {
+        self.named_hook(NamedHook::new(name, hook))
+    }
+
+    /// The same, of a hook that is trusted otherwise than usual.
+    pub fn named_hook(mut self, hook: NamedHook) -> Self {
+        self.hooks.push(hook);
         self
     }
 

@@ -1,5 +1,7 @@
 //! `vector14 check`: checks a config file and says what it would run. Starts nothing, and touches no file of a hook's.
 
+use vector14::chain::Trust;
+use vector14::config::defaults::TRUST;
 use vector14::config::values::size;
 use vector14::config::{Config, DiskConfig};
 use vector14::display::Grid;
@@ -27,7 +29,8 @@ fn describe(config: &Config) -> Grid {
     let disks: Vec<_> = config.disks.iter().map(disk).collect();
     let disks = if disks.is_empty() { "none".to_owned() } else { disks.join(", ") };
     let stub = config.intercept.stub.map_or("looked for".to_owned(), |stub| stub.to_string());
-    let hooks: Vec<_> = config.hooks.iter().map(|hook| hook.name.as_str()).collect();
+    let hooks: Vec<_> = config.hooks.iter().map(|hook| format!("{}{}", hook.name, trust(hook.trust))).collect();
+    let control = config.control.socket.as_ref().map_or("none".to_owned(), |socket| socket.display().to_string());
     let modules: Vec<_> = config.boot.modules.iter().map(ToString::to_string).collect();
     let mut grid = Grid::default();
     grid.row(["kernel", &config.boot.kernel.to_string()])
@@ -41,6 +44,22 @@ fn describe(config: &Config) -> Grid {
         .row(["disks", &disks])
         .row(["engine", config.intercept.engine.name()])
         .row(["stub", &stub])
+        .row(["control", &control])
         .row(["hooks", &if hooks.is_empty() { "none".to_owned() } else { hooks.join(", ") }]);
     grid
+}
+
+/// What is said of a hook's trust where it is not what holds for all.
+fn trust(trust: Trust) -> String {
+    let mut said = Vec::new();
+    if trust.budget != TRUST.budget {
+        said.push(format!("budget {}", humantime::format_duration(trust.budget)));
+    }
+    if trust.timeout != TRUST.timeout {
+        said.push(format!("timeout {}", humantime::format_duration(trust.timeout)));
+    }
+    if trust.on_error != TRUST.on_error {
+        said.push(format!("on error {}", trust.on_error));
+    }
+    if said.is_empty() { String::new() } else { format!(" ({})", said.join(", ")) }
 }

@@ -6,13 +6,16 @@ use std::path::Path;
 use serde_json::{Map, Number, Value as Json};
 use vector14_hook::{HookType, Options, OptionsError};
 
-use crate::chain::NamedHook;
+use crate::chain::{NamedHook, Origin, Trust};
 
 use super::node::{Entry, Node, Table, Value};
 use super::place::Place;
 use super::problem::{NameKind, Problem, Reason};
 use super::reader::Reader;
 use super::{Config, ConfigError, HookConfig};
+
+/// The keys of a `[[hook]]` table that are not its hook's own, besides `name`.
+const TRUST_KEYS: [&str; 3] = ["budget", "timeout", "on_error"];
 
 /// Where a `[[hook]]` table was written.
 #[derive(Clone, Debug, Default)]
@@ -38,11 +41,7 @@ impl Config {
         if !problems.is_empty() {
             return Err(self.invalid(problems));
         }
-        let create = |hook: &HookConfig| {
-            let kind = hook.find(types).map_err(|problem| self.invalid(vec![problem]))?;
-            let made = (kind.create)(&hook.options).map_err(|error| self.invalid(vec![hook.refused(&error)]))?;
-            Ok(NamedHook { name: hook.name.clone(), hook: made })
-        };
+        let create = |hook: &HookConfig| hook.create(types).map_err(|problems| self.invalid(problems));
         self.hooks.iter().map(create).collect()
     }
 
@@ -57,6 +56,21 @@ pub(super) fn check(hooks: &[HookConfig], types: &[HookType]) -> Vec<Problem> {
 }
 
 impl HookConfig {
+    /// Makes the hook. It may open and truncate files.
+    ///
+    /// # Errors
+    /// It is not among `types`, or refuses its options.
+    pub fn create(&self, types: &[HookType]) -> Result<NamedHook, Vec<Problem>> {
+        let problems = self.check(types);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let kind = self.find(types).map_err(|problem| vec![problem])?;
+        let hook = (kind.create)(&self.options).map_err(|error| vec![self.refused(&error)])?;
+        let origin = Origin { kind: self.name.clone(), options: self.options.clone() };
+        Ok(NamedHook { name: self.name.clone(), hook, trust: self.trust, origin: Some(origin) })
+    }
+
     fn check(&self, types: &[HookType]) -> Vec<Problem> {
         let kind = match self.find(types) {
             Ok(kind) => kind,
@@ -82,7 +96,8 @@ impl HookConfig {
 
     /// Every option that the hook's own list does not name.
     fn unknown_options(&self, kind: &HookType) -> Vec<Problem> {
-        let known: Vec<_> = kind.options.iter().map(|option| option.name.to_owned()).collect();
+        let of_hook = kind.options.iter().map(|option| option.name);
+        let known: Vec<_> = of_hook.chain(TRUST_KEYS).map(str::to_owned).collect();
         let unknown = self.places.options.iter().filter(|(name, _)| !known.contains(name));
         unknown
             .map(|(name, place)| {
@@ -103,8 +118,13 @@ impl HookConfig {
     }
 }
 
-/// A hook from what its table holds besides `name`.
-pub(super) fn from_rest(name: Option<(String, Place)>, mut hook: Reader<'_>, base: &Path) -> Option<HookConfig> {
+/// A hook from what its table holds besides its name and how far it is trusted.
+pub(super) fn from_rest(
+    name: Option<(String, Place)>,
+    trust: Trust,
+    mut hook: Reader<'_>,
+    base: &Path,
+) -> Option<HookConfig> {
     let mut values = Map::new();
     let mut options = BTreeMap::new();
     for (key, entry) in hook.take_rest() {
@@ -118,7 +138,7 @@ pub(super) fn from_rest(name: Option<(String, Place)>, mut hook: Reader<'_>, bas
     }
     let (name, place) = name?;
     let places = HookPlaces { name: Some(place), options };
-    Some(HookConfig { name, options: Options::new(values, base), places })
+    Some(HookConfig { name, trust, options: Options::new(values, base), places })
 }
 
 /// The value as JSON, in which hooks read their options; or what does not go into JSON, and what would.

@@ -5,13 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::defaults::{CMDLINE, DISK_READONLY, DISKS_MAX, PROTOCOL};
+use super::defaults::{CMDLINE, DISK_READONLY, DISKS_MAX, PROTOCOL, TRUST};
 use super::hooks;
 use super::place::Place;
 use super::problem::Reason;
 use super::reader::Reader;
-use super::schema::{BootConfig, DiskConfig, HookConfig, InterceptConfig, Kernel, Module, VmConfig};
+use super::schema::{BootConfig, ControlConfig, DiskConfig, HookConfig, InterceptConfig, Kernel, Module, VmConfig};
 use super::values;
+use crate::chain::Trust;
 use crate::device::virtio::image::Image;
 
 /// Everything that a file may say.
@@ -21,6 +22,7 @@ pub(super) struct Sections {
     pub(super) boot: Option<BootConfig>,
     pub(super) disks: Vec<DiskConfig>,
     pub(super) intercept: InterceptConfig,
+    pub(super) control: ControlConfig,
     pub(super) hooks: Vec<HookConfig>,
 }
 
@@ -31,10 +33,11 @@ pub(super) fn read(mut root: Reader<'_>, base: &Path) -> Sections {
     let mut disks = Vec::new();
     root.each_table("disk", |reader| disks.extend(read_disk(reader, base, disks.len())));
     let intercept = read_intercept(root.table("intercept"));
+    let control = read_control(root.table("control"), base);
     let mut hooks = Vec::new();
     root.each_table("hook", |reader| hooks.extend(read_hook(reader, base)));
     root.finish();
-    Sections { vm, boot, disks, intercept, hooks }
+    Sections { vm, boot, disks, intercept, control, hooks }
 }
 
 fn read_vm(mut vm: Reader<'_>) -> VmConfig {
@@ -117,8 +120,20 @@ fn read_intercept(mut intercept: Reader<'_>) -> InterceptConfig {
     config
 }
 
-/// Of a hook only the name is ours; what else is in its table is for the hook to read.
+/// Of a hook only its name is ours, and how far it is trusted; what else is in its table is for the hook to read.
 fn read_hook(mut hook: Reader<'_>, base: &Path) -> Option<HookConfig> {
     let name = hook.require("name", "name = \"trace\"; `vector14 hooks` lists what there is", values::string);
-    hooks::from_rest(name, hook, base)
+    let trust = Trust {
+        budget: hook.take("budget", values::hook_time).unwrap_or(TRUST.budget),
+        timeout: hook.take("timeout", values::hook_time).unwrap_or(TRUST.timeout),
+        on_error: hook.take("on_error", values::on_error).unwrap_or(TRUST.on_error),
+    };
+    hooks::from_rest(name, trust, hook, base)
+}
+
+/// `[control]`; a relative path starts at `base`.
+fn read_control(mut control: Reader<'_>, base: &Path) -> ControlConfig {
+    let socket = control.take("socket", values::path).map(|path| base.join(path));
+    control.finish();
+    ControlConfig { socket }
 }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use vector14_hook::{Fault, Guest, Hook, HookType, OptionDoc, Options, OptionsError, Va, Verdict};
 
 use super::{Config, ConfigError, EngineChoice, Kernel, Module, ProtocolChoice};
+use crate::chain::{OnError, Trust};
 use crate::display::{Style, diagnostic};
 
 struct Nothing;
@@ -79,9 +80,14 @@ fn every_key_is_read() {
         [[hook]]
         name = 'trace'
         file = 'a.jsonl'
+        [control]
+        socket = 'ctl.sock'
         [[hook]]
         name = 'trace'
-        pages = 7";
+        pages = 7
+        budget = '20ms'
+        timeout = '1min'
+        on_error = 'stop'";
     let config = parse(text, &[]).unwrap();
     assert_eq!(config.vm.memory, 3 << 29);
     assert_eq!((config.vm.vcpus, config.vm.timeout), (8, Some(Duration::from_secs(90))));
@@ -89,7 +95,13 @@ fn every_key_is_read() {
     assert_eq!(config.intercept.engine, EngineChoice::Gate);
     assert_eq!(config.intercept.stub, Some(Va(0xffff_ffff_8100_0000)));
     assert_eq!(config.hooks[1].options.parse::<TraceOptions>().unwrap().pages, Some(7));
+    assert_eq!(config.hooks[0].trust, Trust::DEFAULT);
+    let (budget, timeout) = (Duration::from_millis(20), Duration::from_secs(60));
+    assert_eq!(config.hooks[1].trust, Trust { budget, timeout, on_error: OnError::Stop });
+    assert_eq!(config.control.socket, Some(PathBuf::from("/nowhere/ctl.sock")));
     let made = config.create_hooks(TYPES).unwrap();
+    assert_eq!(made[1].trust, config.hooks[1].trust);
+    assert_eq!(made[1].origin.as_ref().map(|origin| origin.kind.as_str()), Some("trace"));
     assert_eq!(made.iter().map(|hook| hook.name.as_str()).collect::<Vec<_>>(), ["trace", "trace"]);
 }
 
@@ -137,6 +149,17 @@ fn a_bad_value_is_told_with_its_place_and_what_is_allowed() {
         ("hook = 'trace'", "2:8", "must be written [[hook]], a table for each hook"),
         ("hook = ['trace']", "2:9", "must be written [[hook]], a table for each hook"),
         ("hook = [{}]", "2:9", "`name` is missing in [[hook]]"),
+        ("hook = [{name='trace', budget=5}]", "2:31", "hook.budget = 5: must be a time in quotes, such as \"500ms\""),
+        ("hook = [{name='trace', budget='0s'}]", "2:31", "hook.budget = '0s': must be a time from 1ms to 1day"),
+        (
+            "hook = [{name='trace', timeout='99years'}]",
+            "2:32",
+            "hook.timeout = '99years': must be a time from 1ms to 1day",
+        ),
+        ("hook = [{name='trace', on_error='die'}]", "2:33", "must be one of \"reinject\", \"stop\""),
+        ("hook = [{name='trace', budgte='1s'}]", "2:24", "did you mean `budget`?"),
+        ("control.socket = 3", "2:18", "control.socket = 3: must be the path of a file, in quotes"),
+        ("control.path = 'a'", "2:9", "unknown key `path` in [control]"),
         ("hook = [{name='trace', pages=1e999}]", "2:30", "hook.pages = 1e999: must be a finite number"),
     ];
     for (line, place, words) in cases {
@@ -151,7 +174,7 @@ fn a_bad_value_is_told_with_its_place_and_what_is_allowed() {
 fn unknown_names_are_refused_with_the_nearest_known_one() {
     let cases = [
         ("vm.memry = '1G'", "unknown key `memry` in [vm]", "did you mean `memory`? there are: memory, vcpus, timeout"),
-        ("zebra = 1", "unknown table `zebra`", "help: there are: vm, boot, disk, intercept, hook"),
+        ("zebra = 1", "unknown table `zebra`", "help: there are: vm, boot, disk, intercept, control, hook"),
         ("[[hooks]]\nname = 'trace'", "unknown table `hooks`", "did you mean `hook`?"),
         ("[[hook]]\nname = 'trase'", "unknown hook `trase`", "did you mean `trace`? there are: trace"),
         ("[[hook]]\nname = 'trace'\nfil = 'x'", "unknown option `fil` in hook `trace`", "did you mean `file`?"),

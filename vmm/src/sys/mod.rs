@@ -1,8 +1,10 @@
-//! All of the unsafe code: the shared `kvm_run` page, memory slots, the kick signal and the terminal.
+//! All of the unsafe code: the shared `kvm_run` page, memory slots, the kick signal, backtraces of other threads and the
+//! terminal.
 //!
 //! Everything that leaves this module is safe to use. The rest of the crate denies `unsafe_code`.
 #![allow(unsafe_code)]
 
+pub(crate) mod backtrace;
 pub(crate) mod kick;
 pub(crate) mod kvm_run;
 pub(crate) mod mapped;
