@@ -15,6 +15,7 @@ mod crash;
 mod demand;
 mod demo;
 mod error_codes;
+mod exception_exit;
 mod flush;
 mod footprint;
 mod hidden;
@@ -55,6 +56,7 @@ fn main() {
         demand::tests(),
         demo::tests(),
         error_codes::tests(),
+        exception_exit::tests(),
         flush::tests(),
         footprint::tests(),
         hidden::tests(),

@@ -115,7 +115,7 @@ fn intercept(
 ) -> Option<Stop> {
     let Desk { tally, view, progress } = desk;
     tally.exits.fault.add(1);
-    let fault = caught.decode(vm.sequence.fetch_add(1, Ordering::Relaxed), cpu);
+    let fault = caught.decode(vm.sequence.fetch_add(1, Ordering::Relaxed), cpu.index());
     tally.faults.add(&fault);
 
     let context = caught.context();
@@ -184,6 +184,10 @@ fn serve(cpu: &mut Vcpu, exit: &VmExit, vm: &Shared, exits: &ExitCounters) -> Op
         VmExit::Failure(detail) => {
             exits.other.add(1);
             Some(Stop::Crash { detail: format!("vcpu {}: {detail}", cpu.index()) })
+        }
+        VmExit::Exception { vector, .. } => {
+            exits.other.add(1);
+            Some(Stop::Crash { detail: format!("vcpu {}: KVM returned at exception {vector}, unasked", cpu.index()) })
         }
         VmExit::Other(name) => {
             exits.other.add(1);

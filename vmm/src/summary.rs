@@ -8,7 +8,7 @@ use vector14_hook::{Counter, ErrorCode, Fault, Report, Verdict};
 pub struct Summary {
     /// Why it ended.
     pub stop: Stop,
-    /// The engine that was in force: `gate` or `off`.
+    /// The engine that was in force: `exception-bitmap`, `gate` or `off`.
     pub engine: &'static str,
     /// Milliseconds from the first entry of the guest until its faults were intercepted; `None` if they never were.
     pub armed_ms: Option<u64>,

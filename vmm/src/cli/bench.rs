@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 
 use vector14::bench::{self, Bench, BenchError, Ratios};
+use vector14::config::EngineChoice;
 use vector14::display::{Grid, Style};
 use vector14::vm::Surroundings;
 
@@ -14,14 +15,24 @@ pub(super) struct Args {
     /// As JSON
     #[arg(long)]
     json: bool,
+    /// The engine to measure
+    #[arg(long, default_value = "auto", value_parser = engine)]
+    engine: EngineChoice,
     #[command(flatten)]
     kvm: KvmArgs,
+}
+
+/// An engine that faults can be measured with.
+fn engine(name: &str) -> Result<EngineChoice, String> {
+    let engines = || EngineChoice::ALL.into_iter().filter(|engine| *engine != EngineChoice::Off);
+    let names = || engines().map(EngineChoice::name).collect::<Vec<_>>().join(", ");
+    engines().find(|engine| engine.name() == name).ok_or_else(|| format!("must be one of {}", names()))
 }
 
 pub(super) fn run(args: &Args) -> Result<u8, Failure> {
     let surroundings =
         || Surroundings { kvm: args.kvm.path.clone(), ..Surroundings::unattended(Box::new(std::io::sink())) };
-    let bench = bench::run(surroundings, show_progress).map_err(failure)?;
+    let bench = bench::run(args.engine, surroundings, show_progress).map_err(failure)?;
     if args.json {
         output::print_json(&bench)?;
     } else {
@@ -58,7 +69,7 @@ fn describe(bench: &Bench, style: Style) -> String {
         "reinject" => format!("{reinject:.2}"),
         _ => String::new(),
     };
-    let mut grid = Grid::new(&["", "median ns", "times exit"]);
+    let mut grid = Grid::new(&[bench.engine, "median ns", "times exit"]);
     for row in &bench.rows {
         grid.row([row.name, &row.median_ns.to_string(), &ratio(row.name)]);
     }

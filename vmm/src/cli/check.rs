@@ -31,6 +31,9 @@ fn describe(config: &Config) -> Grid {
     let stub = config.intercept.stub.map_or("looked for".to_owned(), |stub| stub.to_string());
     let hooks: Vec<_> = config.hooks.iter().map(|hook| format!("{}{}", hook.name, trust(hook.trust))).collect();
     let control = config.control.socket.as_ref().map_or("none".to_owned(), |socket| socket.display().to_string());
+    let error_codes = config.intercept.error_code.map_or("all".to_owned(), |filter| {
+        format!("those that are {:#x} under {:#x}", filter.value.bits(), filter.mask.bits())
+    });
     let modules: Vec<_> = config.boot.modules.iter().map(ToString::to_string).collect();
     let mut grid = Grid::default();
     grid.row(["kernel", &config.boot.kernel.to_string()])
@@ -44,6 +47,7 @@ fn describe(config: &Config) -> Grid {
         .row(["disks", &disks])
         .row(["engine", config.intercept.engine.name()])
         .row(["stub", &stub])
+        .row(["error codes", &error_codes])
         .row(["control", &control])
         .row(["hooks", &if hooks.is_empty() { "none".to_owned() } else { hooks.join(", ") }]);
     grid

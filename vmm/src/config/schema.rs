@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use vector14_hook::{Options, Va};
+use vector14_hook::{ErrorCode, Options, Va};
 
 use super::defaults;
 use super::hooks::HookPlaces;
@@ -171,12 +171,29 @@ pub struct InterceptConfig {
     pub engine: EngineChoice,
     /// Where the guest has room for the `gate` engine's stub; `None`: it is looked for.
     pub stub: Option<Va>,
+    /// Which faults of the `exception-bitmap` engine leave the guest; `None`: all of them.
+    pub error_code: Option<ErrorCodeFilter>,
 }
 
 impl Default for InterceptConfig {
     fn default() -> Self {
-        Self { engine: defaults::ENGINE, stub: None }
+        Self { engine: defaults::ENGINE, stub: None, error_code: None }
     }
+}
+
+/// `intercept.error_code`: a fault leaves the guest where its error code, under `mask`, is `value`. The others go straight
+/// to the guest's own handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorCodeFilter {
+    /// The bits that are looked at.
+    pub mask: ErrorCode,
+    /// What they must be: no bit that `mask` lacks.
+    pub value: ErrorCode,
+}
+
+impl ErrorCodeFilter {
+    /// The one that lets every fault out.
+    pub const ALL: Self = Self { mask: ErrorCode::empty(), value: ErrorCode::empty() };
 }
 
 /// `intercept.engine`.
@@ -186,13 +203,15 @@ pub enum EngineChoice {
     Auto,
     /// IDT entry 14 leads to a stub that leaves the guest.
     Gate,
+    /// Faults leave the guest before they are delivered, where this host's KVM has been taught to let them.
+    ExceptionBitmap,
     /// Faults are not intercepted.
     Off,
 }
 
 impl EngineChoice {
     /// All of them, in the order in which they are offered.
-    pub const ALL: [Self; 3] = [Self::Auto, Self::Gate, Self::Off];
+    pub const ALL: [Self; 4] = [Self::Auto, Self::Gate, Self::ExceptionBitmap, Self::Off];
 
     /// As the config file writes it.
     #[must_use]
@@ -200,6 +219,7 @@ impl EngineChoice {
         match self {
             Self::Auto => "auto",
             Self::Gate => "gate",
+            Self::ExceptionBitmap => "exception-bitmap",
             Self::Off => "off",
         }
     }

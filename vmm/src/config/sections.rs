@@ -10,7 +10,9 @@ use super::hooks;
 use super::place::Place;
 use super::problem::Reason;
 use super::reader::Reader;
-use super::schema::{BootConfig, ControlConfig, DiskConfig, HookConfig, InterceptConfig, Kernel, Module, VmConfig};
+use super::schema::{
+    BootConfig, ControlConfig, DiskConfig, EngineChoice, HookConfig, InterceptConfig, Kernel, Module, VmConfig,
+};
 use super::values;
 use crate::chain::Trust;
 use crate::device::virtio::image::Image;
@@ -112,12 +114,15 @@ fn read_disk(mut disk: Reader<'_>, base: &Path, before: usize) -> Option<DiskCon
 
 fn read_intercept(mut intercept: Reader<'_>) -> InterceptConfig {
     let default = InterceptConfig::default();
-    let config = InterceptConfig {
-        engine: intercept.take("engine", values::engine).unwrap_or(default.engine),
-        stub: intercept.take("stub", values::address).or(default.stub),
-    };
+    let engine = intercept.take("engine", values::engine).unwrap_or(default.engine);
+    let stub = intercept.take("stub", values::address).or(default.stub);
+    let error_code = intercept.take_placed("error_code", values::error_code);
+    if let (EngineChoice::Gate, Some((_, place))) = (engine, &error_code) {
+        let allowed = "left out, or engine = \"exception-bitmap\": gate sees every fault".to_owned();
+        intercept.refuse("error_code", place.clone(), allowed);
+    }
     intercept.finish();
-    config
+    InterceptConfig { engine, stub, error_code: error_code.map(|(filter, _)| filter).or(default.error_code) }
 }
 
 /// Of a hook only its name is ours, and how far it is trusted; what else is in its table is for the hook to read.

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
-use vector14_hook::{Fault, Guest, Hook, HookType, OptionDoc, Options, OptionsError, Va, Verdict};
+use vector14_hook::{ErrorCode, Fault, Guest, Hook, HookType, OptionDoc, Options, OptionsError, Va, Verdict};
 
-use super::{Config, ConfigError, EngineChoice, Kernel, Module, ProtocolChoice};
+use super::{Config, ConfigError, EngineChoice, ErrorCodeFilter, Kernel, Module, ProtocolChoice};
 use crate::chain::{OnError, Trust};
 use crate::display::{Style, diagnostic};
 
@@ -106,6 +106,17 @@ fn every_key_is_read() {
 }
 
 #[test]
+fn faults_can_be_chosen_by_their_error_code() {
+    let config = parse(&format!("{TINY}intercept.error_code = {{ mask = 0x3, match = 0x2 }}\n"), &[]).unwrap();
+    let filter = ErrorCodeFilter { mask: ErrorCode::PRESENT | ErrorCode::WRITE, value: ErrorCode::WRITE };
+    assert_eq!(config.intercept.error_code, Some(filter));
+    let sets = ["intercept.error_code={mask=1, match=0}", "intercept.engine=exception-bitmap"];
+    let config = parse(TINY, &sets).unwrap();
+    assert_eq!(config.intercept.engine, EngineChoice::ExceptionBitmap);
+    assert_eq!(config.intercept.error_code.map(|filter| filter.mask), Some(ErrorCode::PRESENT));
+}
+
+#[test]
 fn a_bad_value_is_told_with_its_place_and_what_is_allowed() {
     // The value, the place in `KEY = VALUE` on line 2, and the words.
     let cases = [
@@ -138,7 +149,21 @@ fn a_bad_value_is_told_with_its_place_and_what_is_allowed() {
             "must be the path of a file, in quotes, with words for the kernel after a space",
         ),
         ("boot.modules = [3]", "2:17", "boot.modules = 3: must be the path of a file"),
-        ("intercept.engine = 'gat'", "2:20", "must be one of \"auto\", \"gate\", \"off\""),
+        ("intercept.engine = 'gat'", "2:20", "must be one of \"auto\", \"gate\", \"exception-bitmap\", \"off\""),
+        ("intercept.error_code = 2", "2:24", "must be a table of two numbers of 32 bits, such as { mask = 0x3"),
+        ("intercept.error_code = { mask = 2 }", "2:24", "must be a table of two numbers"),
+        ("intercept.error_code = { mask = 2, match = 2, or = 1 }", "2:24", "must be a table of two numbers"),
+        ("intercept.error_code = { mask = -1, match = 0 }", "2:24", "must be a table of two numbers"),
+        (
+            "intercept.error_code = { mask = 1, match = 3 }",
+            "2:24",
+            "must be a table whose match has no bit that its mask",
+        ),
+        (
+            "intercept = { engine = 'gate', error_code = { mask = 1, match = 1 } }",
+            "2:45",
+            "must be left out, or engine = \"exception-bitmap\": gate sees every fault",
+        ),
         ("intercept.stub = -1", "2:18", "must be a virtual address, such as 0xffffffff81000000"),
         ("intercept.stub = '81000000'", "2:18", "must be a virtual address"),
         ("intercept.stub = 0x0800000000000000", "2:18", "must be a canonical address"),

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use vector14_hook::Va;
+use vector14_hook::{ErrorCode, Va};
 
 use super::defaults::{MEMORY_RANGE, MEMORY_STEP, TIMEOUT_MAX_DAYS, TRUST_RANGE, VCPUS_RANGE};
 use super::node::Value;
 use super::reader::Parsed;
-use super::schema::{EngineChoice, Kernel, Module, ProtocolChoice};
+use super::schema::{EngineChoice, ErrorCodeFilter, Kernel, Module, ProtocolChoice};
 use crate::chain::OnError;
 
 /// A size of guest memory, in bytes.
@@ -146,6 +146,23 @@ pub(super) fn address(value: &Value) -> Parsed<Va> {
         Ok(Va(address))
     } else {
         Err("a canonical address (bits 63 to 56 all equal)".to_owned())
+    }
+}
+
+/// A filter on the error codes of faults.
+pub(super) fn error_code(value: &Value) -> Parsed<ErrorCodeFilter> {
+    let form = "a table of two numbers of 32 bits, such as { mask = 0x3, match = 0x2 } for writes to absent pages";
+    let Value::Table(table) = value else { return Err(form.to_owned()) };
+    let number = |key: &str| u32::try_from(table.get(key)?.node.value.as_integer()?).ok();
+    match (number("mask"), number("match"), table.len()) {
+        (Some(mask), Some(wanted), 2) if wanted & !mask == 0 => {
+            let [mask, value] = [mask, wanted].map(ErrorCode::from_bits_retain);
+            Ok(ErrorCodeFilter { mask, value })
+        }
+        (Some(_), Some(_), 2) => {
+            Err("a table whose match has no bit that its mask lacks: no fault would do".to_owned())
+        }
+        _ => Err(form.to_owned()),
     }
 }
 

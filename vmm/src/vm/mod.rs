@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::control::Control;
 pub use crate::control::Standing;
 use crate::device::{Com1, Device, SharedOutput};
+pub use crate::engine::EngineError;
 use crate::engine::{ArmWhen, Engine};
 use crate::events::{Beat, ConsoleInput, Deadline, Left, SIGNALS, Signal, Subscriber};
 use crate::loader::{self, GuestKind};
@@ -112,7 +113,7 @@ impl Vm {
         let stub = config.intercept.stub.or(loaded.stub);
         Ok(Self {
             shared: Arc::new(shared),
-            engine: Engine::new(config.intercept.engine, stub, arm_when),
+            engine: Engine::new(&config.intercept, &machine, stub, arm_when)?,
             vcpus,
             com1: devices.com1,
             com1_room: devices.com1_room,
@@ -167,7 +168,7 @@ impl Vm {
         if let Some(timeout) = self.timeout {
             manager.add_subscriber(Box::new(host("the deadline", Deadline::new(timeout, vm()))?));
         }
-        if !matches!(self.engine, Engine::Off) {
+        if self.engine.needs_beat() {
             manager.add_subscriber(Box::new(host("the beat", Beat::new(self.engine.clone(), vm()))?));
         }
         manager.add_subscriber(Box::new(host("the watchdog", Watchdog::new(vm()))?));
