@@ -12,6 +12,8 @@ mod bad_host;
 mod bad_kernel;
 mod chain_edits;
 mod crash;
+mod ctl;
+mod ctl_clients;
 mod demand;
 mod demo;
 mod error_codes;
@@ -53,6 +55,8 @@ fn main() {
         bad_kernel::tests(),
         chain_edits::tests(),
         crash::tests(),
+        ctl::tests(),
+        ctl_clients::tests(),
         demand::tests(),
         demo::tests(),
         error_codes::tests(),

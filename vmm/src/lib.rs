@@ -6,6 +6,7 @@
 //! # Layout
 //! From the command line down; each module uses those below it.
 //! - [`config`], [`display`], [`doctor`], [`bench`](mod@bench): what the commands of `vector14` are made of
+//! - [`ctl`]: a running VM, controlled from another process
 //! - [`vm`]: a VM from its config to its [`summary`]
 //! - `run`: one vCPU's loop, and the path of a fault
 //! - `engine`: how faults reach the host; [`chain`]: the hooks; [`progress`]: the loop detector; [`guest`]: what hooks
@@ -25,6 +26,7 @@ pub mod chain;
 pub mod config;
 mod control;
 mod cpuid;
+pub mod ctl;
 pub mod device;
 pub mod display;
 pub mod doctor;

@@ -1,6 +1,6 @@
 //! What a run comes to: why it stopped, and the ledger of its faults. Serialised as it stands for `run --summary`.
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use vector14_hook::{Counter, ErrorCode, Fault, Report, Verdict};
 
 /// Everything that is known of a VM when it has ended.
@@ -115,7 +115,7 @@ macro_rules! counts {
         $(#[$live_doc:meta])* $live:ident { $($(#[$field_doc:meta])* $field:ident,)* }
     ) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         pub struct $name { $($(#[$field_doc])* pub $field: u64,)* }
 
         impl $name {

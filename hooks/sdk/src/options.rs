@@ -43,9 +43,9 @@ impl Options {
 
     /// The same, with some of them changed; a value of null stands for none.
     #[must_use]
-    pub fn with(&self, changes: Map<String, Value>) -> Self {
+    pub fn with(&self, changes: &Map<String, Value>) -> Self {
         let mut values = self.values.clone();
-        values.extend(changes);
+        values.extend(changes.clone());
         values.retain(|_, value| !value.is_null());
         Self { values, base: self.base.clone() }
     }
@@ -118,6 +118,14 @@ mod tests {
             assert_eq!(error.key.as_deref(), Some("ranges"));
             assert!(error.message.contains(place), "{error}");
         }
+    }
+
+    #[test]
+    fn changes_replace_add_and_with_null_remove() {
+        let Value::Object(changes) = json!({"pages": 2, "top": null, "file": "b"}) else { panic!("not a table") };
+        let changed = options(json!({"pages": 1, "top": 7})).with(&changes);
+        assert_eq!(Value::Object(changed.values().clone()), json!({"pages": 2, "file": "b"}));
+        assert_eq!(changed.path(Path::new("b")), PathBuf::from("/etc/v14/b"));
     }
 
     #[test]

@@ -148,6 +148,14 @@ impl Chain {
         lock(&self.current).0.iter().map(|entry| entry.status()).collect()
     }
 
+    /// Whether there is a hook of this name.
+    ///
+    /// # Errors
+    /// [`EditError::Unknown`].
+    pub fn find_name(&self, name: &str) -> Result<(), EditError> {
+        find(&lock(&self.current).0, name).map(drop)
+    }
+
     /// What the hook of this name was made from, and how far it is trusted.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use vector14_hook::{Counter, Hook, Options, PerVcpu, Report};
 
@@ -80,7 +80,7 @@ pub(super) struct HookCounts {
 }
 
 /// What is known of a hook that is in force.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HookStatus {
     /// Its name in the chain.
     pub name: String,
@@ -93,7 +93,7 @@ pub struct HookStatus {
     /// A call that takes longer hangs, in milliseconds.
     pub timeout_ms: u64,
     /// What its failures come to.
-    pub on_error: &'static str,
+    pub on_error: String,
     /// How often it was called.
     pub calls: u64,
     /// How often it panicked, failed, or gave a verdict that could not be carried out.
@@ -153,7 +153,7 @@ impl Entry {
             options: self.origin.as_ref().map(|origin| origin.options.values().clone()).unwrap_or_default(),
             budget_ms: milliseconds(self.trust.budget),
             timeout_ms: milliseconds(self.trust.timeout),
-            on_error: self.trust.on_error.name(),
+            on_error: self.trust.on_error.to_string(),
             calls: self.sum(|counts| &counts.calls),
             faulted: self.sum(|counts| &counts.faulted),
             over_budget: lock(&self.overruns).count,

@@ -11,16 +11,25 @@ use super::entry::Entry;
 use super::inside::Call;
 use crate::sys::lock;
 
+/// More than this does not count between two looks: everybody stood still then, on a host that was suspended or in a debugger.
+const STEP_MAX: Duration = Duration::from_millis(100);
+
 /// What was seen of all vCPUs.
 #[derive(Default)]
-pub(crate) struct Watch(Vec<Seen>);
+pub(crate) struct Watch {
+    seen: Vec<Seen>,
+    /// The last look.
+    at: Option<Instant>,
+    /// How long has been looked, up to then.
+    time: Duration,
+}
 
 /// A call that was going on at the last look.
 struct Seen {
     call: Call,
     /// Of another list's count, so that a hook that was taken out is not kept from its end.
     entry: Weak<Entry>,
-    since: Instant,
+    since: Duration,
     is_over: bool,
 }
 
@@ -35,8 +44,11 @@ pub(crate) struct Hang {
 impl Watch {
     /// Looks where the vCPUs are. Counts the calls that go over their budgets, and returns those that hang.
     pub(crate) fn look(&mut self, chain: &Chain, now: Instant) -> Vec<Hang> {
-        let seen = std::mem::take(&mut self.0);
-        self.0 = chain
+        let step = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at).min(STEP_MAX));
+        self.time += step;
+        self.at = Some(now);
+        let (seen, now) = (std::mem::take(&mut self.seen), self.time);
+        self.seen = chain
             .calls()
             .into_iter()
             .filter_map(|call| {
@@ -46,14 +58,14 @@ impl Watch {
                 Some(Seen { call, entry: entry?, since, is_over })
             })
             .collect();
-        self.0.iter_mut().filter_map(|seen| seen.judge(now)).collect()
+        self.seen.iter_mut().filter_map(|seen| seen.judge(now)).collect()
     }
 }
 
 impl Seen {
-    fn judge(&mut self, now: Instant) -> Option<Hang> {
+    fn judge(&mut self, now: Duration) -> Option<Hang> {
         let entry = self.entry.upgrade()?;
-        let lasted = now.saturating_duration_since(self.since);
+        let lasted = now.saturating_sub(self.since);
         if lasted >= entry.trust.budget {
             let first = lock(&entry.overruns).add(&self.call, lasted, self.is_over);
             if first {
@@ -161,6 +173,12 @@ mod tests {
             self.watch.look(&self.chain, self.start + Duration::from_millis(at)).len()
         }
 
+        /// Looks again and again, every 50 ms from `from` on, and then at `to`.
+        fn look_until(&mut self, from: u64, to: u64) -> usize {
+            (from..to).step_by(50).for_each(|at| assert_eq!(self.look(at), 0, "after {at} ms"));
+            self.look(to)
+        }
+
         fn over_budget(&self) -> u64 {
             self.chain.hooks()[0].over_budget
         }
@@ -171,11 +189,11 @@ mod tests {
         let mut stage = Stage::new();
         stage.enter(1);
         for (at, count) in [(0, 0), (99, 0), (100, 1), (500, 1)] {
-            assert_eq!((stage.look(at), stage.over_budget()), (0, count), "after {at} ms");
+            assert_eq!((stage.look_until(0, at), stage.over_budget()), (0, count), "after {at} ms");
         }
         stage.enter(2);
         for (at, count) in [(510, 1), (650, 2)] {
-            assert_eq!((stage.look(at), stage.over_budget()), (0, count), "after {at} ms");
+            assert_eq!((stage.look_until(510, at), stage.over_budget()), (0, count), "after {at} ms");
         }
         let links = stage.chain.view().links;
         let told = lock(&links.0[0].overruns).describe(&links.0[0]).unwrap();
@@ -197,6 +215,14 @@ mod tests {
     fn a_call_hangs_at_its_timeout() {
         let mut stage = Stage::new();
         stage.enter(1);
-        assert_eq!([0, 999, 1000].map(|at| stage.look(at)), [0, 0, 1]);
+        assert_eq!(stage.look_until(0, 999), 0);
+        assert_eq!(stage.look(1000), 1);
+    }
+
+    #[test]
+    fn a_host_that_was_suspended_accuses_nobody() {
+        let mut stage = Stage::new();
+        stage.enter(1);
+        assert_eq!([0, 20, 600_000].map(|at| stage.look(at)), [0, 0, 0]);
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn run(args: &Args, loudness: Loudness) -> Result<u8, Failure> {
     let mut config = Config::tiny("scenario=demo");
     config.vm.timeout = Some(Duration::from_secs(30));
     let narrated = Narrated { hook: zero_fill()? };
-    let summary = vm::run(&config, vec![NamedHook::new("zero-fill", narrated)], &args.kvm.path)?;
+    let summary = vm::run(&config, vec![NamedHook::new("zero-fill", narrated)], &args.kvm.path, None)?;
     conclude(&summary, loudness);
     Ok(summary.stop.exit_status())
 }

@@ -4,7 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use miette::Diagnostic;
-use vector14::config::ConfigError;
+use vector14::config::{ConfigError, Problem};
+use vector14::ctl::BindError;
 
 /// Why a command ends badly.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -41,12 +42,50 @@ pub(super) enum Failure {
         /// Why not.
         error: io::Error,
     },
+    /// There is no control socket. The guest did not run.
+    #[error("{error}")]
+    Bind {
+        /// Why not.
+        error: BindError,
+        /// What to do.
+        #[help]
+        help: Option<&'static str>,
+    },
+    /// A VM that is controlled says no, or is not there.
+    #[error("{message}")]
+    Control {
+        /// What failed.
+        message: String,
+        /// What to do.
+        #[help]
+        help: Option<String>,
+        /// The exit status.
+        status: u8,
+    },
+    /// An option of a hook is not `KEY=VALUE`.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Option(Problem),
+    /// A VM that is controlled says what no VM of this version says.
+    #[error("the VM's answer is not understood: {error}")]
+    #[diagnostic(help("use the vector14 that runs the VM"))]
+    Answer {
+        /// What is wrong with it.
+        error: serde_json::Error,
+    },
     /// The results can't be written to stdout.
     #[error("standard output: {error}")]
     Stdout {
         /// Why not.
         error: io::Error,
     },
+}
+
+impl From<BindError> for Failure {
+    fn from(error: BindError) -> Self {
+        let help = error.help();
+        Self::Bind { error, help }
+    }
 }
 
 impl Failure {
@@ -56,9 +95,9 @@ impl Failure {
     /// The exit status of the `vector14` command for this failure.
     pub(super) fn exit_status(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::SummaryFile { .. } => Self::USAGE,
-            Self::SummaryLost { .. } | Self::Stdout { .. } => Self::HOST,
-            Self::Vm { status, .. } => *status,
+            Self::Config(_) | Self::SummaryFile { .. } | Self::Bind { .. } | Self::Option(_) => Self::USAGE,
+            Self::SummaryLost { .. } | Self::Stdout { .. } | Self::Answer { .. } => Self::HOST,
+            Self::Vm { status, .. } | Self::Control { status, .. } => *status,
         }
     }
 }

@@ -1,18 +1,19 @@
 //! What needs the list of hooks that there are: are those that the config names among them, do they take their options?
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Number, Value as Json};
 use vector14_hook::{HookType, Options, OptionsError};
 
 use crate::chain::{NamedHook, Origin, Trust};
 
+use super::defaults::TRUST;
 use super::node::{Entry, Node, Table, Value};
 use super::place::Place;
 use super::problem::{NameKind, Problem, Reason};
-use super::reader::Reader;
-use super::{Config, ConfigError, HookConfig};
+use super::reader::{Parsed, Reader};
+use super::{Config, ConfigError, HookConfig, set, values};
 
 /// The keys of a `[[hook]]` table that are not its hook's own, besides `name`.
 const TRUST_KEYS: [&str; 3] = ["budget", "timeout", "on_error"];
@@ -56,6 +57,26 @@ pub(super) fn check(hooks: &[HookConfig], types: &[HookType]) -> Vec<Problem> {
 }
 
 impl HookConfig {
+    /// A hook from what a `[[hook]]` table holds besides its name, as JSON; relative paths in it start at `base`. What it does not
+    /// say of trust is as in `trust`, and what it says is null is as usual.
+    pub(crate) fn from_json(
+        name: String,
+        mut values: Map<String, Json>,
+        base: PathBuf,
+        mut trust: Trust,
+    ) -> Result<Self, Problem> {
+        trust.budget = take(&mut values, "budget", (trust.budget, TRUST.budget), values::hook_time)?;
+        trust.timeout = take(&mut values, "timeout", (trust.timeout, TRUST.timeout), values::hook_time)?;
+        trust.on_error = take(&mut values, "on_error", (trust.on_error, TRUST.on_error), values::on_error)?;
+        Ok(Self { trust, ..Self::new(name, Options::new(values, base)) })
+    }
+
+    /// A hook that was made before, with some of its options changed.
+    pub(crate) fn again(origin: Origin, trust: Trust, changes: Map<String, Json>) -> Result<Self, Problem> {
+        let changes = Self::from_json(origin.kind, changes, PathBuf::new(), trust)?;
+        Ok(Self { options: origin.options.with(changes.options.values()), ..changes })
+    }
+
     /// Makes the hook. It may open and truncate files.
     ///
     /// # Errors
@@ -98,12 +119,12 @@ impl HookConfig {
     fn unknown_options(&self, kind: &HookType) -> Vec<Problem> {
         let of_hook = kind.options.iter().map(|option| option.name);
         let known: Vec<_> = of_hook.chain(TRUST_KEYS).map(str::to_owned).collect();
-        let unknown = self.places.options.iter().filter(|(name, _)| !known.contains(name));
+        let unknown = self.options.values().keys().filter(|name| !known.contains(name));
         unknown
-            .map(|(name, place)| {
+            .map(|name| {
+                let place = self.places.options.get(name).map(|place| place.key.clone());
                 let (kind, got, within) = (NameKind::Option, name.clone(), format!("hook `{}`", self.name));
-                let reason = Reason::Unknown { kind, got, within, known: known.clone() };
-                Problem { place: Some(place.key.clone()), reason }
+                Problem { place, reason: Reason::Unknown { kind, got, within, known: known.clone() } }
             })
             .collect()
     }
@@ -116,6 +137,24 @@ impl HookConfig {
             reason: Reason::Hook { hook: self.name.clone(), option: error.key.clone(), message: error.message.clone() },
         }
     }
+}
+
+/// Takes `key` out of `from`. `was` holds where it is not there, `usual` where it is null.
+fn take<T>(
+    from: &mut Map<String, Json>,
+    key: &str,
+    (was, usual): (T, T),
+    parse: impl FnOnce(Option<&str>) -> Parsed<T>,
+) -> Result<T, Problem> {
+    let value = match from.remove(key) {
+        None => return Ok(was),
+        Some(Json::Null) => return Ok(usual),
+        Some(value) => value,
+    };
+    parse(value.as_str()).map_err(|allowed| {
+        let (key, got) = (format!("hook.{key}"), value.to_string());
+        Problem { place: None, reason: Reason::NotAllowed { key, got, allowed } }
+    })
 }
 
 /// A hook from what its table holds besides its name and how far it is trusted.
@@ -159,4 +198,17 @@ fn json(node: &Node) -> Result<Json, (Place, &'static str)> {
 
 fn json_table(table: &Table) -> Result<Map<String, Json>, (Place, &'static str)> {
     table.iter().map(|(key, Entry { node, .. })| Ok((key.clone(), json(node)?))).collect()
+}
+
+/// A hook's option from a `KEY=VALUE`, the value being TOML where it can be read as such, and otherwise text.
+///
+/// # Errors
+/// It is not `KEY=VALUE`, or its value begins as TOML and does not go on like that.
+pub fn parse_option(text: &str) -> Result<(String, Json), Problem> {
+    let (key, node) = set::parse_pair(text)?;
+    let value = json(&node).map_err(|(place, allowed)| {
+        let reason = Reason::NotAllowed { key: key.clone(), got: place.quoted(), allowed: allowed.to_owned() };
+        Problem { place: Some(place), reason }
+    })?;
+    Ok((key, value))
 }

@@ -31,6 +31,7 @@ mod tests;
 
 pub use crate::chain::NamedHook;
 pub use error::ConfigError;
+pub use hooks::parse_option;
 pub use place::Place;
 pub use problem::{NameKind, Problem, Reason};
 pub use schema::{

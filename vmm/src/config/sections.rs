@@ -129,9 +129,9 @@ fn read_intercept(mut intercept: Reader<'_>) -> InterceptConfig {
 fn read_hook(mut hook: Reader<'_>, base: &Path) -> Option<HookConfig> {
     let name = hook.require("name", "name = \"trace\"; `vector14 hooks` lists what there is", values::string);
     let trust = Trust {
-        budget: hook.take("budget", values::hook_time).unwrap_or(TRUST.budget),
-        timeout: hook.take("timeout", values::hook_time).unwrap_or(TRUST.timeout),
-        on_error: hook.take("on_error", values::on_error).unwrap_or(TRUST.on_error),
+        budget: hook.take("budget", |value| values::hook_time(value.as_str())).unwrap_or(TRUST.budget),
+        timeout: hook.take("timeout", |value| values::hook_time(value.as_str())).unwrap_or(TRUST.timeout),
+        on_error: hook.take("on_error", |value| values::on_error(value.as_str())).unwrap_or(TRUST.on_error),
     };
     hooks::from_rest(name, trust, hook, base)
 }

@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::json;
 use vector14_hook::{ErrorCode, Fault, Guest, Hook, HookType, OptionDoc, Options, OptionsError, Va, Verdict};
 
-use super::{Config, ConfigError, EngineChoice, ErrorCodeFilter, Kernel, Module, ProtocolChoice};
+use super::{
+    Config, ConfigError, EngineChoice, ErrorCodeFilter, HookConfig, Kernel, Module, ProtocolChoice, parse_option,
+};
 use crate::chain::{OnError, Trust};
 use crate::display::{Style, diagnostic};
 
@@ -379,4 +382,45 @@ fn relative_paths_start_at_the_folder_of_the_file() {
     fs::write(&path, "boot.kernel = '.'\n").unwrap();
     let told = told(&Config::load(&path, &[], TYPES).unwrap_err());
     assert!(told.contains("is a directory") && told.contains("guest.toml:1:15]"), "{told}");
+}
+
+fn map(value: serde_json::Value) -> serde_json::Map<String, serde_json::Value> {
+    let serde_json::Value::Object(map) = value else { panic!("not a table") };
+    map
+}
+
+#[test]
+fn a_hook_is_made_again_with_other_options() {
+    let values = map(json!({"pages": 7, "budget": "20ms", "on_error": "stop"}));
+    let made = HookConfig::from_json("trace".to_owned(), values, PathBuf::from("/a"), Trust::DEFAULT).unwrap();
+    let made = made.create(TYPES).unwrap();
+    assert_eq!((made.trust.budget, made.trust.on_error), (Duration::from_millis(20), OnError::Stop));
+    let origin = made.origin.unwrap();
+    let changes = map(json!({"file": "x", "on_error": null, "timeout": "1s"}));
+    let again = HookConfig::again(origin.clone(), made.trust, changes).unwrap();
+    let (budget, timeout) = (Duration::from_millis(20), Duration::from_secs(1));
+    assert_eq!(again.trust, Trust { budget, timeout, on_error: OnError::Reinject });
+    assert_eq!(serde_json::Value::Object(again.options.values().clone()), json!({"pages": 7, "file": "x"}));
+    let refused = HookConfig::again(origin, made.trust, map(json!({"budget": 5}))).unwrap_err();
+    assert!(refused.to_string().contains("hook.budget = 5: must be a time in quotes"), "{refused}");
+}
+
+#[test]
+fn an_option_on_the_command_line_is_toml_or_text() {
+    for (text, key, value) in [
+        ("file=a b.jsonl", "file", json!("a b.jsonl")),
+        ("top=3", "top", json!(3)),
+        ("start=0x1000", "start", json!(0x1000)),
+        ("format=\"json\"", "format", json!("json")),
+        ("ranges=[{start = 1}]", "ranges", json!([{"start": 1}])),
+        ("empty=", "empty", json!("")),
+    ] {
+        assert_eq!(parse_option(text).unwrap(), (key.to_owned(), value), "{text}");
+    }
+    for (text, words) in
+        [("top", "top: must be KEY=VALUE"), ("=3", "=3: there is no key"), ("a=[1", ""), ("a=inf", "finite")]
+    {
+        let refused = parse_option(text).expect_err(text).to_string();
+        assert!(refused.contains(words), "{text}: {refused}");
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::grid::{Grid, printable};
 use super::{Colour, Style};
-use crate::summary::{HookSummary, Stop, Summary, Until};
+use crate::summary::{Exits, Faults, HookSummary, Stop, Summary, Until, Verdicts};
 
 /// The summary, its hooks' tables, and everything that deserves a sentence.
 #[must_use]
@@ -54,48 +54,55 @@ fn fields(summary: &Summary) -> [(&'static str, String); 6] {
         None => format!("{}, never armed", summary.engine),
     };
     let engine = if summary.engine == "off" { "off".to_owned() } else { engine };
-    let counts = |counts: &[(&str, u64)]| {
-        let counts: Vec<_> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        counts.join(", ")
-    };
     [
         ("ended", stop(&summary.stop)),
         ("engine", engine),
-        (
-            "faults",
-            counts(&[
-                ("total", faults.total),
-                ("user", faults.user),
-                ("write", faults.write),
-                ("fetch", faults.fetch),
-                ("present", faults.present),
-                ("reserved", faults.reserved),
-            ]),
-        ),
-        (
-            "verdicts",
-            counts(&[
-                ("reinject", verdicts.reinject),
-                ("resolve", verdicts.resolve),
-                ("skip", verdicts.skip),
-                ("raise", verdicts.raise),
-                ("stop", verdicts.stop),
-            ]),
-        ),
-        (
-            "exits",
-            counts(&[
-                ("total", exits.total),
-                ("fault", exits.fault),
-                ("io", exits.io),
-                ("mmio", exits.mmio),
-                ("hlt", exits.hlt),
-                ("kick", exits.kick),
-                ("other", exits.other),
-            ]),
-        ),
+        ("faults", fault_counts(faults)),
+        ("verdicts", verdict_counts(verdicts)),
+        ("exits", exit_counts(exits)),
         ("time", time(summary)),
     ]
+}
+
+/// The faults, by kind.
+pub(super) fn fault_counts(faults: &Faults) -> String {
+    counts(&[
+        ("total", faults.total),
+        ("user", faults.user),
+        ("write", faults.write),
+        ("fetch", faults.fetch),
+        ("present", faults.present),
+        ("reserved", faults.reserved),
+    ])
+}
+
+/// What became of them.
+pub(super) fn verdict_counts(verdicts: &Verdicts) -> String {
+    counts(&[
+        ("reinject", verdicts.reinject),
+        ("resolve", verdicts.resolve),
+        ("skip", verdicts.skip),
+        ("raise", verdicts.raise),
+        ("stop", verdicts.stop),
+    ])
+}
+
+/// The exits, by cause.
+pub(super) fn exit_counts(exits: &Exits) -> String {
+    counts(&[
+        ("total", exits.total),
+        ("fault", exits.fault),
+        ("io", exits.io),
+        ("mmio", exits.mmio),
+        ("hlt", exits.hlt),
+        ("kick", exits.kick),
+        ("other", exits.other),
+    ])
+}
+
+fn counts(counts: &[(&str, u64)]) -> String {
+    let counts: Vec<_> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    counts.join(", ")
 }
 
 fn time(summary: &Summary) -> String {
@@ -179,7 +186,6 @@ mod tests {
     use vector14_hook::{Report, Table};
 
     use super::*;
-    use crate::summary::{Exits, Faults, Verdicts};
 
     fn hook(calls: u64, until: Until) -> HookSummary {
         HookSummary {
