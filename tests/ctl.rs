@@ -7,12 +7,13 @@ use std::process::Child;
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-use crate::harness::{Command, Finished, kvm_test, test};
+use crate::harness::{Command, Finished, kvm_test, libraries, test};
 
 pub fn tests() -> Vec<Trial> {
     vec![
         kvm_test("ctl", ctl),
         kvm_test("ctl::hooks_from_outside", hooks),
+        kvm_test("ctl::a_loaded_hook", loaded),
         kvm_test("ctl::stats", stats),
         kvm_test("ctl::who_has_the_socket", sockets),
         kvm_test("ctl::errors", errors),
@@ -46,7 +47,7 @@ fn tell_json(folder: &Path, arguments: &[&str]) -> Value {
 }
 
 /// Runs the guest until `act` is done with it, and then ends it.
-fn run_until_stopped(config: &str, act: impl FnOnce(&Path, &mut Child)) -> Finished {
+fn run_until_stopped(config: &str, mut act: impl FnMut(&Path, &mut Child)) -> Finished {
     let command = Command::run_config(config);
     let folder = command.path("");
     let finished = command.finish_after("kind=fault", |child| {
@@ -112,6 +113,21 @@ fn hooks() {
     let of_first = |hook: &&&Value| hook["name"] == "count";
     let calls: u64 = hooks.iter().filter(of_first).map(|hook| hook["calls"].as_u64().unwrap()).sum();
     assert_eq!(summary["faults"]["total"], calls, "each fault went through `count` or its successor\n{finished}");
+}
+
+/// By the path of its library, in the place of one that is compiled in; it is still loaded when its options change.
+fn loaded() {
+    let library = libraries::in_rust();
+    let library = library.to_str().unwrap();
+    let finished = run_until_stopped(&format!("{SPIN}[[hook]]\nname = \"count\"\n"), |folder, _| {
+        assert_eq!(tell(folder, &["replace", "count", library, "fill=3"]), "replaced count\n");
+        assert_eq!(tell(folder, &["set", "count", "fill=4"]), "changed count\n");
+        let listed = tell_json(folder, &["hooks"]);
+        assert_eq!((&listed["hooks"][0]["kind"], &listed["hooks"][0]["options"]["fill"]), (&library.into(), &4.into()));
+        ask(folder, &["set", "count", "fil=4"]).failed_with(1, &["unknown option `fil`", "did you mean `fill`?"]);
+        ask(folder, &["add", "./no.so"]).failed_with(1, &["no.so", "No such file"]);
+    });
+    assert_eq!(finished.summary()["hooks"].as_array().unwrap().len(), 3, "{finished}");
 }
 
 fn stats() {

@@ -16,21 +16,29 @@ mod ctl;
 mod ctl_clients;
 mod demand;
 mod demo;
+mod early;
+mod engines;
 mod error_codes;
 mod exception_exit;
 mod flush;
 mod footprint;
 mod hidden;
 mod hook_failures;
+mod hook_project;
 mod idt;
 mod interception;
+mod keys;
 mod linux;
+mod loaded;
+mod loaded_refused;
+mod loaded_watch;
 mod r#loop;
 mod memory;
 mod multiboot;
 mod nested;
 mod noexec;
 mod pause;
+mod protected_mode;
 mod quiet;
 mod raise;
 mod readonly;
@@ -59,21 +67,29 @@ fn main() {
         ctl_clients::tests(),
         demand::tests(),
         demo::tests(),
+        early::tests(),
+        engines::tests(),
         error_codes::tests(),
         exception_exit::tests(),
         flush::tests(),
         footprint::tests(),
         hidden::tests(),
         hook_failures::tests(),
+        hook_project::tests(),
         idt::tests(),
         interception::tests(),
+        keys::tests(),
         linux::tests(),
+        loaded::tests(),
+        loaded_refused::tests(),
+        loaded_watch::tests(),
         r#loop::tests(),
         memory::tests(),
         multiboot::tests(),
         nested::tests(),
         noexec::tests(),
         pause::tests(),
+        protected_mode::tests(),
         quiet::tests(),
         raise::tests(),
         readonly::tests(),

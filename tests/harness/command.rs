@@ -17,6 +17,9 @@ pub struct Command {
     arguments: Vec<String>,
 }
 
+/// Words that a test waits for, and what it does then.
+pub type Cue<'a> = (&'a str, Box<dyn FnMut(&mut Child) + 'a>);
+
 /// The command's path; the lab puts it elsewhere than cargo does.
 pub fn binary() -> PathBuf {
     std::env::var_os("VECTOR14_BIN").map_or_else(|| env!("CARGO_BIN_EXE_vector14").into(), PathBuf::from)
@@ -92,19 +95,30 @@ impl Command {
     }
 
     /// Runs it, and once standard output has said `cue`, does what the test wants with the process.
-    pub fn finish_after(self, cue: &str, act: impl FnOnce(&mut Child)) -> Finished {
+    pub fn finish_after(self, cue: &str, act: impl FnMut(&mut Child)) -> Finished {
+        self.finish_after_each(vec![(cue, Box::new(act))])
+    }
+
+    /// The same with one cue after another; what was said before the one before it does not count.
+    pub fn finish_after_each(self, cues: Vec<Cue<'_>>) -> Finished {
         let mut process = self.process();
         process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = process.spawn().expect("the command can be started");
         let mut output = child.stdout.take().unwrap();
         let mut said = Vec::new();
         let mut buffer = [0; 4096];
-        while !String::from_utf8_lossy(&said).contains(cue) {
-            let count = output.read(&mut buffer).unwrap();
-            assert_ne!(count, 0, "no `{cue}` in\n{}", String::from_utf8_lossy(&said));
-            said.extend_from_slice(&buffer[..count]);
+        for (cue, mut act) in cues {
+            let heard = said.len();
+            while !String::from_utf8_lossy(&said[heard..]).contains(cue) {
+                let count = output.read(&mut buffer).unwrap();
+                if count == 0 {
+                    let output = Output { stdout: said, ..child.wait_with_output().unwrap() };
+                    panic!("no `{cue}` in\n{}", self.finished(output));
+                }
+                said.extend_from_slice(&buffer[..count]);
+            }
+            act(&mut child);
         }
-        act(&mut child);
         output.read_to_end(&mut said).unwrap();
         let output = child.wait_with_output().unwrap();
         self.finished(Output { stdout: said, ..output })

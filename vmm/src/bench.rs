@@ -3,6 +3,9 @@
 //! The tiny guest goes round tight loops in ring 3, where most faults come from: one of port writes, one of faults, and so
 //! on in turn, each between two writes to its mark port, of which the host notes the time. A ratio is that of two loops which
 //! follow one another within milliseconds, so that a host that slows down for a while slows both sides of it down.
+//! What asking the hooks costs by itself is in `dispatch`.
+
+mod dispatch;
 
 use std::cmp::Ordering;
 use std::io;
@@ -13,6 +16,7 @@ use serde::Serialize;
 use vector14_guest_abi::MARK_PORT;
 use vector14_hook::{Fault, Guest, Hook, Result as HookResult, Verdict};
 
+pub use self::dispatch::{Asked, Dispatch, DispatchError, Scaling, dispatch};
 use crate::chain::NamedHook;
 use crate::config::{Config, EngineChoice};
 use crate::device::Device;

@@ -17,6 +17,7 @@
 //! - [`vcpu`], [`loader`], [`boot`], `cpuid`: a CPU, a kernel, and the state in which the one enters the other
 //! - `paging`, [`segment`]: the paging mode and the code segment that a vCPU is in; walks are in [`vector14_hook::paging`]
 //! - [`memory`]: guest-physical memory; `pool`: the host-owned pages in it
+//! - [`library`]: hooks that are loaded from shared libraries
 //! - `sys`: all of the unsafe code
 
 mod acpi;
@@ -33,6 +34,7 @@ pub mod doctor;
 mod engine;
 mod events;
 pub mod guest;
+pub mod library;
 pub mod loader;
 pub mod memory;
 mod paging;

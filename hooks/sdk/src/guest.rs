@@ -6,6 +6,7 @@ use crate::paging::{Access, Mapping, Translation, Walk};
 use crate::{Code, Cr3, Instruction, Pa, Va};
 
 /// The general registers of the context that faulted, as they will be when it goes on.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the registers' own names say it all")]
 pub struct Registers {

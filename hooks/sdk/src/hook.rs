@@ -62,7 +62,16 @@ pub struct HookType {
     pub create: fn(&Options) -> std::result::Result<Box<dyn Hook>, OptionsError>,
 }
 
+impl HookType {
+    /// A kind of hook that has no options.
+    #[must_use]
+    pub const fn without_options<H: Hook + Default + 'static>(name: &'static str, summary: &'static str) -> Self {
+        Self { name, summary, options: &[], check: |_| Ok(()), create: |_| Ok(Box::new(H::default())) }
+    }
+}
+
 /// One option of a hook, for `vector14 hooks`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OptionDoc {
     /// Key in the hook's table.
     pub name: &'static str,

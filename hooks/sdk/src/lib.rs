@@ -28,10 +28,13 @@
 //! - [`hook`]: the `Hook` trait and `HookType`, by which a config file names one
 //! - `mock` (a feature): a guest for tests, without KVM
 //! - [`options`][], [`report`][]: what goes into a hook from its user, and what comes out at the end
+//! - [`export!`], [`abi`]: a hook as a shared library; [`guard`]: calls into hooks that may panic
 
+pub mod abi;
 pub mod address;
 pub mod code;
 pub mod fault;
+pub mod guard;
 pub mod guest;
 pub mod hook;
 #[cfg(feature = "mock")]

@@ -50,6 +50,23 @@ impl Options {
         Self { values, base: self.base.clone() }
     }
 
+    /// Options from a JSON object.
+    pub(crate) fn from_json(json: &str, base: impl Into<PathBuf>) -> Result<Self, OptionsError> {
+        let values = serde_json::from_str(json)
+            .map_err(|error| OptionsError { key: None, message: format!("the options are no JSON object: {error}") })?;
+        Ok(Self::new(values, base))
+    }
+
+    /// The same, the other way round.
+    pub(crate) fn to_json(&self) -> String {
+        Value::Object(self.values.clone()).to_string()
+    }
+
+    /// The folder that relative paths start from.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.base
+    }
+
     /// Reads the options into the hook's own struct, which should carry `#[serde(deny_unknown_fields)]`.
     ///
     /// # Errors

@@ -35,6 +35,10 @@ pub(crate) fn write(cache: &Cache, parts: &Parts<'_>, job: &Job) -> Result<PathB
         archive = archive.folder(folder);
     }
     archive = archive.file("usr/bin/vector14", &programs.vector14).file("usr/bin/integration", &programs.tests);
+    for library in &programs.libraries {
+        let name = library.file_name().unwrap_or_default().to_string_lossy();
+        archive = archive.file(&format!("usr/lib/vector14/{name}"), library);
+    }
     // Busybox's own shell prefers its applets to the programs of the same names in the PATH.
     archive = archive.link("bin/bash", "/usr/bin/bash").link("bin/sh", "/usr/bin/bash").link("usr/bin/sh", "bash");
 

@@ -6,7 +6,7 @@
 //! # Layout
 //! - [`wanted`], [`apt`], [`cache`]: which Debian packages, where they come from, where they are kept
 //! - [`modules`]: KVM's modules with exception exits, for a kernel of the lab
-//! - [`programs`]: vector14, its integration tests and the guest's workloads, statically linked
+//! - [`programs`]: vector14, its integration tests with their libraries, and the guest's workloads
 //! - [`archive`], [`guest`], [`initrd`]: the initramfs for Linux guests, and the lab's own with all of it inside
 //! - [`job`]: what is asked of the lab, as the script that runs in it
 //! - [`machine`], [`run`]: QEMU's command line, and a run of it up to its end or its deadline
@@ -54,6 +54,7 @@ struct Cli {
 const ENVIRONMENT: &str = "\
 Environment:
     VECTOR14_LAB          the cache folder (default: target/lab)
+    VECTOR14_ENGINE       the engine that the tests run with: auto, gate or exception-bitmap
     VECTOR14_LAB_TIMEOUT  when a run is ended, as `90s` or `20m` (default: 15m; a shell has all the time)
 
 A run leaves its output, the lab's kernel log and QEMU's command line in the folder `last` of the cache. One that hangs

@@ -75,9 +75,10 @@ pub(crate) const KERNEL_IMAGE: &str = "vmlinuz";
 /// Programs that the tests run vector14 under, and where they look for them.
 pub(crate) const TOOLS: [(&str, &str); 4] =
     [("bash", "bash"), ("bsdutils", "script"), ("strace", "strace"), ("util-linux", "setpriv")];
-/// What is linked to by those programs.
-pub(crate) const LIBRARIES: [(&str, &str); 8] = [
+/// What is linked to by those programs, and by the project's own.
+pub(crate) const LIBRARIES: [(&str, &str); 9] = [
     ("libc6", "libc.so.6"),
+    ("libgcc-s1", "libgcc_s.so.1"),
     ("libc6", "ld-linux-x86-64.so.2"),
     ("libtinfo6", "libtinfo.so.6"),
     ("libcap-ng0", "libcap-ng.so.0"),
@@ -111,6 +112,7 @@ pub(crate) const WANTED: &[Wanted] = &[
         package: "^libc6$",
         items: &[certain("x86_64-linux-gnu/libc.so.6"), certain("x86_64-linux-gnu/ld-linux-x86-64.so.2")],
     },
+    Wanted { key: "libgcc-s1", package: "^libgcc-s1$", items: &[certain("x86_64-linux-gnu/libgcc_s.so.1")] },
     Wanted { key: "libtinfo6", package: "^libtinfo6$", items: &[certain("x86_64-linux-gnu/libtinfo.so.6")] },
     Wanted { key: "libcap-ng0", package: "^libcap-ng0$", items: &[certain("x86_64-linux-gnu/libcap-ng.so.0")] },
     Wanted { key: "liblzma5", package: "^liblzma5$", items: &[certain("x86_64-linux-gnu/liblzma.so.5")] },

@@ -9,10 +9,10 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use super::entry::Entry;
-use super::entry::{HookStatus, Origin};
+use super::entry::HookStatus;
 use super::inside::EntryId;
-use super::trust::Trust;
 use super::{Chain, Links, NamedHook};
+use crate::config::HookConfig;
 use crate::guest::FaultedGuest;
 use crate::memory::Owner;
 use crate::summary::{HookSummary, Until};
@@ -156,14 +156,14 @@ impl Chain {
         find(&lock(&self.current).0, name).map(drop)
     }
 
-    /// What the hook of this name was made from, and how far it is trusted.
+    /// What the hook of this name was made from.
     ///
     /// # Errors
     /// [`EditError::Unknown`]; [`EditError::NotFromConfig`].
-    pub fn origin(&self, name: &str) -> Result<(Origin, Trust), EditError> {
+    pub fn origin(&self, name: &str) -> Result<HookConfig, EditError> {
         let current = lock(&self.current);
         let entry = &current.0[find(&current.0, name)?];
-        entry.origin().ok_or_else(|| EditError::NotFromConfig { name: name.to_owned() })
+        entry.origin().cloned().ok_or_else(|| EditError::NotFromConfig { name: name.to_owned() })
     }
 
     /// Ends the hooks that were taken out and that no vCPU is in any more, with `guest` to clear up in. Returns how many are still

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use vector14_hook::{Counter, Hook, Options, PerVcpu, Report};
+use vector14_hook::{Counter, Hook, PerVcpu, Report};
 
 use super::inside::EntryId;
 use super::trust::Trust;
 use super::watch::Overruns;
+use crate::config::HookConfig;
 use crate::memory::Owner;
 use crate::summary::{HookSummary, Until, milliseconds};
 use crate::sys::lock;
@@ -23,16 +24,7 @@ pub struct NamedHook {
     /// How far it is trusted.
     pub trust: Trust,
     /// What it was made from, if it can be made again.
-    pub origin: Option<Origin>,
-}
-
-/// What a hook was made from.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    /// The name of its type.
-    pub kind: String,
-    /// Its options.
-    pub options: Options,
+    pub origin: Option<HookConfig>,
 }
 
 impl NamedHook {
@@ -59,7 +51,7 @@ pub(super) struct Entry {
     pub(super) name: String,
     pub(super) hook: Box<dyn Hook>,
     pub(super) trust: Trust,
-    origin: Option<Origin>,
+    origin: Option<HookConfig>,
     /// Whose pages those are that it takes from the pool.
     pub(super) owner: Owner,
     /// Whether it is still to be called.
@@ -84,7 +76,7 @@ pub(super) struct HookCounts {
 pub struct HookStatus {
     /// Its name in the chain.
     pub name: String,
-    /// The name of its type; `None` for a hook that no config names.
+    /// The name of its type, or the path of its library; `None` for a hook that no config names.
     pub kind: Option<String>,
     /// Its options.
     pub options: Map<String, Value>,
@@ -134,8 +126,8 @@ impl Entry {
         !self.failed.swap(true, Ordering::Relaxed)
     }
 
-    pub(super) fn origin(&self) -> Option<(Origin, Trust)> {
-        self.origin.clone().map(|origin| (origin, self.trust))
+    pub(super) fn origin(&self) -> Option<&HookConfig> {
+        self.origin.as_ref()
     }
 
     fn sum(&self, counter: impl Fn(&HookCounts) -> &Counter) -> u64 {
@@ -149,7 +141,7 @@ impl Entry {
     pub(super) fn status(&self) -> HookStatus {
         HookStatus {
             name: self.name.clone(),
-            kind: self.origin.as_ref().map(|origin| origin.kind.clone()),
+            kind: self.origin.as_ref().map(HookConfig::kind),
             options: self.origin.as_ref().map(|origin| origin.options.values().clone()).unwrap_or_default(),
             budget_ms: milliseconds(self.trust.budget),
             timeout_ms: milliseconds(self.trust.timeout),

@@ -1,12 +1,11 @@
 //! The hook chain: asks the hooks in order, and answers for those that misbehave.
 //!
 //! On the way of a fault: after decode, before apply. The hooks are shared by all vCPUs; what is counted here is each
-//! vCPU's own. `entry` is a hook in its place, `edit` changes the chain while the guest runs, `guard` catches panics,
-//! `trust` says how far a hook may go; `inside` is what vCPUs publish of where they are, `watch` what is made of that.
+//! vCPU's own. `entry` is a hook in its place, `edit` changes the chain while the guest runs, `trust` says how far a hook may
+//! go; `inside` is what vCPUs publish of where they are, `watch` what is made of that.
 
 mod edit;
 mod entry;
-mod guard;
 mod inside;
 mod trust;
 mod watch;
@@ -16,13 +15,13 @@ use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
+use vector14_hook::guard::{describe_panic, guarded, report_panics_of_hooks_here};
 use vector14_hook::{Fault, PerVcpu, Report, Verdict};
 
 pub use self::edit::EditError;
 use self::edit::Leaving;
 use self::entry::Entry;
-pub use self::entry::{HookStatus, NamedHook, Origin};
-use self::guard::{describe_panic, guarded, report_panics_of_hooks_here};
+pub use self::entry::{HookStatus, NamedHook};
 pub(crate) use self::inside::Call;
 use self::inside::{EntryId, Inside};
 pub use self::trust::{OnError, Trust};

@@ -1,10 +1,14 @@
-//! `vector14 bench`: what a fault costs on this host, beside a bare exit.
+//! `vector14 bench`: what a fault costs on this host, beside a bare exit, and what asking a hook costs by itself.
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 
-use vector14::bench::{self, Bench, BenchError, Ratios};
+use clap::ValueHint;
+use serde::Serialize;
+use vector14::bench::{self, Bench, BenchError, Dispatch, DispatchError, Ratios};
 use vector14::config::EngineChoice;
 use vector14::display::{Grid, Style};
+use vector14::library::Library;
 use vector14::vm::Surroundings;
 
 use super::args::KvmArgs;
@@ -18,8 +22,22 @@ pub(super) struct Args {
     /// The engine to measure
     #[arg(long, default_value = "auto", value_parser = engine)]
     engine: EngineChoice,
+    /// Measure only what asking a hook costs, which needs no KVM
+    #[arg(long)]
+    dispatch: bool,
+    /// Measure the hook of this library beside the empty ones; it is made without options
+    #[arg(long, value_name = "LIBRARY", value_hint = ValueHint::FilePath)]
+    hook: Option<PathBuf>,
     #[command(flatten)]
     kvm: KvmArgs,
+}
+
+/// All that was measured.
+#[derive(Serialize)]
+struct Results {
+    #[serde(flatten)]
+    faults: Option<Bench>,
+    dispatch: Dispatch,
 }
 
 /// An engine that faults can be measured with.
@@ -30,15 +48,24 @@ fn engine(name: &str) -> Result<EngineChoice, String> {
 }
 
 pub(super) fn run(args: &Args) -> Result<u8, Failure> {
+    let library = args.hook.as_deref().map(Library::load).transpose().map_err(Failure::Library)?;
+    let dispatch = bench::dispatch(library.as_ref()).map_err(dispatch_failure)?;
     let surroundings =
         || Surroundings { kvm: args.kvm.path.clone(), ..Surroundings::unattended(Box::new(std::io::sink())) };
-    let bench = bench::run(args.engine, surroundings, show_progress).map_err(failure)?;
+    let measure = || bench::run(args.engine, surroundings, show_progress).map_err(failure);
+    let faults = if args.dispatch { None } else { Some(measure()?) };
+    let results = Results { faults, dispatch };
     if args.json {
-        output::print_json(&bench)?;
+        output::print_json(&results)?;
     } else {
-        output::print(&describe(&bench, output::style()))?;
+        output::print(&describe(&results, output::style()))?;
     }
     Ok(0)
+}
+
+fn dispatch_failure(error: DispatchError) -> Failure {
+    let (message, status) = (error.to_string(), if matches!(error, DispatchError::Hook { .. }) { 2 } else { 3 });
+    Failure::Vm { message, help: None, status }
 }
 
 /// A bar on a terminal, which is gone when all is done; nothing elsewhere.
@@ -61,7 +88,23 @@ fn failure(error: BenchError) -> Failure {
     }
 }
 
-fn describe(bench: &Bench, style: Style) -> String {
+fn describe(results: &Results, style: Style) -> String {
+    let faults = results.faults.as_ref().map(|faults| describe_faults(faults, style) + "\n").unwrap_or_default();
+    faults + &describe_dispatch(&results.dispatch, style)
+}
+
+fn describe_dispatch(dispatch: &Dispatch, style: Style) -> String {
+    let mut grid = Grid::new(&["asking a hook", "median ns", "least ns", "over no hook"]);
+    for row in &dispatch.rows {
+        let [median, least, over] = [row.median_ns, row.least_ns, row.over_none_ns].map(|time| format!("{time:.1}"));
+        grid.row([&row.name, &median, &least, &over]);
+    }
+    let scaling = dispatch.scaling;
+    grid.row(["two threads over one", &format!("{:.2} times as many", scaling.median), "", ""]);
+    grid.render(style)
+}
+
+fn describe_faults(bench: &Bench, style: Style) -> String {
     let Ratios { skip, resolve, reinject } = bench.ratios;
     let ratio = |name| match name {
         "skip" => format!("{skip:.2}"),

@@ -1,9 +1,10 @@
-//! `vector14 check`: checks a config file and says what it would run. Starts nothing, and touches no file of a hook's.
+//! `vector14 check`: checks a config file and says what it would run. Starts nothing, and touches no file of a
+//! hook's; libraries of hooks are loaded, to ask them about their options.
 
 use vector14::chain::Trust;
 use vector14::config::defaults::TRUST;
 use vector14::config::values::size;
-use vector14::config::{Config, DiskConfig};
+use vector14::config::{Config, DiskConfig, HookConfig};
 use vector14::display::Grid;
 
 use super::args::ConfigArgs;
@@ -29,11 +30,11 @@ fn describe(config: &Config) -> Grid {
     let disks: Vec<_> = config.disks.iter().map(disk).collect();
     let disks = if disks.is_empty() { "none".to_owned() } else { disks.join(", ") };
     let stub = config.intercept.stub.map_or("looked for".to_owned(), |stub| stub.to_string());
-    let hooks: Vec<_> = config.hooks.iter().map(|hook| format!("{}{}", hook.name, trust(hook.trust))).collect();
-    let control = config.control.socket.as_ref().map_or("none".to_owned(), |socket| socket.display().to_string());
     let error_codes = config.intercept.error_code.map_or("all".to_owned(), |filter| {
         format!("those that are {:#x} under {:#x}", filter.value.bits(), filter.mask.bits())
     });
+    let hooks: Vec<_> = config.hooks.iter().map(hook).collect();
+    let control = config.control.socket.as_ref().map_or("none".to_owned(), |socket| socket.display().to_string());
     let modules: Vec<_> = config.boot.modules.iter().map(ToString::to_string).collect();
     let mut grid = Grid::default();
     grid.row(["kernel", &config.boot.kernel.to_string()])
@@ -53,17 +54,15 @@ fn describe(config: &Config) -> Grid {
     grid
 }
 
-/// What is said of a hook's trust where it is not what holds for all.
-fn trust(trust: Trust) -> String {
-    let mut said = Vec::new();
-    if trust.budget != TRUST.budget {
-        said.push(format!("budget {}", humantime::format_duration(trust.budget)));
-    }
-    if trust.timeout != TRUST.timeout {
-        said.push(format!("timeout {}", humantime::format_duration(trust.timeout)));
-    }
-    if trust.on_error != TRUST.on_error {
-        said.push(format!("on error {}", trust.on_error));
-    }
-    if said.is_empty() { String::new() } else { format!(" ({})", said.join(", ")) }
+/// The hook, and what is said of it that does not hold for all.
+fn hook(hook: &HookConfig) -> String {
+    let Trust { budget, timeout, on_error } = hook.trust;
+    let said = [
+        hook.library.as_ref().map(|library| library.path().display().to_string()),
+        (budget != TRUST.budget).then(|| format!("budget {}", humantime::format_duration(budget))),
+        (timeout != TRUST.timeout).then(|| format!("timeout {}", humantime::format_duration(timeout))),
+        (on_error != TRUST.on_error).then(|| format!("on error {on_error}")),
+    ];
+    let said: Vec<_> = said.into_iter().flatten().collect();
+    if said.is_empty() { hook.name.clone() } else { format!("{} ({})", hook.name, said.join(", ")) }
 }

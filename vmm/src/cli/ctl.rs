@@ -93,7 +93,7 @@ enum Command {
 /// A hook to be made.
 #[derive(Debug, clap::Args)]
 struct NewHook {
-    /// What `vector14 hooks` calls it
+    /// What `vector14 hooks` calls it, or the path of its library, with a slash in it
     hook: String,
     /// Its options, as in a config file; budget, timeout and on_error are among them. Relative paths start here
     #[arg(value_name = "KEY=VALUE")]
@@ -147,7 +147,8 @@ impl NewHook {
     fn arguments(&self) -> Result<Map<String, Value>, Failure> {
         let base = std::env::current_dir().ok();
         let options = parse_options(&self.options)?;
-        Ok(arguments([("hook", json!(self.hook)), ("options", options), ("base", json!(base))]))
+        let hook = if self.hook.contains('/') { "path" } else { "hook" };
+        Ok(arguments([(hook, json!(self.hook)), ("options", options), ("base", json!(base))]))
     }
 }
 

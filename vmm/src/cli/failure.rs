@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use miette::Diagnostic;
 use vector14::config::{ConfigError, Problem};
 use vector14::ctl::BindError;
+use vector14::library::LibraryError;
+
+use super::hook::ProjectError;
 
 /// Why a command ends badly.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -14,6 +17,14 @@ pub(super) enum Failure {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Config(#[from] ConfigError),
+    /// A hook can't be loaded.
+    #[error("{0}")]
+    #[diagnostic(help("{}", .0.help()))]
+    Library(LibraryError),
+    /// A hook's project can't be made.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Project(#[from] ProjectError),
     /// There is no VM, or it could not go on. A guest that ends badly is not a failure: its summary tells.
     #[error("{message}")]
     Vm {
@@ -95,7 +106,12 @@ impl Failure {
     /// The exit status of the `vector14` command for this failure.
     pub(super) fn exit_status(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::SummaryFile { .. } | Self::Bind { .. } | Self::Option(_) => Self::USAGE,
+            Self::Config(_)
+            | Self::Library(_)
+            | Self::Project(_)
+            | Self::SummaryFile { .. }
+            | Self::Bind { .. }
+            | Self::Option(_) => Self::USAGE,
             Self::SummaryLost { .. } | Self::Stdout { .. } | Self::Answer { .. } => Self::HOST,
             Self::Vm { status, .. } | Self::Control { status, .. } => *status,
         }

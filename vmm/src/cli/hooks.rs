@@ -1,7 +1,11 @@
 //! `vector14 hooks`: the hooks that a config can name, with their options.
 
+use std::path::PathBuf;
+
+use clap::ValueHint;
 use serde_json::json;
 use vector14::display::{Grid, Style};
+use vector14::library::Library;
 use vector14_hook::{HookType, OptionDoc};
 use vector14_hooks::HOOKS;
 
@@ -9,21 +13,48 @@ use super::{Failure, output};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
+    /// The hook of this library, instead of those that ship
+    #[arg(long, value_name = "LIBRARY", value_hint = ValueHint::FilePath)]
+    path: Option<PathBuf>,
     /// As JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<u8, Failure> {
+    let library = args.path.as_deref().map(Library::load).transpose().map_err(Failure::Library)?;
+    let hooks: Vec<Listed<'_>> = match &library {
+        Some(library) => vec![library.into()],
+        None => HOOKS.iter().map(Listed::from).collect(),
+    };
     if args.json {
-        output::print_json(&HOOKS.iter().map(as_json).collect::<Vec<_>>())?;
+        output::print_json(&hooks.iter().map(as_json).collect::<Vec<_>>())?;
     } else {
-        output::print(&list(HOOKS, output::style()))?;
+        output::print(&list(&hooks, output::style()))?;
     }
     Ok(0)
 }
 
-fn list(hooks: &[HookType], style: Style) -> String {
+/// What is listed of a hook.
+struct Listed<'a> {
+    name: &'a str,
+    summary: &'a str,
+    options: &'a [OptionDoc],
+}
+
+impl<'a> From<&'a HookType> for Listed<'a> {
+    fn from(hook: &'a HookType) -> Self {
+        Self { name: hook.name, summary: hook.summary, options: hook.options }
+    }
+}
+
+impl<'a> From<&'a Library> for Listed<'a> {
+    fn from(library: &'a Library) -> Self {
+        Self { name: library.name(), summary: library.summary(), options: library.options() }
+    }
+}
+
+fn list(hooks: &[Listed<'_>], style: Style) -> String {
     match style {
         Style::Plain => lines(hooks).render(style),
         Style::Terminal { .. } => hooks.iter().map(|hook| table(hook, style)).collect::<Vec<_>>().join("\n"),
@@ -31,7 +62,7 @@ fn list(hooks: &[HookType], style: Style) -> String {
 }
 
 /// For a script: a line for each hook and for each option, which is named as `--set` names it.
-fn lines(hooks: &[HookType]) -> Grid {
+fn lines(hooks: &[Listed<'_>]) -> Grid {
     let mut grid = Grid::default();
     for hook in hooks {
         grid.row([hook.name, hook.summary]);
@@ -42,7 +73,7 @@ fn lines(hooks: &[HookType]) -> Grid {
     grid
 }
 
-fn table(hook: &HookType, style: Style) -> String {
+fn table(hook: &Listed<'_>, style: Style) -> String {
     let mut head = Grid::default();
     head.row([hook.name, hook.summary]);
     let mut grid = Grid::new(&["option", "value", "default", ""]);
@@ -57,7 +88,7 @@ fn default(option: &OptionDoc) -> &'static str {
     option.default.unwrap_or("(required)")
 }
 
-fn as_json(hook: &HookType) -> serde_json::Value {
+fn as_json(hook: &Listed<'_>) -> serde_json::Value {
     let option = |option: &OptionDoc| json!({"name": option.name, "value": option.value, "default": option.default, "help": option.help});
     json!({
         "name": hook.name,
@@ -69,16 +100,13 @@ fn as_json(hook: &HookType) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use vector14::display::Colour;
-    use vector14_hook::OptionsError;
 
     use super::*;
 
-    const SAMPLE: &[HookType] = &[HookType {
+    const SAMPLE: &[Listed<'_>] = &[Listed {
         name: "trace",
         summary: "writes one line a fault",
         options: &[OptionDoc { name: "file", value: "path", default: None, help: "where to" }],
-        check: |_| Ok(()),
-        create: |_| Err(OptionsError { key: None, message: String::new() }),
     }];
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! - [`args`]: what all commands share
-//! - [`demo`], [`run`], [`ctl`], [`check`], [`doctor`], [`hooks`], [`bench`], [`completions`]: the commands
+//! - [`demo`], [`run`], [`ctl`], [`check`], [`doctor`], [`hooks`], [`hook`], [`bench`], [`completions`]: the commands
 //! - [`vm`]: where the command line meets the library's VM
 //! - [`failure`]: why a command ends badly, and its exit status
 //! - [`logging`], [`output`]: to stderr and to stdout
@@ -15,6 +15,7 @@ mod ctl;
 mod demo;
 mod doctor;
 mod failure;
+mod hook;
 mod hooks;
 mod logging;
 mod output;
@@ -59,6 +60,9 @@ enum Command {
     Doctor(doctor::Args),
     /// List the hooks that a config can name, with their options
     Hooks(hooks::Args),
+    /// Start a hook of your own
+    #[command(subcommand)]
+    Hook(hook::Command),
     /// Measure what a fault costs on this host, beside a bare exit
     Bench(bench::Args),
     /// Print a completion script for a shell
@@ -76,6 +80,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Hooks(args) => hooks::run(args),
+        Command::Hook(command) => hook::run(command),
         Command::Bench(args) => bench::run(args),
         Command::Completions(args) => completions::run(args),
     };

@@ -24,6 +24,9 @@ pub(super) struct Args {
     /// Make a socket at PATH through which `vector14 ctl` controls the VM; wins over control.socket
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     control: Option<PathBuf>,
+    /// Load a hook anew whenever its library is rebuilt, while the guest goes on
+    #[arg(long)]
+    watch: bool,
     #[command(flatten)]
     kvm: KvmArgs,
 }
@@ -35,7 +38,8 @@ pub(super) fn run(args: &Args, loudness: Loudness) -> Result<u8, Failure> {
     let socket = args.control.as_ref().or(config.control.socket.as_ref());
     let socket = socket.map(|path| ControlSocket::bind(path)).transpose()?;
     let hooks = config.create_hooks(HOOKS)?;
-    let summary = vm::run(&config, hooks, &args.kvm.path, socket)?;
+    let watch = args.watch.then_some(config.hooks.as_slice());
+    let summary = vm::run(&config, hooks, vm::Company { watch, socket }, &args.kvm.path)?;
 
     conclude(&summary, loudness);
     let status = summary.stop.exit_status();

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Number, Value as Json};
-use vector14_hook::{HookType, Options, OptionsError};
+use vector14_hook::{Hook, HookType, OptionDoc, Options, OptionsError};
 
-use crate::chain::{NamedHook, Origin, Trust};
+use crate::chain::{NamedHook, Trust};
+use crate::library::{Library, LibraryError};
 
 use super::defaults::TRUST;
 use super::node::{Entry, Node, Table, Value};
@@ -42,7 +43,7 @@ impl Config {
         if !problems.is_empty() {
             return Err(self.invalid(problems));
         }
-        let create = |hook: &HookConfig| hook.create(types).map_err(|problems| self.invalid(problems));
+        let create = |hook: &HookConfig| hook.create(types).map_err(|problem| self.invalid(vec![problem]));
         self.hooks.iter().map(create).collect()
     }
 
@@ -56,40 +57,84 @@ pub(super) fn check(hooks: &[HookConfig], types: &[HookType]) -> Vec<Problem> {
     hooks.iter().flat_map(|hook| hook.check(types)).collect()
 }
 
+/// A kind of hook that a config can name.
+enum Kind<'a> {
+    Known(&'a HookType),
+    Loaded(&'a Library),
+}
+
+impl Kind<'_> {
+    fn options(&self) -> &[OptionDoc] {
+        match self {
+            Self::Known(kind) => kind.options,
+            Self::Loaded(library) => library.options(),
+        }
+    }
+
+    fn check(&self, options: &Options) -> Result<(), OptionsError> {
+        match self {
+            Self::Known(kind) => (kind.check)(options),
+            Self::Loaded(library) => library.check(options),
+        }
+    }
+
+    fn create(&self, options: &Options) -> Result<Box<dyn Hook>, OptionsError> {
+        match self {
+            Self::Known(kind) => (kind.create)(options),
+            Self::Loaded(library) => library.create(options),
+        }
+    }
+}
+
 impl HookConfig {
-    /// A hook from what a `[[hook]]` table holds besides its name, as JSON; relative paths in it start at `base`. What it does not
-    /// say of trust is as in `trust`, and what it says is null is as usual.
-    pub(crate) fn from_json(
-        name: String,
-        mut values: Map<String, Json>,
-        base: PathBuf,
-        mut trust: Trust,
-    ) -> Result<Self, Problem> {
-        trust.budget = take(&mut values, "budget", (trust.budget, TRUST.budget), values::hook_time)?;
-        trust.timeout = take(&mut values, "timeout", (trust.timeout, TRUST.timeout), values::hook_time)?;
-        trust.on_error = take(&mut values, "on_error", (trust.on_error, TRUST.on_error), values::on_error)?;
-        Ok(Self { trust, ..Self::new(name, Options::new(values, base)) })
-    }
-
-    /// A hook that was made before, with some of its options changed.
-    pub(crate) fn again(origin: Origin, trust: Trust, changes: Map<String, Json>) -> Result<Self, Problem> {
-        let changes = Self::from_json(origin.kind, changes, PathBuf::new(), trust)?;
-        Ok(Self { options: origin.options.with(changes.options.values()), ..changes })
-    }
-
-    /// Makes the hook. It may open and truncate files.
+    /// A hook from what a `[[hook]]` table holds besides `name` and `path`, as JSON; relative paths in it start at `base`.
     ///
     /// # Errors
-    /// It is not among `types`, or refuses its options.
-    pub fn create(&self, types: &[HookType]) -> Result<NamedHook, Vec<Problem>> {
+    /// A key that says how far the hook is trusted has a value that it can't have.
+    pub(crate) fn from_json(
+        name: String,
+        library: Option<Library>,
+        mut values: Map<String, Json>,
+        base: PathBuf,
+    ) -> Result<Self, Problem> {
+        let trust = TRUST.changed(&mut values)?;
+        Ok(Self { name, library, trust, options: Options::new(values, base), places: HookPlaces::default() })
+    }
+
+    /// The same hook, with some of what its table holds changed; null stands for what holds where nothing is said.
+    ///
+    /// # Errors
+    /// As [`HookConfig::from_json`].
+    pub(crate) fn changed(&self, mut changes: Map<String, Json>) -> Result<Self, Problem> {
+        let trust = self.trust.changed(&mut changes)?;
+        let options = self.options.with(&changes);
+        Ok(Self { trust, options, places: HookPlaces::default(), ..self.clone() })
+    }
+
+    /// What it is a hook of: the name of its type, or the path of its library.
+    pub(crate) fn kind(&self) -> String {
+        self.library.as_ref().map_or_else(|| self.name.clone(), |library| library.path().display().to_string())
+    }
+
+    /// The same hook, with its library loaded anew.
+    ///
+    /// # Errors
+    /// [`LibraryError`].
+    pub(crate) fn reload(&self, library: &Library) -> Result<Self, LibraryError> {
+        Ok(Self { library: Some(Library::load(library.path())?), ..self.clone() })
+    }
+
+    /// Makes the hook, which may open and truncate files then.
+    fn create(&self, types: &[HookType]) -> Result<NamedHook, Problem> {
+        let kind = self.find(types)?;
+        let hook = kind.create(&self.options).map_err(|error| self.refused(&error))?;
+        Ok(NamedHook { name: self.name.clone(), hook, trust: self.trust, origin: Some(self.clone()) })
+    }
+
+    /// Makes the hook, after a look at its options.
+    pub(crate) fn check_and_create(&self, types: &[HookType]) -> Result<NamedHook, Vec<Problem>> {
         let problems = self.check(types);
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        let kind = self.find(types).map_err(|problem| vec![problem])?;
-        let hook = (kind.create)(&self.options).map_err(|error| vec![self.refused(&error)])?;
-        let origin = Origin { kind: self.name.clone(), options: self.options.clone() };
-        Ok(NamedHook { name: self.name.clone(), hook, trust: self.trust, origin: Some(origin) })
+        if problems.is_empty() { self.create(types).map_err(|problem| vec![problem]) } else { Err(problems) }
     }
 
     fn check(&self, types: &[HookType]) -> Vec<Problem> {
@@ -97,15 +142,18 @@ impl HookConfig {
             Ok(kind) => kind,
             Err(problem) => return vec![problem],
         };
-        let unknown = self.unknown_options(kind);
+        let unknown = self.unknown_options(&kind);
         if !unknown.is_empty() {
             return unknown;
         }
-        (kind.check)(&self.options).err().map(|error| self.refused(&error)).into_iter().collect()
+        kind.check(&self.options).err().map(|error| self.refused(&error)).into_iter().collect()
     }
 
-    fn find<'a>(&self, types: &'a [HookType]) -> Result<&'a HookType, Problem> {
-        types.iter().find(|kind| kind.name == self.name).ok_or_else(|| {
+    fn find<'a>(&'a self, types: &'a [HookType]) -> Result<Kind<'a>, Problem> {
+        if let Some(library) = &self.library {
+            return Ok(Kind::Loaded(library));
+        }
+        types.iter().find(|kind| kind.name == self.name).map(Kind::Known).ok_or_else(|| {
             let known = types.iter().map(|kind| kind.name.to_owned()).collect();
             let (kind, got) = (NameKind::Hook, self.name.clone());
             Problem {
@@ -116,8 +164,8 @@ impl HookConfig {
     }
 
     /// Every option that the hook's own list does not name.
-    fn unknown_options(&self, kind: &HookType) -> Vec<Problem> {
-        let of_hook = kind.options.iter().map(|option| option.name);
+    fn unknown_options(&self, kind: &Kind<'_>) -> Vec<Problem> {
+        let of_hook = kind.options().iter().map(|option| option.name);
         let known: Vec<_> = of_hook.chain(TRUST_KEYS).map(str::to_owned).collect();
         let unknown = self.options.values().keys().filter(|name| !known.contains(name));
         unknown
@@ -139,6 +187,17 @@ impl HookConfig {
     }
 }
 
+impl Trust {
+    /// The same, less what `from` says; that is taken out of it.
+    fn changed(self, from: &mut Map<String, Json>) -> Result<Self, Problem> {
+        Ok(Self {
+            budget: take(from, "budget", (self.budget, TRUST.budget), values::hook_time)?,
+            timeout: take(from, "timeout", (self.timeout, TRUST.timeout), values::hook_time)?,
+            on_error: take(from, "on_error", (self.on_error, TRUST.on_error), values::on_error)?,
+        })
+    }
+}
+
 /// Takes `key` out of `from`. `was` holds where it is not there, `usual` where it is null.
 fn take<T>(
     from: &mut Map<String, Json>,
@@ -157,9 +216,10 @@ fn take<T>(
     })
 }
 
-/// A hook from what its table holds besides its name and how far it is trusted.
+/// A hook from what its table holds besides `name`, `path` and how far it is trusted.
 pub(super) fn from_rest(
-    name: Option<(String, Place)>,
+    (name, place): (String, Place),
+    library: Option<Library>,
     trust: Trust,
     mut hook: Reader<'_>,
     base: &Path,
@@ -175,9 +235,8 @@ pub(super) fn from_rest(
         }
         options.insert(key, OptionPlace { whole: entry.place(), key: entry.key });
     }
-    let (name, place) = name?;
     let places = HookPlaces { name: Some(place), options };
-    Some(HookConfig { name, trust, options: Options::new(values, base), places })
+    Some(HookConfig { name, library, trust, options: Options::new(values, base), places })
 }
 
 /// The value as JSON, in which hooks read their options; or what does not go into JSON, and what would.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use miette::{Diagnostic, LabeledSpan, SourceCode};
 
 use super::Place;
+use crate::library::LibraryError;
 
 /// One thing that is wrong with a config.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -75,6 +76,9 @@ pub enum Reason {
         /// Why not.
         error: Arc<io::Error>,
     },
+    /// A hook can't be loaded from its library.
+    #[error("hook.path = {}: {}", .0.path.display(), .0.reason)]
+    Library(Arc<LibraryError>),
     /// A hook does not take its options.
     #[error("hook `{hook}`{}: {message}", OfOption(option))]
     Hook {
@@ -141,6 +145,7 @@ impl Reason {
             Self::Unknown { got, known, .. } => Some(advice(got, known)),
             Self::Missing { example, .. } => Some(format!("write {example}")),
             Self::File { .. } => Some("a relative path starts at the folder of the config file".to_owned()),
+            Self::Library(error) => Some(error.help().to_owned()),
             Self::Syntax(_) | Self::NotUtf8 { .. } | Self::NotAllowed { .. } | Self::Hook { .. } | Self::Set { .. } => {
                 None
             }

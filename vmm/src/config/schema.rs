@@ -10,6 +10,7 @@ use vector14_hook::{ErrorCode, Options, Va};
 use super::defaults;
 use super::hooks::HookPlaces;
 use crate::chain::Trust;
+use crate::library::Library;
 
 /// All that a config file says.
 #[derive(Clone, Debug)]
@@ -241,8 +242,10 @@ pub struct ControlConfig {
 /// `[[hook]]`: one hook of the chain.
 #[derive(Clone, Debug)]
 pub struct HookConfig {
-    /// Which hook.
+    /// Which hook, or what to call the one that is loaded.
     pub name: String,
+    /// The library that it is loaded from; `None`: it is among those that the program knows.
+    pub library: Option<Library>,
     /// How far it is trusted.
     pub trust: Trust,
     /// The hook's own options.
@@ -254,6 +257,6 @@ pub struct HookConfig {
 impl HookConfig {
     /// A hook that no file names.
     pub fn new(name: impl Into<String>, options: Options) -> Self {
-        Self { name: name.into(), trust: defaults::TRUST, options, places: HookPlaces::default() }
+        Self { name: name.into(), library: None, trust: defaults::TRUST, options, places: HookPlaces::default() }
     }
 }

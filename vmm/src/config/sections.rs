@@ -16,6 +16,7 @@ use super::schema::{
 use super::values;
 use crate::chain::Trust;
 use crate::device::virtio::image::Image;
+use crate::library::Library;
 
 /// Everything that a file may say.
 pub(super) struct Sections {
@@ -125,15 +126,34 @@ fn read_intercept(mut intercept: Reader<'_>) -> InterceptConfig {
     InterceptConfig { engine, stub, error_code: error_code.map(|(filter, _)| filter).or(default.error_code) }
 }
 
-/// Of a hook only its name is ours, and how far it is trusted; what else is in its table is for the hook to read.
+/// Of a hook only its name, its library's path and how far it is trusted are ours; what else is in its table is for the hook to
+/// read.
 fn read_hook(mut hook: Reader<'_>, base: &Path) -> Option<HookConfig> {
-    let name = hook.require("name", "name = \"trace\"; `vector14 hooks` lists what there is", values::string);
-    let trust = Trust {
+    let path = hook.take_placed("path", values::path);
+    let name = match path {
+        Some(_) => hook.take_placed("name", values::string),
+        None => hook.require("name", "name = \"trace\"; `vector14 hooks` lists what there is", values::string),
+    };
+    let trust = read_trust(&mut hook);
+    let Some((path, place)) = path else { return hooks::from_rest(name?, None, trust, hook, base) };
+    match Library::load(&base.join(path)) {
+        Ok(library) => {
+            let name = name.unwrap_or_else(|| (library.name().to_owned(), place));
+            hooks::from_rest(name, Some(library), trust, hook, base)
+        }
+        Err(error) => {
+            hook.report(place, Reason::Library(Arc::new(error)));
+            None
+        }
+    }
+}
+
+fn read_trust(hook: &mut Reader<'_>) -> Trust {
+    Trust {
         budget: hook.take("budget", |value| values::hook_time(value.as_str())).unwrap_or(TRUST.budget),
         timeout: hook.take("timeout", |value| values::hook_time(value.as_str())).unwrap_or(TRUST.timeout),
         on_error: hook.take("on_error", |value| values::on_error(value.as_str())).unwrap_or(TRUST.on_error),
-    };
-    hooks::from_rest(name, trust, hook, base)
+    }
 }
 
 /// `[control]`; a relative path starts at `base`.

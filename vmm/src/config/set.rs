@@ -120,8 +120,8 @@ impl Set {
     }
 }
 
-/// The `name` in a table.
+/// The `name` in a table, or the path that it names.
 fn name_of(node: &Node) -> Option<&str> {
     let Value::Table(table) = &node.value else { return None };
-    table.get("name")?.node.value.as_str()
+    table.get("name").or_else(|| table.get("path"))?.node.value.as_str()
 }

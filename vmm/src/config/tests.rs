@@ -104,7 +104,7 @@ fn every_key_is_read() {
     assert_eq!(config.control.socket, Some(PathBuf::from("/nowhere/ctl.sock")));
     let made = config.create_hooks(TYPES).unwrap();
     assert_eq!(made[1].trust, config.hooks[1].trust);
-    assert_eq!(made[1].origin.as_ref().map(|origin| origin.kind.as_str()), Some("trace"));
+    assert_eq!(made[1].origin.as_ref().map(HookConfig::kind), Some("trace".to_owned()));
     assert_eq!(made.iter().map(|hook| hook.name.as_str()).collect::<Vec<_>>(), ["trace", "trace"]);
 }
 
@@ -392,16 +392,16 @@ fn map(value: serde_json::Value) -> serde_json::Map<String, serde_json::Value> {
 #[test]
 fn a_hook_is_made_again_with_other_options() {
     let values = map(json!({"pages": 7, "budget": "20ms", "on_error": "stop"}));
-    let made = HookConfig::from_json("trace".to_owned(), values, PathBuf::from("/a"), Trust::DEFAULT).unwrap();
-    let made = made.create(TYPES).unwrap();
+    let made = HookConfig::from_json("trace".to_owned(), None, values, PathBuf::from("/a")).unwrap();
+    let made = made.check_and_create(TYPES).unwrap();
     assert_eq!((made.trust.budget, made.trust.on_error), (Duration::from_millis(20), OnError::Stop));
     let origin = made.origin.unwrap();
     let changes = map(json!({"file": "x", "on_error": null, "timeout": "1s"}));
-    let again = HookConfig::again(origin.clone(), made.trust, changes).unwrap();
+    let again = origin.changed(changes).unwrap();
     let (budget, timeout) = (Duration::from_millis(20), Duration::from_secs(1));
     assert_eq!(again.trust, Trust { budget, timeout, on_error: OnError::Reinject });
     assert_eq!(serde_json::Value::Object(again.options.values().clone()), json!({"pages": 7, "file": "x"}));
-    let refused = HookConfig::again(origin, made.trust, map(json!({"budget": 5}))).unwrap_err();
+    let refused = origin.changed(map(json!({"budget": 5}))).unwrap_err();
     assert!(refused.to_string().contains("hook.budget = 5: must be a time in quotes"), "{refused}");
 }
 

@@ -9,8 +9,8 @@ use vector14_hook::HookType;
 
 use super::request::{Command, Refusal};
 use crate::chain::NamedHook;
-use crate::config::defaults::TRUST;
 use crate::config::{HookConfig, Problem};
+use crate::library::Library;
 use crate::vm::{HandleError, VmHandle};
 
 /// How often `stats` has a line, unless it is told,
@@ -50,18 +50,18 @@ impl Subject {
             Command::Detach => json!({ "armed": vm.detach()? }),
             Command::Hooks => json!({ "hooks": vm.hooks() }),
             Command::Stats { interval_ms } => return interval(interval_ms).map(Answer::Stats),
-            Command::Add { hook, options, base, position } => {
+            Command::Add { hook, path, options, base, position } => {
                 let _turn = self.turn()?;
-                json!({ "name": vm.add(self.make(hook, options, base)?, position)? })
+                json!({ "name": vm.add(self.make(hook, path, options, base)?, position)? })
             }
             Command::Remove { name } => {
                 let _turn = self.turn()?;
                 json!({ "waiting": vm.remove(&name)? })
             }
-            Command::Replace { name, hook, options, base } => {
+            Command::Replace { name, hook, path, options, base } => {
                 let _turn = self.turn()?;
                 vm.find(&name)?;
-                json!({ "waiting": vm.replace(&name, self.make(hook, options, base)?)? })
+                json!({ "waiting": vm.replace(&name, self.make(hook, path, options, base)?)? })
             }
             Command::Reorder { names } => {
                 let _turn = self.turn()?;
@@ -70,7 +70,8 @@ impl Subject {
             }
             Command::Set { name, options } => {
                 let _turn = self.turn()?;
-                json!({ "waiting": vm.replace(&name, self.remake(&name, options)?)? })
+                let changed = vm.origin(&name)?.changed(options).map_err(refusal)?;
+                json!({ "waiting": vm.replace(&name, self.create(&changed)?)? })
             }
         };
         Ok(Answer::Once(result))
@@ -87,16 +88,24 @@ impl Subject {
         }
     }
 
-    fn make(&self, kind: String, options: Map<String, Value>, base: PathBuf) -> Result<NamedHook, Refusal> {
-        let config = HookConfig::from_json(kind, options, base, TRUST).map_err(refusal)?;
-        config.create(self.types).map_err(first_refusal)
+    fn make(
+        &self,
+        name: Option<String>,
+        path: Option<PathBuf>,
+        options: Map<String, Value>,
+        base: PathBuf,
+    ) -> Result<NamedHook, Refusal> {
+        let library = path
+            .map(|path| Library::load(&base.join(path)))
+            .transpose()
+            .map_err(|error| Refusal { message: error.to_string(), help: Some(error.help().to_owned()) })?;
+        let name = name.or_else(|| library.as_ref().map(|library| library.name().to_owned()));
+        let name = name.ok_or_else(|| Refusal::new("`hook` is missing, and so is `path`"))?;
+        self.create(&HookConfig::from_json(name, library, options, base).map_err(refusal)?)
     }
 
-    /// The hook of this name once more, with changed options.
-    fn remake(&self, name: &str, changes: Map<String, Value>) -> Result<NamedHook, Refusal> {
-        let (origin, trust) = self.vm.origin(name)?;
-        let config = HookConfig::again(origin, trust, changes).map_err(refusal)?;
-        config.create(self.types).map_err(first_refusal)
+    fn create(&self, hook: &HookConfig) -> Result<NamedHook, Refusal> {
+        hook.check_and_create(self.types).map_err(first_refusal)
     }
 }
 

@@ -43,11 +43,13 @@ pub(super) enum Command {
     Detach,
     Hooks,
     Add {
-        /// The name of its type.
-        hook: String,
+        /// The name of its type; of a hook with a path, what to call it.
+        hook: Option<String>,
+        /// Its library.
+        path: Option<PathBuf>,
         #[serde(default)]
         options: Map<String, Value>,
-        /// Where relative paths in the options start.
+        /// Where relative paths start, its own and those in the options.
         #[serde(default)]
         base: PathBuf,
         position: Option<usize>,
@@ -57,7 +59,8 @@ pub(super) enum Command {
     },
     Replace {
         name: String,
-        hook: String,
+        hook: Option<String>,
+        path: Option<PathBuf>,
         #[serde(default)]
         options: Map<String, Value>,
         #[serde(default)]
@@ -129,11 +132,9 @@ mod tests {
     #[test]
     fn every_command_that_is_offered_is_understood() {
         for name in COMMANDS {
-            let all = json!({"command": name, "name": "a", "hook": "count", "names": [], "options": {}});
+            let all = json!({"command": name, "name": "a", "names": [], "options": {}});
             let needed: &[&str] = match name {
-                "add" => &["command", "hook"],
-                "remove" => &["command", "name"],
-                "replace" => &["command", "name", "hook"],
+                "remove" | "replace" => &["command", "name"],
                 "reorder" => &["command", "names"],
                 "set" => &["command", "name", "options"],
                 _ => &["command"],

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::chain::{EditError, HookStatus, NamedHook, Origin, Trust};
+use crate::chain::{EditError, HookStatus, NamedHook};
+use crate::config::HookConfig;
 use crate::control::Standing;
 use crate::engine::Engine;
 use crate::run::Shared;
@@ -196,11 +197,11 @@ impl VmHandle {
         Ok(self.shared.chain.find_name(name)?)
     }
 
-    /// What the hook of this name was made from, and how far it is trusted.
+    /// What the hook of this name was made from.
     ///
     /// # Errors
     /// [`EditError`].
-    pub fn origin(&self, name: &str) -> Result<(Origin, Trust), HandleError> {
+    pub fn origin(&self, name: &str) -> Result<HookConfig, HandleError> {
         Ok(self.shared.chain.origin(name)?)
     }
 

@@ -3,11 +3,14 @@
 mod crash;
 mod demand;
 mod demo;
+mod drip;
 mod error_codes;
 mod gate_absent;
 mod hidden;
 mod idt;
+mod idt_copy;
 mod idt_outside;
+mod keys;
 mod looping;
 mod nested;
 mod no_room;
@@ -51,12 +54,14 @@ pub fn run(cmdline: &Cmdline) {
     match cmdline.scenario() {
         "demo" => demo::run(),
         "demand" => demand::run(cmdline),
+        "drip" => drip::run(cmdline),
         "hidden" => hidden::run(cmdline),
         "readonly" => readonly::run(cmdline),
         "noexec" => noexec::run(),
         "reserved" => reserved::run(),
         "ring0" => ring0::run(),
         "error-codes" => error_codes::run(),
+        "keys" => keys::run(),
         "twice" => twice::run(),
         "nested" => nested::run(cmdline),
         "skip" => skip::run(),
@@ -68,6 +73,8 @@ pub fn run(cmdline: &Cmdline) {
         "storm" => storm::run(cmdline),
         "spin" => spin::run(),
         "crash" => crash::run(),
+        "idt-readonly" => idt_copy::readonly(),
+        "idt-absent" => idt_copy::absent(cmdline),
         "idt-outside" => idt_outside::run(),
         "tables-loop" => tables_loop::run(),
         "stack-unmapped" => stack_unmapped::run(cmdline),

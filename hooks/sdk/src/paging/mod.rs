@@ -124,6 +124,16 @@ pub struct Walk {
 }
 
 impl Walk {
+    /// A walk that was made elsewhere; of its entries the first five count.
+    pub(crate) fn new(entries: &[TableEntry], end: Step) -> Self {
+        let mut walk = Self { entries: Default::default(), count: 0, end };
+        for (slot, entry) in walk.entries.iter_mut().zip(entries) {
+            *slot = *entry;
+            walk.count += 1;
+        }
+        walk
+    }
+
     /// The entries that were read, from the top-level table down.
     #[must_use]
     pub fn entries(&self) -> &[TableEntry] {

@@ -1,0 +1,28 @@
+//! `drip`: touches one page after another, slowly, and says what it finds there: its own handler's pattern, or what somebody
+//! else has put there.
+
+use vector14_guest_abi::window::{DEMAND, PAGE_SIZE, pattern};
+
+use crate::cmdline::Cmdline;
+use crate::paging::open_demand;
+use crate::probe::Ring;
+use crate::say;
+use crate::smp::timestamp;
+
+pub(super) fn run(cmdline: &Cmdline) {
+    let (pages, cycles) = (cmdline.number("pages"), cmdline.number("cycles"));
+    open_demand(&DEMAND, pages);
+    for page in 0..pages {
+        let address = DEMAND.start + page * PAGE_SIZE;
+        let word = Ring::Three.load(address);
+        if word == pattern(address) {
+            say!("page {page}: from my own handler");
+        } else {
+            say!("page {page}: from outside, {word:#018x}");
+        }
+        let began = timestamp();
+        while timestamp() - began < cycles {
+            core::hint::spin_loop();
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! The host's side of the descriptor: a kind of hook that somebody else's code implements, as an ordinary [`Hook`].
+
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::Arc;
+
+use super::calls::Lent;
+use super::export::Export;
+use super::text::Written;
+use super::types;
+use super::types::{Descriptor, MAGIC, Prefix, Sizes, Status, Text, VERSION};
+use crate::guard::resume_panic;
+use crate::{Error, Fault, Guest, Hook, OptionDoc, Options, OptionsError, Report, Result as HookResult, Verdict};
+
+/// A kind of hook behind the boundary.
+#[derive(Clone, Debug)]
+pub struct Foreign {
+    descriptor: &'static Descriptor,
+    name: &'static str,
+    summary: &'static str,
+    options: Arc<[OptionDoc]>,
+}
+
+/// Why a descriptor is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// It does not begin as descriptors do.
+    #[error("`vector14_hook` is no descriptor: it begins with {0:#x} instead of {MAGIC:#x}")]
+    Magic(u64),
+    /// It is of another version of the interface.
+    #[error("it is made for version {0} of the hook interface, and this vector14 has version {VERSION}")]
+    Version(u32),
+    /// It knows a struct of another size.
+    #[error(
+        "it is made for a hook interface of another layout: its `vector14_{name}` has {found} bytes, and ours {expected}"
+    )]
+    Size {
+        /// The struct.
+        name: &'static str,
+        /// Its size there, in bytes.
+        found: u32,
+        /// Its size here, in bytes.
+        expected: u32,
+    },
+    /// A text of its is missing or not UTF-8.
+    #[error("the {0} in `vector14_hook` is no UTF-8 text")]
+    Text(&'static str),
+    /// It has no `on_fault`.
+    #[error("`vector14_hook` has no `on_fault`")]
+    NoOnFault,
+}
+
+impl Prefix {
+    /// Of this version of the interface.
+    pub const OURS: Self = Self { magic: MAGIC, version: VERSION, sizes: Sizes::OURS };
+    /// Its size, in bytes.
+    pub const LENGTH: usize = size_of::<Self>();
+
+    /// A prefix from the bytes of a library's file.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; Self::LENGTH]) -> Self {
+        // SAFETY: any bytes are a prefix: it consists of integers without padding. The read needs no alignment.
+        unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) }
+    }
+
+    /// Whether a descriptor that begins like this is of our version of the interface.
+    ///
+    /// # Errors
+    /// [`Mismatch`].
+    pub fn check(&self) -> Result<(), Mismatch> {
+        if self.magic != MAGIC {
+            return Err(Mismatch::Magic(self.magic));
+        }
+        if self.version != VERSION {
+            return Err(Mismatch::Version(self.version));
+        }
+        let mut sizes = self.sizes.named().into_iter().zip(Sizes::OURS.named());
+        match sizes.find(|(found, expected)| found != expected) {
+            Some(((name, found), (_, expected))) => Err(Mismatch::Size { name, found, expected }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// One size a struct, by the struct's name.
+macro_rules! sizes {
+    ($($field:ident: $of:ty,)*) => {
+        impl Sizes {
+            /// Of this version of the interface.
+            pub const OURS: Self = Self { $($field: small(size_of::<$of>()),)* };
+
+            fn named(&self) -> [(&'static str, u32); size_of::<Self>() / size_of::<u32>()] {
+                [$((stringify!($field), self.$field),)*]
+            }
+        }
+    };
+}
+
+sizes! {
+    descriptor: Descriptor,
+    text: Text,
+    sink: types::Sink,
+    fault: types::Fault,
+    registers: crate::Registers,
+    verdict: types::Verdict,
+    guest_result: types::GuestResult,
+    translation: types::Translation,
+    mapping: types::Mapping,
+    table_entry: types::TableEntry,
+    walk: types::Walk,
+    code: types::Code,
+    system_registers: types::SystemRegisters,
+    guest: types::Guest,
+    guest_calls: types::GuestCalls,
+    options: types::Options,
+    options_error: types::OptionsError,
+    option_doc: types::OptionDoc,
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "no struct of ours has 4 GiB")]
+const fn small(size: usize) -> u32 {
+    size as u32
+}
+
+impl Foreign {
+    /// The kind of hook that a descriptor describes.
+    ///
+    /// # Errors
+    /// [`Mismatch`]. Of a descriptor that does not begin as ours nothing else has been looked at.
+    ///
+    /// # Safety
+    /// 1. A [`Prefix`] can be read at `descriptor`, and a whole [`Descriptor`] where the prefix is ours. It stays as it is for
+    ///    ever, and so does all that it points to.
+    /// 2. Its functions do what the header says.
+    pub unsafe fn new(descriptor: *const Descriptor) -> Result<Self, Mismatch> {
+        // SAFETY: the caller's promise.
+        unsafe { descriptor.cast::<Prefix>().read() }.check()?;
+        // SAFETY: the caller's promise, and the prefix is ours.
+        let descriptor = unsafe { &*descriptor };
+        if descriptor.on_fault.is_none() {
+            return Err(Mismatch::NoOnFault);
+        }
+        let raw: &[types::OptionDoc] = if descriptor.options.is_null() || descriptor.option_count == 0 {
+            &[]
+        } else {
+            // SAFETY: the caller's promise.
+            unsafe { std::slice::from_raw_parts(descriptor.options, descriptor.option_count) }
+        };
+        // SAFETY: the caller's promise.
+        let read = |text, what| unsafe { read(text, what) };
+        let option = |doc: &types::OptionDoc| {
+            Ok(OptionDoc {
+                name: read(doc.name, "name of an option")?,
+                value: read(doc.value, "value of an option")?,
+                default: Some(doc.default_value)
+                    .filter(|text| !text.bytes.is_null())
+                    .map(|text| read(text, "default of an option"))
+                    .transpose()?,
+                help: read(doc.help, "help on an option")?,
+            })
+        };
+        Ok(Self {
+            descriptor,
+            name: read(descriptor.name, "name")?,
+            summary: read(descriptor.summary, "summary")?,
+            options: raw.iter().map(option).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// An exported kind of hook of this very program, taken through the boundary: to see that it works, and what that costs.
+    #[must_use]
+    pub fn local<E: Export>() -> Self {
+        let docs: Vec<_> = E::TYPE.options.iter().map(types::OptionDoc::of).collect();
+        let descriptor = Box::leak(Box::new(Descriptor::of::<E>(docs.leak())));
+        Self {
+            descriptor,
+            name: E::TYPE.name,
+            summary: E::TYPE.summary,
+            options: E::TYPE.options.iter().cloned().collect(),
+        }
+    }
+
+    /// What it calls itself.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// One line on what it does.
+    #[must_use]
+    pub fn summary(&self) -> &'static str {
+        self.summary
+    }
+
+    /// The options that it understands.
+    #[must_use]
+    pub fn options(&self) -> &[OptionDoc] {
+        &self.options
+    }
+
+    /// As [`HookType::check`](crate::HookType).
+    ///
+    /// # Errors
+    /// What the hook finds wrong.
+    pub fn check(&self, options: &Options) -> Result<(), OptionsError> {
+        let Some(check) = self.descriptor.check else { return Ok(()) };
+        // SAFETY: the promise to `new`: the function does what the header says. The pointers are valid for the call.
+        with_options(options, |options, error| unsafe { check(options, error) })
+    }
+
+    /// As [`HookType::create`](crate::HookType).
+    ///
+    /// # Errors
+    /// What the hook finds wrong.
+    pub fn create(&self, options: &Options) -> Result<Box<dyn Hook>, OptionsError> {
+        let mut hook = ptr::null_mut();
+        if let Some(create) = self.descriptor.create {
+            // SAFETY: as in `check`.
+            with_options(options, |options, error| unsafe { create(options, &raw mut hook, error) })?;
+        }
+        Ok(Box::new(ForeignHook { descriptor: self.descriptor, hook }))
+    }
+}
+
+/// A text of a descriptor's.
+///
+/// # Safety
+/// It is missing, or it stays as it is for ever.
+unsafe fn read(text: Text, what: &'static str) -> Result<&'static str, Mismatch> {
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { text.bytes() }.ok_or(Mismatch::Text(what))?;
+    std::str::from_utf8(bytes).map_err(|_| Mismatch::Text(what))
+}
+
+/// Passes options to a call, and makes an error of what it says of them.
+fn with_options(
+    options: &Options,
+    call: impl FnOnce(*const types::Options, *mut types::OptionsError) -> Status,
+) -> Result<(), OptionsError> {
+    let (json, folder) = (options.to_json(), options.folder().to_string_lossy());
+    let (mut key, mut message) = (Written::default(), Written::default());
+    let (mut key_sink, mut message_sink) = (key.sink(), message.sink());
+    let status = call(
+        &types::Options { json: Text::lent(&json), folder: Text::lent(&folder) },
+        &mut types::OptionsError { key: &raw mut key_sink, message: &raw mut message_sink },
+    );
+    let message = message.into_text();
+    let message = match status {
+        Status::OK => return Ok(()),
+        Status::PANICKED => format!("it panicked: {message}"),
+        Status(_) if message.is_empty() => "it does not say what is wrong".to_owned(),
+        Status(_) => message,
+    };
+    let key = Some(key.into_text()).filter(|key| !key.is_empty());
+    Err(OptionsError { key, message })
+}
+
+/// A hook behind the boundary.
+struct ForeignHook {
+    descriptor: &'static Descriptor,
+    /// What its `create` gave.
+    hook: *mut c_void,
+}
+
+// SAFETY: the header asks of a hook that any thread may call its functions, `on_fault` from several at once.
+unsafe impl Send for ForeignHook {}
+// SAFETY: as above.
+unsafe impl Sync for ForeignHook {}
+
+impl Hook for ForeignHook {
+    fn on_fault(&self, fault: &Fault, mut guest: &mut dyn Guest) -> HookResult {
+        let Some(on_fault) = self.descriptor.on_fault else { return Ok(Verdict::Pass) };
+        let fault = types::Fault::from(fault);
+        let mut lent = Lent::new(&mut guest);
+        let mut verdict = types::Verdict::PASS;
+        let mut text = Written::default();
+        let mut sink = text.sink();
+        // SAFETY: the promise to `Foreign::new`: the function does what the header says. `hook` is what `create` gave, and
+        // the other pointers are valid for the call.
+        let status = unsafe { on_fault(self.hook, &raw const fault, lent.as_raw(), &raw mut verdict, &raw mut sink) };
+        match status {
+            Status::OK => verdict.decode(|| text.into_text()).ok_or_else(|| unknown_verdict(verdict)),
+            Status::PANICKED => resume_panic(text.into_text()),
+            Status(_) => Err(failure(text)),
+        }
+    }
+
+    fn on_end(&self, mut guest: &mut dyn Guest) -> Report {
+        let Some(on_end) = self.descriptor.on_end else { return Report::default() };
+        let mut lent = Lent::new(&mut guest);
+        let mut text = Written::default();
+        let mut sink = text.sink();
+        // SAFETY: as in `on_fault`.
+        match unsafe { on_end(self.hook, lent.as_raw(), &raw mut sink) } {
+            Status::OK => Report::from_json(&text.into_text()),
+            Status::PANICKED => resume_panic(text.into_text()),
+            Status(_) => Report { warnings: vec![format!("no report: {}", failure(text))], ..Report::default() },
+        }
+    }
+}
+
+#[cold]
+fn unknown_verdict(verdict: types::Verdict) -> Error {
+    format!("its verdict is {}, which is none (vector14_hook.h lists them)", verdict.kind.0).into()
+}
+
+#[cold]
+fn failure(text: Written) -> Error {
+    let text = text.into_text();
+    if text.is_empty() { "it does not say why".into() } else { text.into() }
+}
+
+impl Drop for ForeignHook {
+    fn drop(&mut self) {
+        if let Some(destroy) = self.descriptor.destroy {
+            // SAFETY: as in `on_fault`, and nobody calls any of its functions with this hook from here on.
+            unsafe { destroy(self.hook) };
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Libraries that can't be what they should be: each is refused with its name and with what to do about it.
+
+use libtest_mimic::Trial;
+
+use crate::harness::command::binary;
+use crate::harness::libraries::{self, SUBJECT, compile, table};
+use crate::harness::{Command, test};
+
+pub fn tests() -> Vec<Trial> {
+    if !libraries::can_compile() {
+        return Vec::new();
+    }
+    vec![
+        test("loaded-refused::files", files),
+        test("loaded-refused::other_kinds_and_versions", other_kinds_and_versions),
+        test("loaded-refused::what_the_linker_refuses", what_the_linker_refuses),
+        test("loaded-refused::cut_short", cut_short),
+        test("loaded-refused::lies", lies),
+    ]
+}
+
+/// `vector14 check` of a config that names the library in a file of this content.
+#[track_caller]
+fn refused(content: &[u8], words: &[&str]) {
+    let config = format!("boot.kernel = \"tiny\"\n{}", table("libmine.so".as_ref(), ""));
+    let command = Command::new(&["check", "config.toml"]).file("config.toml", config.as_bytes());
+    let finished = command.file("libmine.so", content).finish().failed_with(2, words);
+    finished.failed_with(2, &["config.toml:3:8", "hook.path = libmine.so"]);
+}
+
+fn files() {
+    refused(b"", &["empty, and no shared library", "name the library that was built"]);
+    refused(b"[boot]\n", &["begins with 5b 62 6f 6f, and no shared library", "crate-type = [\"cdylib\"]"]);
+    refused(b"!<arch>\nlib.o/", &["a static library", "crate-type = [\"cdylib\"]"]);
+    refused(&std::fs::read(binary()).unwrap(), &["a program, and no shared library"]);
+    for (path, words) in [("nowhere.so", "No such file"), (".", "no regular file"), ("/dev/zero", "no regular file")] {
+        let config = format!("boot.kernel = \"tiny\"\n{}", table(path.as_ref(), ""));
+        let command = Command::new(&["check", "config.toml"]).file("config.toml", config.as_bytes());
+        command.finish().failed_with(2, &["config.toml:3:8", path, words]);
+    }
+}
+
+fn other_kinds_and_versions() {
+    refused(&compile("int answer = 42;", &[]), &["exports no symbol `vector14_hook`", "vector14_hook::export!"]);
+    let version = SUBJECT.replace("VECTOR14_PREFIX", "{ VECTOR14_MAGIC, 7, VECTOR14_SIZES }");
+    let rebuild = "rebuild it against this vector14";
+    refused(&compile(&version, &[]), &["made for version 7 of the hook interface", "has version 1", rebuild]);
+    let magic = SUBJECT.replace("VECTOR14_PREFIX", "{ 14, VECTOR14_VERSION, VECTOR14_SIZES }");
+    refused(&compile(&magic, &[]), &["no descriptor: it begins with 0xe", rebuild]);
+    let smaller = "{ VECTOR14_MAGIC, VECTOR14_VERSION, { sizeof(vector14_descriptor), 8 } }";
+    let size = "its `vector14_text` has 8 bytes, and ours 16";
+    refused(
+        &compile(&SUBJECT.replace("VECTOR14_PREFIX", smaller), &["-Wno-missing-field-initializers"]),
+        &[size, rebuild],
+    );
+    let mut other = compile(SUBJECT, &[]);
+    // e_machine: AArch64.
+    other[18] = 183;
+    refused(&other, &["made for", "this vector14 runs on x86-64", "rebuild it for x86-64 Linux"]);
+}
+
+fn what_the_linker_refuses() {
+    let needs = format!("int nowhere(void);\n{}", SUBJECT.replacen("(void)guest;", "(void)guest; nowhere();", 1));
+    let words = ["can't be loaded: it: undefined symbol: nowhere", "if a symbol is missing"];
+    refused(&compile(&needs, &[]), &words);
+    let lost = compile(SUBJECT, &["-Wl,--no-as-needed", "-Wl,-soname,libmine.so"]);
+    // The name of the C library, in the text that the linker reads it from.
+    let at = lost.windows(9).position(|bytes| bytes == b"libc.so.6").unwrap();
+    let mut lost = lost;
+    lost[at..at + 9].copy_from_slice(b"libz9.so.");
+    refused(&lost, &["can't be loaded: libz9.so.", "cannot open shared object file", "LD_LIBRARY_PATH"]);
+}
+
+/// At the end of any of its parts, and at many places between.
+fn cut_short() {
+    let good = compile(SUBJECT, &["-g"]);
+    for length in [1, 5, 17, 63, 64, 200, 4095, 4096, 8192, good.len() / 2, good.len() - 64, good.len() - 1] {
+        refused(&good[..length], &["hook.path = libmine.so"]);
+    }
+}
+
+/// What a library says of itself can be wrong too.
+fn lies() {
+    let text = SUBJECT.replace("VECTOR14_TEXT(\"subject-c\")", "{ \"\\xff\", 1 }");
+    refused(&compile(&text, &[]), &["the name in `vector14_hook` is no UTF-8 text", "mend and rebuild it"]);
+    let none =
+        SUBJECT.replace(".on_fault = on_fault,", "").replace("vector14_hook = {", "vector14_hook = { .on_fault = 0,");
+    refused(&compile(&none, &["-Wno-unused-function"]), &["`vector14_hook` has no `on_fault`"]);
+}

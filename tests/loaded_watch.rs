@@ -1,0 +1,72 @@
+//! `vector14 run --watch`: a rebuilt library's hook takes the place of the old one, and the guest goes on.
+
+use std::fs;
+use std::process::Child;
+use std::thread::sleep;
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+
+use crate::harness::libraries::{self, SUBJECT, compile, table};
+use crate::harness::{Command, kvm_test};
+
+pub fn tests() -> Vec<Trial> {
+    if libraries::can_compile() { vec![kvm_test("loaded-watch", watch)] } else { Vec::new() }
+}
+
+/// Ends the guest as its user would.
+pub fn terminate(child: &mut Child) {
+    let ended = std::process::Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(ended.success());
+}
+
+fn filled_with(fill: &str) -> Vec<u8> {
+    compile(SUBJECT, &[&format!("-DFILL={fill}")])
+}
+
+fn watch() {
+    let command = Command::run_config(&format!(
+        "[boot]\nkernel = \"tiny\"\ncmdline = \"scenario=drip pages=10000 cycles=10000000\"\n[vm]\ntimeout = \"120s\"\n{}",
+        table("libmine.so".as_ref(), "everywhere = true")
+    ));
+    let command = command.file("libmine.so", &filled_with("0x11")).argument("--watch");
+    let (library, new) = (command.path("libmine.so"), command.path("new.so"));
+    let finished = command.finish_after_each(vec![
+        // As cargo does: another file under the same name.
+        (
+            "from outside, 0x1111111111111111",
+            Box::new(|_| {
+                fs::write(&new, filled_with("0x22")).unwrap();
+                fs::rename(&new, &library).unwrap();
+            }),
+        ),
+        // As linkers do: in place, and in pieces. Before that, one that is no library.
+        (
+            "from outside, 0x2222222222222222",
+            Box::new(|_| {
+                fs::write(&library, "/* GNU ld script */").unwrap();
+                sleep(Duration::from_secs(2));
+                let whole = filled_with("0x33");
+                fs::write(&library, &whole[..whole.len() / 2]).unwrap();
+                sleep(Duration::from_millis(100));
+                fs::write(&library, &whole).unwrap();
+            }),
+        ),
+        ("from outside, 0x3333333333333333", Box::new(terminate)),
+    ]);
+    assert_eq!(finished.status(), Some(128 + libc::SIGTERM), "{finished}");
+    let told = finished.stderr();
+    let reloads = told.matches("hook `subject-c` was loaded anew from libmine.so").count();
+    assert_eq!(reloads, 2, "{finished}");
+    assert!(told.contains("hook `subject-c` stays as it was: hook library libmine.so: "), "{finished}");
+
+    // Every fault was seen by one of the three.
+    let summary = finished.summary();
+    let hooks = summary["hooks"].as_array().unwrap();
+    let calls: Vec<_> = hooks.iter().map(|hook| hook["calls"].as_u64().unwrap()).collect();
+    let mapped = |hook: &serde_json::Value| hook["report"]["tables"][0]["rows"][0][0].as_str().map(str::to_owned);
+    assert_eq!(hooks.iter().filter_map(mapped).map(|pages| pages.parse().unwrap()).collect::<Vec<u64>>(), calls);
+    assert!(calls.len() == 3 && !calls.contains(&0), "{finished}");
+    assert_eq!(summary["faults"]["total"], calls.iter().sum::<u64>(), "{finished}");
+    assert_eq!(summary["verdicts"]["resolve"], summary["faults"]["total"], "{finished}");
+}

@@ -1,0 +1,106 @@
+//! `vector14 run --watch`: a hook is loaded anew whenever its library is rebuilt, and takes the place of the old one while the
+//! guest goes on.
+
+use std::time::Duration;
+
+use vector14_hook::HookType;
+
+use super::{Library, LibraryError, Stamp};
+use crate::config::{HookConfig, Problem};
+use crate::vm::{HandleError, State, VmError, VmHandle};
+
+/// So often the libraries' files are looked at. What was the same twice holds still, and can be loaded.
+const BEAT: Duration = Duration::from_millis(200);
+
+/// Looks after `hooks`, which the VM's chain begins with, until the VM ends: each that was loaded from a library is replaced when
+/// that has changed. `tell` gets a line for each attempt. A library that can't be loaded leaves the old hook in its place.
+///
+/// # Errors
+/// The host refuses a thread.
+pub fn watch(
+    vm: VmHandle,
+    hooks: &[HookConfig],
+    types: &'static [HookType],
+    tell: impl Fn(&str) + Send + 'static,
+) -> Result<(), VmError> {
+    let names = vm.hooks().into_iter().map(|hook| hook.name);
+    let mut watched: Vec<_> = names.zip(hooks).filter_map(|(name, hook)| Watched::new(name, hook)).collect();
+    let look_after = move || {
+        while vm.state() != State::Ended && !watched.is_empty() {
+            std::thread::sleep(BEAT);
+            watched.retain_mut(|hook| hook.look(&vm, types, &tell));
+        }
+    };
+    let spawned = std::thread::Builder::new().name("watch".to_owned()).spawn(look_after);
+    spawned.map(drop).map_err(|source| VmError::Host { what: "a thread that watches libraries", source })
+}
+
+/// A hook whose library may be rebuilt.
+struct Watched {
+    /// Its name in the chain.
+    name: String,
+    library: Library,
+    /// The state of the file that was loaded, or could not be.
+    tried: Stamp,
+    /// What the file looked like at the last beat.
+    last: Option<Stamp>,
+}
+
+/// Why a hook stays as it is.
+#[derive(Debug, thiserror::Error)]
+enum Stays {
+    #[error("{0}; {help}", help = .0.help())]
+    Library(LibraryError),
+    #[error("{}", all(.0))]
+    Options(Vec<Problem>),
+    #[error("there is another hook in its place")]
+    Displaced,
+    #[error(transparent)]
+    Vm(#[from] HandleError),
+}
+
+impl Watched {
+    fn new(name: String, hook: &HookConfig) -> Option<Self> {
+        let library = hook.library.clone()?;
+        let tried = library.stamp();
+        Some(Self { name, library, tried, last: Some(tried) })
+    }
+
+    /// Looks at the file, and replaces the hook where it is another and holds still. Returns whether there is still
+    /// something to look after.
+    fn look(&mut self, vm: &VmHandle, types: &[HookType], tell: &impl Fn(&str)) -> bool {
+        let now = Stamp::of(self.library.path());
+        let holds_still = std::mem::replace(&mut self.last, now) == now;
+        let Some(now) = now.filter(|now| holds_still && *now != self.tried) else { return true };
+        self.tried = now;
+        let (name, path) = (&self.name, self.library.path().display());
+        match self.replace(vm, types) {
+            Ok(0) => tell(&format!("hook `{name}` was loaded anew from {path}")),
+            Ok(_) => {
+                tell(&format!("hook `{name}` was loaded anew from {path}; the old one is still busy, and ends later"))
+            }
+            Err(gone @ (Stays::Displaced | Stays::Vm(HandleError::Edit(_)))) => {
+                tell(&format!("{path} is not watched any more: {gone}"));
+                return false;
+            }
+            Err(stays) => tell(&format!("hook `{name}` stays as it was: {stays}")),
+        }
+        true
+    }
+
+    /// Returns how many hooks are not ended yet.
+    fn replace(&self, vm: &VmHandle, types: &[HookType]) -> Result<usize, Stays> {
+        // With the options that it has now.
+        let hook = vm.origin(&self.name)?;
+        if hook.library.as_ref().map(Library::path) != Some(self.library.path()) {
+            return Err(Stays::Displaced);
+        }
+        let hook = hook.reload(&self.library).map_err(Stays::Library)?;
+        let made = hook.check_and_create(types).map_err(Stays::Options)?;
+        Ok(vm.replace(&self.name, made)?)
+    }
+}
+
+fn all(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
