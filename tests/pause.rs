@@ -43,7 +43,7 @@ fn pause() {
             assert_eq!(vm.status().exits, status.exits);
             vm.resume().unwrap();
         }
-        assert!(vm.status().holds >= holds + 20 * 2);
+        assert!(vm.status().holds >= holds + 20, "one vCPU at the least was on its way each time");
     });
     outcome.passed().guest_saw_what_was_reinjected();
 }
