@@ -116,6 +116,11 @@ pub const SCENARIOS: &[Scenario] = &[
         "all CPUs fault together, on different pages and on the same",
         &[parameter("pages", "64", "how many for each CPU, and how many shared")],
     ),
+    acting(
+        "shootdown",
+        "CPU 1 reads a page all the time; each fault of CPU 0 has the host put another frame there",
+        &[parameter("rounds", "100", "how many faults")],
+    ),
     scenario("loop", "one fault, to be resolved by the host without mapping until it stops doing so", &[]),
     scenario(
         "storm",

@@ -20,6 +20,7 @@ mod raise;
 mod readonly;
 mod reserved;
 mod ring0;
+mod shootdown;
 mod skip;
 mod smp;
 mod spin;
@@ -69,6 +70,7 @@ pub fn run(cmdline: &Cmdline) {
         "idt" => idt::run(),
         "quiet" => quiet::run(cmdline),
         "smp" => smp::run(cmdline),
+        "shootdown" => shootdown::run(cmdline),
         "loop" => looping::run(),
         "storm" => storm::run(cmdline),
         "spin" => spin::run(),
