@@ -27,6 +27,7 @@ mod idt;
 mod interception;
 mod keys;
 mod linux;
+mod linux_pager;
 mod loaded;
 mod loaded_refused;
 mod loaded_watch;
@@ -35,6 +36,7 @@ mod memory;
 mod multiboot;
 mod nested;
 mod noexec;
+mod pager;
 mod pause;
 mod protected_mode;
 mod quiet;
@@ -75,6 +77,7 @@ fn main() {
         interception::tests(),
         keys::tests(),
         linux::tests(),
+        linux_pager::tests(),
         loaded::tests(),
         loaded_refused::tests(),
         loaded_watch::tests(),
@@ -83,6 +86,7 @@ fn main() {
         multiboot::tests(),
         nested::tests(),
         noexec::tests(),
+        pager::tests(),
         pause::tests(),
         protected_mode::tests(),
         quiet::tests(),

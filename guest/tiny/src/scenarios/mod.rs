@@ -15,6 +15,7 @@ mod looping;
 mod nested;
 mod no_room;
 mod noexec;
+mod paged;
 mod quiet;
 mod raise;
 mod readonly;
@@ -71,6 +72,7 @@ pub fn run(cmdline: &Cmdline) {
         "quiet" => quiet::run(cmdline),
         "smp" => smp::run(cmdline),
         "shootdown" => shootdown::run(cmdline),
+        "paged" => paged::run(cmdline),
         "loop" => looping::run(),
         "storm" => storm::run(cmdline),
         "spin" => spin::run(),
