@@ -42,6 +42,7 @@ mod protected_mode;
 mod quiet;
 mod raise;
 mod readonly;
+mod removal;
 mod reserved;
 mod ring0;
 mod run_command;
@@ -92,6 +93,7 @@ fn main() {
         quiet::tests(),
         raise::tests(),
         readonly::tests(),
+        removal::tests(),
         reserved::tests(),
         ring0::tests(),
         run_command::tests(),

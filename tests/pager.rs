@@ -182,7 +182,7 @@ fn shrinks() {
     let command = paged(1, PAGES, "kind=count rounds=1000000", &options).file("pages", &vec![0; 4096 * 512]);
     let file = command.path("pages");
     let finished = command.finish_after("paged:", |_| {
-        std::fs::File::options().write(true).open(file).unwrap().set_len(100 * PAGE_SIZE).unwrap();
+        std::fs::File::options().write(true).open(&file).unwrap().set_len(100 * PAGE_SIZE).unwrap();
     });
     assert!(finished.stdout().contains("fatal #PF"), "{finished}");
     assert_eq!(finished.bytes("pages").len(), 100 * 4096, "{finished}");
