@@ -29,6 +29,7 @@ mod idt;
 mod interception;
 mod keys;
 mod linux;
+mod linux_pager;
 mod loaded;
 mod loaded_refused;
 mod loaded_watch;
@@ -37,11 +38,13 @@ mod memory;
 mod multiboot;
 mod nested;
 mod noexec;
+mod pager;
 mod pause;
 mod protected_mode;
 mod quiet;
 mod raise;
 mod readonly;
+mod removal;
 mod reserved;
 mod ring0;
 mod run_command;
@@ -80,6 +83,7 @@ fn main() {
         interception::tests(),
         keys::tests(),
         linux::tests(),
+        linux_pager::tests(),
         loaded::tests(),
         loaded_refused::tests(),
         loaded_watch::tests(),
@@ -88,11 +92,13 @@ fn main() {
         multiboot::tests(),
         nested::tests(),
         noexec::tests(),
+        pager::tests(),
         pause::tests(),
         protected_mode::tests(),
         quiet::tests(),
         raise::tests(),
         readonly::tests(),
+        removal::tests(),
         reserved::tests(),
         ring0::tests(),
         run_command::tests(),

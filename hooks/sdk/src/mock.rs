@@ -31,6 +31,10 @@ const TABLES_START: Pa = Pa(1 << 30);
 const TABLES_PAGES: u64 = 256;
 const POOL_START: Pa = Pa(1 << 32);
 
+/// What goes with 4 levels and NX: paging, write protection, PAE, long mode.
+const LONG_MODE: SystemRegisters =
+    SystemRegisters { cr0: 0x8001_0033, cr4: 1 << 5, efer: 0xd00, fs_base: Va(0), gs_base: Va(0) };
+
 /// One vCPU's view of a guest; clones share its memory, as the vCPUs of one VM do.
 #[derive(Clone)]
 pub struct MockGuest {
@@ -69,7 +73,7 @@ impl MockGuest {
             map_error: Mutex::new(None),
         };
         let paging = Paging { cr3: Cr3(ROOT.0), mode: Mode::Long { levels: 4 }, no_execute: true };
-        Self { memory: Arc::new(memory), paging, registers: Registers::default(), system: SystemRegisters::default() }
+        Self { memory: Arc::new(memory), paging, registers: Registers::default(), system: LONG_MODE }
     }
 
     /// Lets every call of [`Guest::map`] fail with `error`, or none.

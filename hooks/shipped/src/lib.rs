@@ -4,19 +4,21 @@
 //! - `trace`: one line a fault, to the console or a file
 //! - `count`: tables of how many faults there were, by kind, place and instruction
 //! - `zero_fill`: resolves faults in an address window with pages of the host's own
+//! - `pager`: backs an address range by a file, and keeps a part of it in memory
 //! - `address`: addresses and address ranges in options
 //!
 //! Each is a good place to start a hook from; `zero_fill` is the shortest that changes the guest.
 
 mod address;
 mod count;
+mod pager;
 mod trace;
 mod zero_fill;
 
 use vector14_hook::HookType;
 
 /// The hooks that a config file can name, in the order in which `vector14 hooks` lists them.
-pub const HOOKS: &[HookType] = &[trace::TYPE, count::TYPE, zero_fill::TYPE];
+pub const HOOKS: &[HookType] = &[trace::TYPE, count::TYPE, zero_fill::TYPE, pager::TYPE];
 
 #[cfg(test)]
 mod tests {

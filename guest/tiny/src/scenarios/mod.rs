@@ -15,11 +15,13 @@ mod looping;
 mod nested;
 mod no_room;
 mod noexec;
+mod paged;
 mod quiet;
 mod raise;
 mod readonly;
 mod reserved;
 mod ring0;
+mod shootdown;
 mod skip;
 mod smp;
 mod spin;
@@ -69,6 +71,8 @@ pub fn run(cmdline: &Cmdline) {
         "idt" => idt::run(),
         "quiet" => quiet::run(cmdline),
         "smp" => smp::run(cmdline),
+        "shootdown" => shootdown::run(cmdline),
+        "paged" => paged::run(cmdline),
         "loop" => looping::run(),
         "storm" => storm::run(cmdline),
         "spin" => spin::run(),
