@@ -75,10 +75,13 @@ fn replacements() {
     let sums = Arc::new(Sums::default());
     let guest = Guest::new("scenario=smp pages=2000").vcpus(2).hook("counts", Counts::of(&sums));
     let outcome = guest.run_beside(|vm| {
+        sums.wait_for_more_calls();
+        let holds = vm.status().holds;
         for _ in 0..REPLACEMENTS {
             sums.wait_for_more_calls();
             assert_eq!(vm.replace("counts", NamedHook::new("", Counts::of(&sums))), Ok(0));
         }
+        assert_eq!(vm.status().holds, holds, "no vCPU waits for a replacement");
         sums.hurry.store(true, Relaxed);
     });
     let outcome = outcome.passed().guest_saw_what_was_reinjected();

@@ -10,6 +10,7 @@ const EXAMPLES: &[(&str, &str, fn())] = &[
     ("trace", include_str!("../hooks/examples/trace.toml"), trace),
     ("count", include_str!("../hooks/examples/count.toml"), count),
     ("zero-fill", include_str!("../hooks/examples/zero-fill.toml"), zero_fill),
+    ("pager", include_str!("../hooks/examples/pager.toml"), pager),
     ("watch", include_str!("../hooks/examples/watch.toml"), watch),
     ("guard", include_str!("../hooks/examples/guard.toml"), guard),
     ("wx", include_str!("../hooks/examples/wx.toml"), wx),
@@ -65,6 +66,12 @@ fn count() {
 fn zero_fill() {
     let finished = run("zero-fill");
     assert_eq!(rows(&finished, "pages mapped")[0][2], "16", "{finished}");
+}
+
+/// What it does is tested beside it, in `pager`.
+fn pager() {
+    let finished = run("pager");
+    assert!(finished.summary()["verdicts"]["resolve"].as_u64().unwrap() > 4096, "{finished}");
 }
 
 /// The guest writes the page's first word, and then reads the whole page, word by word.

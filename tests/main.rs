@@ -12,6 +12,8 @@ mod bad_host;
 mod bad_kernel;
 mod chain_edits;
 mod crash;
+mod ctl;
+mod ctl_clients;
 mod demand;
 mod demo;
 mod early;
@@ -29,6 +31,7 @@ mod interception;
 mod keys;
 mod linux;
 mod linux_hooks;
+mod linux_pager;
 mod loaded;
 mod loaded_refused;
 mod loaded_watch;
@@ -37,11 +40,13 @@ mod memory;
 mod multiboot;
 mod nested;
 mod noexec;
+mod pager;
 mod pause;
 mod protected_mode;
 mod quiet;
 mod raise;
 mod readonly;
+mod removal;
 mod replay;
 mod reserved;
 mod ring0;
@@ -53,6 +58,7 @@ mod stop;
 mod storm;
 mod terminal;
 mod trace;
+mod trust;
 mod twice;
 mod verdicts;
 
@@ -64,6 +70,8 @@ fn main() {
         bad_kernel::tests(),
         chain_edits::tests(),
         crash::tests(),
+        ctl::tests(),
+        ctl_clients::tests(),
         demand::tests(),
         demo::tests(),
         early::tests(),
@@ -81,6 +89,7 @@ fn main() {
         keys::tests(),
         linux::tests(),
         linux_hooks::tests(),
+        linux_pager::tests(),
         loaded::tests(),
         loaded_refused::tests(),
         loaded_watch::tests(),
@@ -89,12 +98,14 @@ fn main() {
         multiboot::tests(),
         nested::tests(),
         noexec::tests(),
+        pager::tests(),
         pause::tests(),
         protected_mode::tests(),
         quiet::tests(),
         raise::tests(),
         readonly::tests(),
         replay::tests(),
+        removal::tests(),
         reserved::tests(),
         ring0::tests(),
         run_command::tests(),
@@ -105,6 +116,7 @@ fn main() {
         storm::tests(),
         terminal::tests(),
         trace::tests(),
+        trust::tests(),
         twice::tests(),
         verdicts::tests(),
     ];

@@ -149,9 +149,19 @@ impl Finished {
         String::from_utf8_lossy(&self.output.stderr).into_owned()
     }
 
+    /// Where a file of the folder is.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     pub fn read(&self, name: &str) -> String {
-        let path = self.folder.path().join(name);
+        let path = self.path(name);
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}\n{self}", path.display()))
+    }
+
+    pub fn bytes(&self, name: &str) -> Vec<u8> {
+        let path = self.folder.path().join(name);
+        std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}\n{self}", path.display()))
     }
 
     /// The summary that `--summary summary.json` wrote.

@@ -81,8 +81,13 @@ impl Guest {
     }
 
     /// The same, of a hook of a kind that is not known here.
-    pub fn boxed_hook(mut self, name: &str, hook: Box<dyn Hook>) -> Self {
-        self.hooks.push(NamedHook { name: name.to_owned(), hook });
+    pub fn boxed_hook(self, name: &str, hook: Box<dyn Hook>) -> Self {
+        self.named_hook(NamedHook::boxed(name, hook))
+    }
+
+    /// The same, of a hook that is trusted otherwise than usual.
+    pub fn named_hook(mut self, hook: NamedHook) -> Self {
+        self.hooks.push(hook);
         self
     }
 

@@ -225,7 +225,7 @@ fn measure(
     let marks = Marks::default();
     surroundings.ports.push((MARK_PORT, Box::new(marks.clone())));
     surroundings.output = Box::new(io::sink());
-    let hooks = subject.hook().into_iter().map(|hook| NamedHook { name: "empty".to_owned(), hook }).collect();
+    let hooks = subject.hook().into_iter().map(|hook| NamedHook::boxed("empty", hook)).collect();
     let summary = Vm::new(&config, hooks, surroundings)?.run()?;
 
     let failed = |why: String| BenchError::Guest { row: subject.name(), why };

@@ -37,6 +37,8 @@ struct State {
     paused: Option<Instant>,
     /// How long they did before.
     paused_before: Duration,
+    /// How often a vCPU has been held.
+    holds: u64,
     /// vCPUs that are inside of the run loop.
     running: usize,
     /// Of those, the ones that stand still.
@@ -124,6 +126,11 @@ impl Control {
         state.paused_before + state.paused.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
+    /// How often a vCPU has been held so far.
+    pub(crate) fn holds(&self) -> u64 {
+        lock(&self.state).holds
+    }
+
     /// Waits for all vCPUs of a paused VM to stand still, `limit` at the most.
     pub(crate) fn wait_until_held(&self, limit: Duration) -> Standing {
         let moving = |state: &mut State| state.paused.is_some() && state.stop.is_none() && state.held < state.running;
@@ -168,6 +175,7 @@ impl Control {
             slot.held_rip.store(rip, Ordering::Relaxed);
         }
         let mut state = lock(&self.state);
+        state.holds += u64::from(state.must_hold());
         state.held += 1;
         self.changed.notify_all();
         while state.must_hold() {

@@ -6,12 +6,14 @@
 //! # Layout
 //! From the command line down; each module uses those below it.
 //! - [`config`], [`display`], [`doctor`], [`bench`](mod@bench): what the commands of `vector14` are made of
+//! - [`ctl`]: a running VM, controlled from another process
 //! - [`replay`]: hooks, asked about faults of a trace
 //! - [`vm`]: a VM from its config to its [`summary`]
 //! - `run`: one vCPU's loop, and the path of a fault
 //! - `engine`: how faults reach the host; [`chain`]: the hooks; [`progress`]: the loop detector; [`guest`]: what hooks
 //!   see of the guest
-//! - [`device`], `events`, `control`: the machine around the CPUs, what the main thread waits for, stopping and holding
+//! - [`device`], `events`, `control`: the machine around the CPUs, what the main thread waits for, stopping and holding;
+//!   `watchdog`: hooks that take too long
 //! - `acpi`: what the guest is told of that machine
 //! - [`vcpu`], [`loader`], [`boot`], `cpuid`: a CPU, a kernel, and the state in which the one enters the other
 //! - `paging`, [`segment`]: the paging mode and the code segment that a vCPU is in; walks are in [`vector14_hook::paging`]
@@ -26,6 +28,7 @@ pub mod chain;
 pub mod config;
 mod control;
 mod cpuid;
+pub mod ctl;
 pub mod device;
 pub mod display;
 pub mod doctor;
@@ -49,3 +52,4 @@ pub mod terminal {
 }
 pub mod vcpu;
 pub mod vm;
+mod watchdog;

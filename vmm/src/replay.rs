@@ -8,12 +8,11 @@ use std::time::Duration;
 use vector14_hook::guard::{describe_panic, guarded, report_panics_of_hooks_here};
 use vector14_hook::paging::{Mode, Paging};
 use vector14_hook::{
-    Access, Code, Cr3, Fault, Guest, GuestError, Mapping, Pa, Registers, SystemRegisters, Translation, Va, Verdict,
-    Walk,
+    Access, Code, Cr3, Fault, Guest, GuestError, Hook, Mapping, Pa, Registers, Report, SystemRegisters, Translation,
+    Va, Verdict, Walk,
 };
 
 use crate::chain::{NamedHook, unique};
-use crate::summary::HookSummary;
 
 /// Hooks in order, as in a VM's chain.
 pub struct Replay {
@@ -22,9 +21,8 @@ pub struct Replay {
 
 struct Asked {
     name: String,
-    hook: Box<dyn vector14_hook::Hook>,
-    calls: u64,
-    faulted: u64,
+    hook: Box<dyn Hook>,
+    failed: bool,
 }
 
 /// What the hooks say about a fault.
@@ -44,19 +42,18 @@ impl Replay {
     pub fn new(hooks: Vec<NamedHook>) -> Self {
         report_panics_of_hooks_here();
         let mut asked = Vec::<Asked>::with_capacity(hooks.len());
-        for NamedHook { name, hook } in hooks {
+        for NamedHook { name, hook, .. } in hooks {
             let name = unique(name, |name| asked.iter().any(|other| other.name == name));
-            asked.push(Asked { name, hook, calls: 0, faulted: 0 });
+            asked.push(Asked { name, hook, failed: false });
         }
         Self { hooks: asked }
     }
 
     /// Asks the hooks, until one has another answer than `Pass`. A hook that panics or fails, or whose verdict there can't be, is
-    /// not asked again.
+    /// not asked again, whatever its config says.
     pub fn ask(&mut self, fault: &Fault) -> Answer {
-        for asked in self.hooks.iter_mut().filter(|asked| asked.faulted == 0) {
+        for asked in self.hooks.iter_mut().filter(|asked| !asked.failed) {
             let mut guest = Recorded::new(&asked.name, fault);
-            asked.calls += 1;
             let failure = match guarded(|| asked.hook.on_fault(fault, &mut guest)) {
                 Ok(Ok(Verdict::Pass)) => continue,
                 Ok(Ok(verdict)) => match verdict.check(&PAGING) {
@@ -66,22 +63,22 @@ impl Replay {
                 Ok(Err(error)) => format!("failed: {error}"),
                 Err(payload) => format!("panicked: {}", describe_panic(payload.as_ref())),
             };
-            asked.faulted += 1;
+            asked.failed = true;
             return Answer { verdict: Verdict::Reinject, hook: Some(asked.name.clone()), failure: Some(failure) };
         }
         Answer { verdict: Verdict::Pass, hook: None, failure: None }
     }
 
-    /// Ends the hooks, and returns what they report.
+    /// Ends the hooks, and returns what each reports, with its name.
     #[must_use]
-    pub fn end(self) -> Vec<HookSummary> {
-        let end = |Asked { name, hook, calls, faulted }: Asked| {
+    pub fn end(self) -> Vec<(String, Report)> {
+        let end = |Asked { name, hook, .. }: Asked| {
             let ended = guarded(|| hook.on_end(&mut Recorded { name: &name, ..Recorded::default() }));
-            let report = ended.unwrap_or_else(|payload| vector14_hook::Report {
-                warnings: vec![format!("panicked at the end: {}", describe_panic(payload.as_ref()))],
-                ..vector14_hook::Report::default()
+            let report = ended.unwrap_or_else(|payload| {
+                let warning = format!("panicked at the end: {}", describe_panic(payload.as_ref()));
+                Report { warnings: vec![warning], ..Report::default() }
             });
-            HookSummary { name, calls, faulted, left_out: faulted > 0, report }
+            (name, report)
         };
         self.hooks.into_iter().map(end).collect()
     }
@@ -194,8 +191,8 @@ impl Guest for Recorded<'_> {
 
 #[cfg(test)]
 mod tests {
+    use vector14_hook::Exception;
     use vector14_hook::mock::write_fault;
-    use vector14_hook::{Exception, Hook};
 
     use super::*;
 
@@ -235,7 +232,7 @@ mod tests {
             assert!(why.is_none_or(|why| answer.failure.as_ref().is_some_and(|said| said.contains(why))), "{answer:?}");
         }
         assert_eq!((&answers[4].verdict, &answers[0].verdict), (&Verdict::Resolve, &Verdict::Reinject));
-        let counts: Vec<_> = replay.end().iter().map(|hook| (hook.calls, hook.faulted, hook.left_out)).collect();
-        assert_eq!(counts, [(1, 1, true), (1, 1, true), (1, 1, true), (2, 0, false)]);
+        let names: Vec<_> = replay.end().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["fails", "panics", "cannot", "decides"]);
     }
 }

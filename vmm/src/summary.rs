@@ -1,6 +1,6 @@
 //! What a run comes to: why it stopped, and the ledger of its faults. Serialised as it stands for `run --summary`.
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use vector14_hook::{Counter, ErrorCode, Fault, Report, Verdict};
 
 /// Everything that is known of a VM when it has ended.
@@ -115,7 +115,7 @@ macro_rules! counts {
         $(#[$live_doc:meta])* $live:ident { $($(#[$field_doc:meta])* $field:ident,)* }
     ) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         pub struct $name { $($(#[$field_doc])* pub $field: u64,)* }
 
         impl $name {
@@ -242,10 +242,30 @@ pub struct HookSummary {
     pub calls: u64,
     /// How often it panicked, failed, or gave a verdict that could not be carried out.
     pub faulted: u64,
-    /// Whether it was not asked any more, for one of these.
+    /// How many of its calls took longer than its budget.
+    pub over_budget: u64,
+    /// How often it resolved a fault again and again without any progress of the guest's.
+    pub loops: u64,
+    /// Whether it was not asked any more, for it had failed.
     pub left_out: bool,
+    /// Until when it was in the chain.
+    pub until: Until,
+    /// Whether it came to its end. A hook that a vCPU is stuck in does not, and its report is empty.
+    pub ended: bool,
     /// What it had to say.
     pub report: Report,
+}
+
+/// Until when a hook was in the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Until {
+    /// The end of the VM.
+    End,
+    /// Another hook came into its place.
+    Replaced,
+    /// It was taken out.
+    Removed,
 }
 
 /// A duration in whole milliseconds.

@@ -140,6 +140,27 @@ pub const SCENARIOS: &[Scenario] = &[
         "all CPUs fault together, on different pages and on the same",
         &[parameter("pages", "64", "how many for each CPU, and how many shared")],
     ),
+    acting(
+        "shootdown",
+        "CPU 1 reads a page all the time; each fault of CPU 0 has the host put another frame there",
+        &[parameter("rounds", "100", "how many faults")],
+    ),
+    acting(
+        "paged",
+        "pages of which the host keeps some in memory and the others in a file",
+        &[
+            parameter("pages", "4096", "how many"),
+            parameter(
+                "kind",
+                "read",
+                "read: each CPU reads a part; read-all: each reads all; read-hot: each reads a part, and one page of it all the \
+                 time; random: each reads some; write: each fills every other page of a part; count: each counts up a word of \
+                 its own in all; sync: CPU 0 asks for all to be written back while the others count",
+            ),
+            parameter("rounds", "4", "how many times around, or how many pages at random"),
+            parameter("syncs", "1", "how many times to ask that everything be written back, at the end"),
+        ],
+    ),
     scenario("loop", "one fault, to be resolved by the host without mapping until it stops doing so", &[]),
     scenario(
         "storm",

@@ -35,6 +35,21 @@ impl Options {
         Self { values, base: base.into() }
     }
 
+    /// The options as they were written.
+    #[must_use]
+    pub fn values(&self) -> &Map<String, Value> {
+        &self.values
+    }
+
+    /// The same, with some of them changed; a value of null stands for none.
+    #[must_use]
+    pub fn with(&self, changes: &Map<String, Value>) -> Self {
+        let mut values = self.values.clone();
+        values.extend(changes.clone());
+        values.retain(|_, value| !value.is_null());
+        Self { values, base: self.base.clone() }
+    }
+
     /// Options from a JSON object.
     pub(crate) fn from_json(json: &str, base: impl Into<PathBuf>) -> Result<Self, OptionsError> {
         let values = serde_json::from_str(json)
@@ -120,6 +135,14 @@ mod tests {
             assert_eq!(error.key.as_deref(), Some("ranges"));
             assert!(error.message.contains(place), "{error}");
         }
+    }
+
+    #[test]
+    fn changes_replace_add_and_with_null_remove() {
+        let Value::Object(changes) = json!({"pages": 2, "top": null, "file": "b"}) else { panic!("not a table") };
+        let changed = options(json!({"pages": 1, "top": 7})).with(&changes);
+        assert_eq!(Value::Object(changed.values().clone()), json!({"pages": 2, "file": "b"}));
+        assert_eq!(changed.path(Path::new("b")), PathBuf::from("/etc/v14/b"));
     }
 
     #[test]

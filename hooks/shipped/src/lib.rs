@@ -4,6 +4,7 @@
 //! - `trace`: one line a fault, to the console or a file
 //! - `count`: tables of how many faults there were, by kind, place and instruction
 //! - `zero_fill`: resolves faults in an address window with pages of the host's own
+//! - `pager`: backs an address range by a file, and keeps a part of it in memory
 //! - `watch`: accesses to chosen pages; `guard`: pages that nobody may touch; `wx`: pages that are written and then executed
 //! - `chaos`: faults that a guest must cope with
 //! - `script` (a feature): a function of a Rhai script decides
@@ -21,6 +22,7 @@ mod count;
 mod counters;
 mod emulate;
 mod guard;
+mod pager;
 mod rights;
 #[cfg(feature = "script")]
 mod script;
@@ -38,6 +40,7 @@ pub const HOOKS: &[HookType] = &[
     trace::TYPE,
     count::TYPE,
     zero_fill::TYPE,
+    pager::TYPE,
     watch::TYPE,
     guard::TYPE,
     wx::TYPE,

@@ -1,6 +1,8 @@
 //! `vector14 check`: checks a config file and says what it would run. Starts nothing, and touches no file of a
 //! hook's; libraries of hooks are loaded, to ask them about their options.
 
+use vector14::chain::Trust;
+use vector14::config::defaults::TRUST;
 use vector14::config::values::size;
 use vector14::config::{Config, DiskConfig, HookConfig};
 use vector14::display::Grid;
@@ -31,11 +33,8 @@ fn describe(config: &Config) -> Grid {
     let error_codes = config.intercept.error_code.map_or("all".to_owned(), |filter| {
         format!("those that are {:#x} under {:#x}", filter.value.bits(), filter.mask.bits())
     });
-    let hook = |hook: &HookConfig| match &hook.library {
-        Some(library) => format!("{} ({})", hook.name, library.path().display()),
-        None => hook.name.clone(),
-    };
     let hooks: Vec<_> = config.hooks.iter().map(hook).collect();
+    let control = config.control.socket.as_ref().map_or("none".to_owned(), |socket| socket.display().to_string());
     let modules: Vec<_> = config.boot.modules.iter().map(ToString::to_string).collect();
     let mut grid = Grid::default();
     grid.row(["kernel", &config.boot.kernel.to_string()])
@@ -50,6 +49,20 @@ fn describe(config: &Config) -> Grid {
         .row(["engine", config.intercept.engine.name()])
         .row(["stub", &stub])
         .row(["error codes", &error_codes])
+        .row(["control", &control])
         .row(["hooks", &if hooks.is_empty() { "none".to_owned() } else { hooks.join(", ") }]);
     grid
+}
+
+/// The hook, and what is said of it that does not hold for all.
+fn hook(hook: &HookConfig) -> String {
+    let Trust { budget, timeout, on_error } = hook.trust;
+    let said = [
+        hook.library.as_ref().map(|library| library.path().display().to_string()),
+        (budget != TRUST.budget).then(|| format!("budget {}", humantime::format_duration(budget))),
+        (timeout != TRUST.timeout).then(|| format!("timeout {}", humantime::format_duration(timeout))),
+        (on_error != TRUST.on_error).then(|| format!("on error {on_error}")),
+    ];
+    let said: Vec<_> = said.into_iter().flatten().collect();
+    if said.is_empty() { hook.name.clone() } else { format!("{} ({})", hook.name, said.join(", ")) }
 }

@@ -27,7 +27,8 @@ pub(super) fn run(args: &Args, loudness: Loudness) -> Result<u8, Failure> {
     let mut config = Config::tiny("scenario=demo");
     config.vm.timeout = Some(Duration::from_secs(30));
     let narrated = Narrated { hook: zero_fill()? };
-    let summary = vm::run(&config, vec![NamedHook::new("zero-fill", narrated)], None, &args.kvm.path)?;
+    let hooks = vec![NamedHook::new("zero-fill", narrated)];
+    let summary = vm::run(&config, hooks, vm::Company::default(), &args.kvm.path)?;
     conclude(&summary, loudness);
     Ok(summary.stop.exit_status())
 }

@@ -4,7 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use miette::Diagnostic;
-use vector14::config::ConfigError;
+use vector14::config::{ConfigError, Problem};
+use vector14::ctl::BindError;
 use vector14::library::LibraryError;
 use vector14_hooks::TraceError;
 
@@ -64,6 +65,37 @@ pub(super) enum Failure {
     /// There is nobody to be asked.
     #[error("no hook is named: use --hook NAME, or --config FILE with a [[hook]] in it")]
     NoHooks,
+    /// There is no control socket. The guest did not run.
+    #[error("{error}")]
+    Bind {
+        /// Why not.
+        error: BindError,
+        /// What to do.
+        #[help]
+        help: Option<&'static str>,
+    },
+    /// A VM that is controlled says no, or is not there.
+    #[error("{message}")]
+    Control {
+        /// What failed.
+        message: String,
+        /// What to do.
+        #[help]
+        help: Option<String>,
+        /// The exit status.
+        status: u8,
+    },
+    /// An option of a hook is not `KEY=VALUE`.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Option(Problem),
+    /// A VM that is controlled says what no VM of this version says.
+    #[error("the VM's answer is not understood: {error}")]
+    #[diagnostic(help("use the vector14 that runs the VM"))]
+    Answer {
+        /// What is wrong with it.
+        error: serde_json::Error,
+    },
     /// The results can't be written to stdout.
     #[error("standard output: {error}")]
     Stdout {
@@ -83,6 +115,13 @@ pub(super) enum TraceFailure {
     Line(#[from] TraceError),
 }
 
+impl From<BindError> for Failure {
+    fn from(error: BindError) -> Self {
+        let help = error.help();
+        Self::Bind { error, help }
+    }
+}
+
 impl Failure {
     const USAGE: u8 = 2;
     const HOST: u8 = 3;
@@ -94,10 +133,12 @@ impl Failure {
             | Self::Library(_)
             | Self::Project(_)
             | Self::SummaryFile { .. }
+            | Self::Bind { .. }
+            | Self::Option(_)
             | Self::Trace { .. }
             | Self::NoHooks => Self::USAGE,
-            Self::SummaryLost { .. } | Self::Stdout { .. } => Self::HOST,
-            Self::Vm { status, .. } => *status,
+            Self::SummaryLost { .. } | Self::Stdout { .. } | Self::Answer { .. } => Self::HOST,
+            Self::Vm { status, .. } | Self::Control { status, .. } => *status,
         }
     }
 }

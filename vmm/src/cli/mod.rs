@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! - [`args`]: what all commands share
-//! - [`demo`], [`run`], [`replay`], [`check`], [`doctor`], [`hooks`], [`hook`], [`bench`], [`completions`]: the commands
+//! - [`demo`], [`run`], [`ctl`], [`replay`], [`check`], [`doctor`], [`hooks`], [`hook`], [`bench`], [`completions`]: the commands
 //! - [`vm`]: where the command line meets the library's VM
 //! - [`failure`]: why a command ends badly, and its exit status
 //! - [`logging`], [`output`]: to stderr and to stdout
@@ -11,6 +11,7 @@ mod args;
 mod bench;
 mod check;
 mod completions;
+mod ctl;
 mod demo;
 mod doctor;
 mod failure;
@@ -52,6 +53,8 @@ enum Command {
     Demo(demo::Args),
     /// Run the guest that a config file describes
     Run(run::Args),
+    /// Look at a VM that runs, and change it
+    Ctl(ctl::Args),
     /// Ask hooks about the faults of a trace, without a guest
     Replay(replay::Args),
     /// Check a config file and say what it would run
@@ -76,6 +79,7 @@ pub(crate) fn main() -> ExitCode {
     let ended = match &cli.command {
         Command::Demo(args) => demo::run(args, cli.logging.loudness()),
         Command::Run(args) => run::run(args, cli.logging.loudness()),
+        Command::Ctl(args) => ctl::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Check(args) => check::run(args),
         Command::Doctor(args) => doctor::run(args),

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::ValueHint;
+use vector14::ctl::ControlSocket;
 use vector14::display::{self, Style};
 use vector14::summary::Summary;
 use vector14_hooks::HOOKS;
@@ -20,6 +21,9 @@ pub(super) struct Args {
     /// Write a summary of the run to FILE, as JSON
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     summary: Option<PathBuf>,
+    /// Make a socket at PATH through which `vector14 ctl` controls the VM; wins over control.socket
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    control: Option<PathBuf>,
     /// Load a hook anew whenever its library is rebuilt, while the guest goes on
     #[arg(long)]
     watch: bool,
@@ -31,9 +35,11 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, loudness: Loudness) -> Result<u8, Failure> {
     let config = args.config.load()?;
     let file = args.summary.as_deref().map(SummaryFile::create).transpose()?;
+    let socket = args.control.as_ref().or(config.control.socket.as_ref());
+    let socket = socket.map(|path| ControlSocket::bind(path)).transpose()?;
     let hooks = config.create_hooks(HOOKS)?;
     let watch = args.watch.then_some(config.hooks.as_slice());
-    let summary = vm::run(&config, hooks, watch, &args.kvm.path)?;
+    let summary = vm::run(&config, hooks, vm::Company { watch, socket }, &args.kvm.path)?;
 
     conclude(&summary, loudness);
     let status = summary.stop.exit_status();

@@ -1,19 +1,23 @@
 //! What needs the list of hooks that there are: are those that the config names among them, do they take their options?
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Number, Value as Json};
 use vector14_hook::{Hook, HookType, OptionDoc, Options, OptionsError};
 
-use crate::chain::NamedHook;
+use crate::chain::{NamedHook, Trust};
 use crate::library::{Library, LibraryError};
 
+use super::defaults::TRUST;
 use super::node::{Entry, Node, Table, Value};
 use super::place::Place;
 use super::problem::{NameKind, Problem, Reason};
-use super::reader::Reader;
-use super::{Config, ConfigError, HookConfig};
+use super::reader::{Parsed, Reader};
+use super::{Config, ConfigError, HookConfig, set, values};
+
+/// The keys of a `[[hook]]` table that are not its hook's own, besides `name`.
+const TRUST_KEYS: [&str; 3] = ["budget", "timeout", "on_error"];
 
 /// Where a `[[hook]]` table was written.
 #[derive(Clone, Debug, Default)]
@@ -83,6 +87,35 @@ impl Kind<'_> {
 }
 
 impl HookConfig {
+    /// A hook from what a `[[hook]]` table holds besides `name` and `path`, as JSON; relative paths in it start at `base`.
+    ///
+    /// # Errors
+    /// A key that says how far the hook is trusted has a value that it can't have.
+    pub(crate) fn from_json(
+        name: String,
+        library: Option<Library>,
+        mut values: Map<String, Json>,
+        base: PathBuf,
+    ) -> Result<Self, Problem> {
+        let trust = TRUST.changed(&mut values)?;
+        Ok(Self { name, library, trust, options: Options::new(values, base), places: HookPlaces::default() })
+    }
+
+    /// The same hook, with some of what its table holds changed; null stands for what holds where nothing is said.
+    ///
+    /// # Errors
+    /// As [`HookConfig::from_json`].
+    pub(crate) fn changed(&self, mut changes: Map<String, Json>) -> Result<Self, Problem> {
+        let trust = self.trust.changed(&mut changes)?;
+        let options = self.options.with(&changes);
+        Ok(Self { trust, options, places: HookPlaces::default(), ..self.clone() })
+    }
+
+    /// What it is a hook of: the name of its type, or the path of its library.
+    pub(crate) fn kind(&self) -> String {
+        self.library.as_ref().map_or_else(|| self.name.clone(), |library| library.path().display().to_string())
+    }
+
     /// The same hook, with its library loaded anew.
     ///
     /// # Errors
@@ -95,7 +128,7 @@ impl HookConfig {
     fn create(&self, types: &[HookType]) -> Result<NamedHook, Problem> {
         let kind = self.find(types)?;
         let hook = kind.create(&self.options).map_err(|error| self.refused(&error))?;
-        Ok(NamedHook { name: self.name.clone(), hook })
+        Ok(NamedHook { name: self.name.clone(), hook, trust: self.trust, origin: Some(self.clone()) })
     }
 
     /// Makes the hook, after a look at its options.
@@ -132,13 +165,14 @@ impl HookConfig {
 
     /// Every option that the hook's own list does not name.
     fn unknown_options(&self, kind: &Kind<'_>) -> Vec<Problem> {
-        let known: Vec<_> = kind.options().iter().map(|option| option.name.to_owned()).collect();
-        let unknown = self.places.options.iter().filter(|(name, _)| !known.contains(name));
+        let of_hook = kind.options().iter().map(|option| option.name);
+        let known: Vec<_> = of_hook.chain(TRUST_KEYS).map(str::to_owned).collect();
+        let unknown = self.options.values().keys().filter(|name| !known.contains(name));
         unknown
-            .map(|(name, place)| {
+            .map(|name| {
+                let place = self.places.options.get(name).map(|place| place.key.clone());
                 let (kind, got, within) = (NameKind::Option, name.clone(), format!("hook `{}`", self.name));
-                let reason = Reason::Unknown { kind, got, within, known: known.clone() };
-                Problem { place: Some(place.key.clone()), reason }
+                Problem { place, reason: Reason::Unknown { kind, got, within, known: known.clone() } }
             })
             .collect()
     }
@@ -153,10 +187,40 @@ impl HookConfig {
     }
 }
 
-/// A hook from what its table holds besides `name` and `path`.
+impl Trust {
+    /// The same, less what `from` says; that is taken out of it.
+    fn changed(self, from: &mut Map<String, Json>) -> Result<Self, Problem> {
+        Ok(Self {
+            budget: take(from, "budget", (self.budget, TRUST.budget), values::hook_time)?,
+            timeout: take(from, "timeout", (self.timeout, TRUST.timeout), values::hook_time)?,
+            on_error: take(from, "on_error", (self.on_error, TRUST.on_error), values::on_error)?,
+        })
+    }
+}
+
+/// Takes `key` out of `from`. `was` holds where it is not there, `usual` where it is null.
+fn take<T>(
+    from: &mut Map<String, Json>,
+    key: &str,
+    (was, usual): (T, T),
+    parse: impl FnOnce(Option<&str>) -> Parsed<T>,
+) -> Result<T, Problem> {
+    let value = match from.remove(key) {
+        None => return Ok(was),
+        Some(Json::Null) => return Ok(usual),
+        Some(value) => value,
+    };
+    parse(value.as_str()).map_err(|allowed| {
+        let (key, got) = (format!("hook.{key}"), value.to_string());
+        Problem { place: None, reason: Reason::NotAllowed { key, got, allowed } }
+    })
+}
+
+/// A hook from what its table holds besides `name`, `path` and how far it is trusted.
 pub(super) fn from_rest(
     (name, place): (String, Place),
     library: Option<Library>,
+    trust: Trust,
     mut hook: Reader<'_>,
     base: &Path,
 ) -> Option<HookConfig> {
@@ -172,7 +236,7 @@ pub(super) fn from_rest(
         options.insert(key, OptionPlace { whole: entry.place(), key: entry.key });
     }
     let places = HookPlaces { name: Some(place), options };
-    Some(HookConfig { name, library, options: Options::new(values, base), places })
+    Some(HookConfig { name, library, trust, options: Options::new(values, base), places })
 }
 
 /// The value as JSON, in which hooks read their options; or what does not go into JSON, and what would.
@@ -193,4 +257,17 @@ fn json(node: &Node) -> Result<Json, (Place, &'static str)> {
 
 fn json_table(table: &Table) -> Result<Map<String, Json>, (Place, &'static str)> {
     table.iter().map(|(key, Entry { node, .. })| Ok((key.clone(), json(node)?))).collect()
+}
+
+/// A hook's option from a `KEY=VALUE`, the value being TOML where it can be read as such, and otherwise text.
+///
+/// # Errors
+/// It is not `KEY=VALUE`, or its value begins as TOML and does not go on like that.
+pub fn parse_option(text: &str) -> Result<(String, Json), Problem> {
+    let (key, node) = set::parse_pair(text)?;
+    let value = json(&node).map_err(|(place, allowed)| {
+        let reason = Reason::NotAllowed { key: key.clone(), got: place.quoted(), allowed: allowed.to_owned() };
+        Problem { place: Some(place), reason }
+    })?;
+    Ok((key, value))
 }

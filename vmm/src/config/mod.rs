@@ -31,9 +31,10 @@ mod tests;
 
 pub use crate::chain::NamedHook;
 pub use error::ConfigError;
+pub use hooks::parse_option;
 pub use place::Place;
 pub use problem::{NameKind, Problem, Reason};
 pub use schema::{
-    BootConfig, Config, DiskConfig, EngineChoice, ErrorCodeFilter, HookConfig, InterceptConfig, Kernel, Module,
-    ProtocolChoice, VmConfig,
+    BootConfig, Config, ControlConfig, DiskConfig, EngineChoice, ErrorCodeFilter, HookConfig, InterceptConfig, Kernel,
+    Module, ProtocolChoice, VmConfig,
 };

@@ -89,10 +89,10 @@ pub enum Reason {
         /// What the hook says.
         message: String,
     },
-    /// A `--set` that is not `KEY=VALUE`, or whose key leads nowhere.
-    #[error("--set {text}: {message}")]
+    /// A `--set` that is not `KEY=VALUE`, or whose key leads nowhere; or such an option of a hook.
+    #[error("{text}: {message}")]
     Set {
-        /// What stands behind `--set`.
+        /// `--set` and what stands behind it; or the option.
         text: String,
         /// What is wrong with it.
         message: String,
@@ -140,16 +140,9 @@ impl fmt::Display for OfOption<'_> {
 
 impl Reason {
     /// What to do about it, where the message itself does not say so.
-    fn help(&self) -> Option<String> {
+    pub(crate) fn help(&self) -> Option<String> {
         match self {
-            Self::Unknown { known, .. } if known.is_empty() => Some("there are none".to_owned()),
-            Self::Unknown { got, known, .. } => {
-                let all = known.join(", ");
-                Some(match nearest(got, known) {
-                    Some(near) => format!("did you mean `{near}`? there are: {all}"),
-                    None => format!("there are: {all}"),
-                })
-            }
+            Self::Unknown { got, known, .. } => Some(advice(got, known)),
             Self::Missing { example, .. } => Some(format!("write {example}")),
             Self::File { .. } => Some("a relative path starts at the folder of the config file".to_owned()),
             Self::Library(error) => Some(error.help().to_owned()),
@@ -157,6 +150,18 @@ impl Reason {
                 None
             }
         }
+    }
+}
+
+/// What to write in the place of `got`, which is none of the `known` names.
+pub(crate) fn advice(got: &str, known: &[String]) -> String {
+    if known.is_empty() {
+        return "there are none".to_owned();
+    }
+    let all = known.join(", ");
+    match nearest(got, known) {
+        Some(near) => format!("did you mean `{near}`? there are: {all}"),
+        None => format!("there are: {all}"),
     }
 }
 

@@ -9,6 +9,7 @@ use vector14_hook::{ErrorCode, Options, Va};
 
 use super::defaults;
 use super::hooks::HookPlaces;
+use crate::chain::Trust;
 use crate::library::Library;
 
 /// All that a config file says.
@@ -24,6 +25,8 @@ pub struct Config {
     pub disks: Vec<DiskConfig>,
     /// How its faults are intercepted.
     pub intercept: InterceptConfig,
+    /// How it is controlled while it runs.
+    pub control: ControlConfig,
     /// What its faults go through, in chain order.
     pub hooks: Vec<HookConfig>,
 }
@@ -38,6 +41,7 @@ impl Config {
             boot: BootConfig { cmdline: cmdline.into(), ..BootConfig::of(Kernel::Tiny) },
             disks: Vec::new(),
             intercept: InterceptConfig::default(),
+            control: ControlConfig::default(),
             hooks: Vec::new(),
         }
     }
@@ -228,6 +232,13 @@ impl fmt::Display for EngineChoice {
     }
 }
 
+/// `[control]`: how a VM is controlled while it runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ControlConfig {
+    /// Where the control socket is made; `None`: there is none.
+    pub socket: Option<PathBuf>,
+}
+
 /// `[[hook]]`: one hook of the chain.
 #[derive(Clone, Debug)]
 pub struct HookConfig {
@@ -235,6 +246,8 @@ pub struct HookConfig {
     pub name: String,
     /// The library that it is loaded from; `None`: it is among those that the program knows.
     pub library: Option<Library>,
+    /// How far it is trusted.
+    pub trust: Trust,
     /// The hook's own options.
     pub options: Options,
     /// Where all this was written.
@@ -244,6 +257,6 @@ pub struct HookConfig {
 impl HookConfig {
     /// A hook that no file names.
     pub fn new(name: impl Into<String>, options: Options) -> Self {
-        Self { name: name.into(), library: None, options, places: HookPlaces::default() }
+        Self { name: name.into(), library: None, trust: defaults::TRUST, options, places: HookPlaces::default() }
     }
 }

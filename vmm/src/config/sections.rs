@@ -5,13 +5,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::defaults::{CMDLINE, DISK_READONLY, DISKS_MAX, PROTOCOL};
+use super::defaults::{CMDLINE, DISK_READONLY, DISKS_MAX, PROTOCOL, TRUST};
 use super::hooks;
 use super::place::Place;
 use super::problem::Reason;
 use super::reader::Reader;
-use super::schema::{BootConfig, DiskConfig, EngineChoice, HookConfig, InterceptConfig, Kernel, Module, VmConfig};
+use super::schema::{
+    BootConfig, ControlConfig, DiskConfig, EngineChoice, HookConfig, InterceptConfig, Kernel, Module, VmConfig,
+};
 use super::values;
+use crate::chain::Trust;
 use crate::device::virtio::image::Image;
 use crate::library::Library;
 
@@ -22,6 +25,7 @@ pub(super) struct Sections {
     pub(super) boot: Option<BootConfig>,
     pub(super) disks: Vec<DiskConfig>,
     pub(super) intercept: InterceptConfig,
+    pub(super) control: ControlConfig,
     pub(super) hooks: Vec<HookConfig>,
 }
 
@@ -32,10 +36,11 @@ pub(super) fn read(mut root: Reader<'_>, base: &Path) -> Sections {
     let mut disks = Vec::new();
     root.each_table("disk", |reader| disks.extend(read_disk(reader, base, disks.len())));
     let intercept = read_intercept(root.table("intercept"));
+    let control = read_control(root.table("control"), base);
     let mut hooks = Vec::new();
     root.each_table("hook", |reader| hooks.extend(read_hook(reader, base)));
     root.finish();
-    Sections { vm, boot, disks, intercept, hooks }
+    Sections { vm, boot, disks, intercept, control, hooks }
 }
 
 fn read_vm(mut vm: Reader<'_>) -> VmConfig {
@@ -121,21 +126,39 @@ fn read_intercept(mut intercept: Reader<'_>) -> InterceptConfig {
     InterceptConfig { engine, stub, error_code: error_code.map(|(filter, _)| filter).or(default.error_code) }
 }
 
-/// Of a hook only the name and the library's path are ours; what else is in its table is for the hook to read.
+/// Of a hook only its name, its library's path and how far it is trusted are ours; what else is in its table is for the hook to
+/// read.
 fn read_hook(mut hook: Reader<'_>, base: &Path) -> Option<HookConfig> {
-    let Some((path, place)) = hook.take_placed("path", values::path) else {
-        let name = hook.require("name", "name = \"trace\"; `vector14 hooks` lists what there is", values::string);
-        return hooks::from_rest(name?, None, hook, base);
+    let path = hook.take_placed("path", values::path);
+    let name = match path {
+        Some(_) => hook.take_placed("name", values::string),
+        None => hook.require("name", "name = \"trace\"; `vector14 hooks` lists what there is", values::string),
     };
-    let name = hook.take_placed("name", values::string);
+    let trust = read_trust(&mut hook);
+    let Some((path, place)) = path else { return hooks::from_rest(name?, None, trust, hook, base) };
     match Library::load(&base.join(path)) {
         Ok(library) => {
             let name = name.unwrap_or_else(|| (library.name().to_owned(), place));
-            hooks::from_rest(name, Some(library), hook, base)
+            hooks::from_rest(name, Some(library), trust, hook, base)
         }
         Err(error) => {
             hook.report(place, Reason::Library(Arc::new(error)));
             None
         }
     }
+}
+
+fn read_trust(hook: &mut Reader<'_>) -> Trust {
+    Trust {
+        budget: hook.take("budget", |value| values::hook_time(value.as_str())).unwrap_or(TRUST.budget),
+        timeout: hook.take("timeout", |value| values::hook_time(value.as_str())).unwrap_or(TRUST.timeout),
+        on_error: hook.take("on_error", |value| values::on_error(value.as_str())).unwrap_or(TRUST.on_error),
+    }
+}
+
+/// `[control]`; a relative path starts at `base`.
+fn read_control(mut control: Reader<'_>, base: &Path) -> ControlConfig {
+    let socket = control.take("socket", values::path).map(|path| base.join(path));
+    control.finish();
+    ControlConfig { socket }
 }

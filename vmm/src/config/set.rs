@@ -11,20 +11,36 @@ use super::problem::{Problem, Reason};
 
 /// Sets what `text`, a `KEY=VALUE`, says.
 pub(super) fn apply(root: &mut Table, text: &str) -> Result<(), Problem> {
-    let set = Set { source: Arc::new(NamedSource::new("--set", text.to_owned())) };
-    let Some(equals) = text.find('=') else {
-        return Err(set.problem(0..text.len(), "must be KEY=VALUE, such as vm.memory=1G".to_owned()));
-    };
+    let set = Set { what: "--set ", source: Arc::new(NamedSource::new("--set", text.to_owned())) };
+    let equals = set.equals("vm.memory=1G")?;
     let node = set.value(equals + 1..text.len())?;
     set.insert(root, 0..equals, node)
 }
 
-/// The text behind a `--set`.
+/// The key and the value of `text`, a `KEY=VALUE` that is an option of a hook.
+pub(super) fn parse_pair(text: &str) -> Result<(String, Node), Problem> {
+    let set = Set { what: "", source: Arc::new(NamedSource::new("option", text.to_owned())) };
+    let equals = set.equals("file=a.jsonl")?;
+    let key = text[..equals].to_owned();
+    if key.is_empty() {
+        return Err(set.problem(0..text.len(), "there is no key".to_owned()));
+    }
+    Ok((key, set.value(equals + 1..text.len())?))
+}
+
+/// The text behind a `--set`, or an option.
 struct Set {
+    what: &'static str,
     source: Arc<NamedSource<String>>,
 }
 
 impl Set {
+    /// Where the key ends.
+    fn equals(&self, example: &str) -> Result<usize, Problem> {
+        let text = self.source.inner();
+        text.find('=').ok_or_else(|| self.problem(0..text.len(), format!("must be KEY=VALUE, such as {example}")))
+    }
+
     /// The value, as TOML or else as the plain text that it is. What opens like a TOML string, array or table is taken
     /// at its word: it must be one.
     fn value(&self, span: Range<usize>) -> Result<Node, Problem> {
@@ -99,7 +115,7 @@ impl Set {
     }
 
     fn problem(&self, span: Range<usize>, message: String) -> Problem {
-        let text = self.source.inner().clone();
+        let text = format!("{}{}", self.what, self.source.inner());
         Problem { place: Some(self.place(span)), reason: Reason::Set { text, message } }
     }
 }

@@ -5,9 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::json;
 use vector14_hook::{ErrorCode, Fault, Guest, Hook, HookType, OptionDoc, Options, OptionsError, Va, Verdict};
 
-use super::{Config, ConfigError, EngineChoice, ErrorCodeFilter, Kernel, Module, ProtocolChoice};
+use super::{
+    Config, ConfigError, EngineChoice, ErrorCodeFilter, HookConfig, Kernel, Module, ProtocolChoice, parse_option,
+};
+use crate::chain::{OnError, Trust};
 use crate::display::{Style, diagnostic};
 
 struct Nothing;
@@ -79,9 +83,14 @@ fn every_key_is_read() {
         [[hook]]
         name = 'trace'
         file = 'a.jsonl'
+        [control]
+        socket = 'ctl.sock'
         [[hook]]
         name = 'trace'
-        pages = 7";
+        pages = 7
+        budget = '20ms'
+        timeout = '1min'
+        on_error = 'stop'";
     let config = parse(text, &[]).unwrap();
     assert_eq!(config.vm.memory, 3 << 29);
     assert_eq!((config.vm.vcpus, config.vm.timeout), (8, Some(Duration::from_secs(90))));
@@ -89,7 +98,13 @@ fn every_key_is_read() {
     assert_eq!(config.intercept.engine, EngineChoice::Gate);
     assert_eq!(config.intercept.stub, Some(Va(0xffff_ffff_8100_0000)));
     assert_eq!(config.hooks[1].options.parse::<TraceOptions>().unwrap().pages, Some(7));
+    assert_eq!(config.hooks[0].trust, Trust::DEFAULT);
+    let (budget, timeout) = (Duration::from_millis(20), Duration::from_secs(60));
+    assert_eq!(config.hooks[1].trust, Trust { budget, timeout, on_error: OnError::Stop });
+    assert_eq!(config.control.socket, Some(PathBuf::from("/nowhere/ctl.sock")));
     let made = config.create_hooks(TYPES).unwrap();
+    assert_eq!(made[1].trust, config.hooks[1].trust);
+    assert_eq!(made[1].origin.as_ref().map(HookConfig::kind), Some("trace".to_owned()));
     assert_eq!(made.iter().map(|hook| hook.name.as_str()).collect::<Vec<_>>(), ["trace", "trace"]);
 }
 
@@ -162,6 +177,17 @@ fn a_bad_value_is_told_with_its_place_and_what_is_allowed() {
         ("hook = 'trace'", "2:8", "must be written [[hook]], a table for each hook"),
         ("hook = ['trace']", "2:9", "must be written [[hook]], a table for each hook"),
         ("hook = [{}]", "2:9", "`name` is missing in [[hook]]"),
+        ("hook = [{name='trace', budget=5}]", "2:31", "hook.budget = 5: must be a time in quotes, such as \"500ms\""),
+        ("hook = [{name='trace', budget='0s'}]", "2:31", "hook.budget = '0s': must be a time from 1ms to 1day"),
+        (
+            "hook = [{name='trace', timeout='99years'}]",
+            "2:32",
+            "hook.timeout = '99years': must be a time from 1ms to 1day",
+        ),
+        ("hook = [{name='trace', on_error='die'}]", "2:33", "must be one of \"reinject\", \"stop\""),
+        ("hook = [{name='trace', budgte='1s'}]", "2:24", "did you mean `budget`?"),
+        ("control.socket = 3", "2:18", "control.socket = 3: must be the path of a file, in quotes"),
+        ("control.path = 'a'", "2:9", "unknown key `path` in [control]"),
         ("hook = [{name='trace', pages=1e999}]", "2:30", "hook.pages = 1e999: must be a finite number"),
     ];
     for (line, place, words) in cases {
@@ -176,7 +202,7 @@ fn a_bad_value_is_told_with_its_place_and_what_is_allowed() {
 fn unknown_names_are_refused_with_the_nearest_known_one() {
     let cases = [
         ("vm.memry = '1G'", "unknown key `memry` in [vm]", "did you mean `memory`? there are: memory, vcpus, timeout"),
-        ("zebra = 1", "unknown table `zebra`", "help: there are: vm, boot, disk, intercept, hook"),
+        ("zebra = 1", "unknown table `zebra`", "help: there are: vm, boot, disk, intercept, control, hook"),
         ("[[hooks]]\nname = 'trace'", "unknown table `hooks`", "did you mean `hook`?"),
         ("[[hook]]\nname = 'trase'", "unknown hook `trase`", "did you mean `trace`? there are: trace"),
         ("[[hook]]\nname = 'trace'\nfil = 'x'", "unknown option `fil` in hook `trace`", "did you mean `file`?"),
@@ -356,4 +382,45 @@ fn relative_paths_start_at_the_folder_of_the_file() {
     fs::write(&path, "boot.kernel = '.'\n").unwrap();
     let told = told(&Config::load(&path, &[], TYPES).unwrap_err());
     assert!(told.contains("is a directory") && told.contains("guest.toml:1:15]"), "{told}");
+}
+
+fn map(value: serde_json::Value) -> serde_json::Map<String, serde_json::Value> {
+    let serde_json::Value::Object(map) = value else { panic!("not a table") };
+    map
+}
+
+#[test]
+fn a_hook_is_made_again_with_other_options() {
+    let values = map(json!({"pages": 7, "budget": "20ms", "on_error": "stop"}));
+    let made = HookConfig::from_json("trace".to_owned(), None, values, PathBuf::from("/a")).unwrap();
+    let made = made.check_and_create(TYPES).unwrap();
+    assert_eq!((made.trust.budget, made.trust.on_error), (Duration::from_millis(20), OnError::Stop));
+    let origin = made.origin.unwrap();
+    let changes = map(json!({"file": "x", "on_error": null, "timeout": "1s"}));
+    let again = origin.changed(changes).unwrap();
+    let (budget, timeout) = (Duration::from_millis(20), Duration::from_secs(1));
+    assert_eq!(again.trust, Trust { budget, timeout, on_error: OnError::Reinject });
+    assert_eq!(serde_json::Value::Object(again.options.values().clone()), json!({"pages": 7, "file": "x"}));
+    let refused = origin.changed(map(json!({"budget": 5}))).unwrap_err();
+    assert!(refused.to_string().contains("hook.budget = 5: must be a time in quotes"), "{refused}");
+}
+
+#[test]
+fn an_option_on_the_command_line_is_toml_or_text() {
+    for (text, key, value) in [
+        ("file=a b.jsonl", "file", json!("a b.jsonl")),
+        ("top=3", "top", json!(3)),
+        ("start=0x1000", "start", json!(0x1000)),
+        ("format=\"json\"", "format", json!("json")),
+        ("ranges=[{start = 1}]", "ranges", json!([{"start": 1}])),
+        ("empty=", "empty", json!("")),
+    ] {
+        assert_eq!(parse_option(text).unwrap(), (key.to_owned(), value), "{text}");
+    }
+    for (text, words) in
+        [("top", "top: must be KEY=VALUE"), ("=3", "=3: there is no key"), ("a=[1", ""), ("a=inf", "finite")]
+    {
+        let refused = parse_option(text).expect_err(text).to_string();
+        assert!(refused.contains(words), "{text}: {refused}");
+    }
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use vector14_hook::{ErrorCode, Va};
 
-use super::defaults::{MEMORY_RANGE, MEMORY_STEP, TIMEOUT_MAX_DAYS, VCPUS_RANGE};
+use super::defaults::{MEMORY_RANGE, MEMORY_STEP, TIMEOUT_MAX_DAYS, TRUST_RANGE, VCPUS_RANGE};
 use super::node::Value;
 use super::reader::Parsed;
 use super::schema::{EngineChoice, ErrorCodeFilter, Kernel, Module, ProtocolChoice};
+use crate::chain::OnError;
 
 /// A size of guest memory, in bytes.
 pub(super) fn memory(value: &Value) -> Parsed<u64> {
@@ -51,16 +52,30 @@ pub(super) fn vcpus(value: &Value) -> Parsed<u32> {
 
 /// A time that a guest may run.
 pub(super) fn timeout(value: &Value) -> Parsed<Duration> {
-    let form = || "a time in quotes, such as \"500ms\", \"30s\" or \"5min\"".to_owned();
-    let text = value.as_str().ok_or_else(form)?;
-    let range = || format!("longer than 0s and at most {TIMEOUT_MAX_DAYS}days");
     let longest = Duration::from_secs(TIMEOUT_MAX_DAYS * 24 * 60 * 60);
-    match humantime::parse_duration(text) {
-        Ok(time) if time.is_zero() || time > longest => Err(range()),
-        Ok(time) => Ok(time),
-        Err(humantime::DurationError::NumberOverflow) => Err(range()),
+    let range = format!("longer than 0s and at most {TIMEOUT_MAX_DAYS}days");
+    time(value.as_str(), &range, |time| !time.is_zero() && time <= longest)
+}
+
+/// A time that a hook may take.
+pub(super) fn hook_time(text: Option<&str>) -> Parsed<Duration> {
+    let (shortest, longest) = TRUST_RANGE.into_inner();
+    let [shortest, longest] = [shortest, longest].map(humantime::format_duration);
+    time(text, &format!("a time from {shortest} to {longest}"), |time| TRUST_RANGE.contains(&time))
+}
+
+fn time(text: Option<&str>, range: &str, is_allowed: impl Fn(Duration) -> bool) -> Parsed<Duration> {
+    let form = || "a time in quotes, such as \"500ms\", \"30s\" or \"5min\"".to_owned();
+    match humantime::parse_duration(text.ok_or_else(form)?) {
+        Ok(time) if is_allowed(time) => Ok(time),
+        Ok(_) | Err(humantime::DurationError::NumberOverflow) => Err(range.to_owned()),
         Err(_malformed) => Err(form()),
     }
+}
+
+/// What a hook's failures come to.
+pub(super) fn on_error(text: Option<&str>) -> Parsed<OnError> {
+    one_of(text, &OnError::ALL, OnError::name)
 }
 
 /// A kernel: the embedded one, or a path as it was written.
@@ -106,17 +121,17 @@ pub(super) fn module(value: &Value) -> Parsed<Module> {
 
 /// The name of a boot protocol.
 pub(super) fn protocol(value: &Value) -> Parsed<ProtocolChoice> {
-    one_of(value, &ProtocolChoice::ALL, ProtocolChoice::name)
+    one_of(value.as_str(), &ProtocolChoice::ALL, ProtocolChoice::name)
 }
 
 /// The name of an engine.
 pub(super) fn engine(value: &Value) -> Parsed<EngineChoice> {
-    one_of(value, &EngineChoice::ALL, EngineChoice::name)
+    one_of(value.as_str(), &EngineChoice::ALL, EngineChoice::name)
 }
 
 /// The one of `all` whose name is written.
-fn one_of<T: Copy>(value: &Value, all: &[T], name: impl Fn(T) -> &'static str) -> Parsed<T> {
-    let choice = all.iter().copied().find(|choice| value.as_str() == Some(name(*choice)));
+fn one_of<T: Copy>(text: Option<&str>, all: &[T], name: impl Fn(T) -> &'static str) -> Parsed<T> {
+    let choice = all.iter().copied().find(|choice| text == Some(name(*choice)));
     let names = || all.iter().map(|choice| format!("\"{}\"", name(*choice))).collect::<Vec<_>>().join(", ");
     choice.ok_or_else(|| format!("one of {}", names()))
 }

@@ -7,14 +7,17 @@
 //! - [`style`]: [`Style`], what a stream can show
 //! - [`grid`]: [`Grid`], rows and columns in either style
 //! - [`mod@summary`]: a [`Summary`](crate::summary::Summary) and its hooks' reports
+//! - [`mod@status`]: a VM while it runs
 //! - [`mod@diagnostic`]: errors, with the piece of config that they are about
 
 pub mod diagnostic;
 pub mod grid;
+pub mod status;
 pub mod style;
 pub mod summary;
 
 pub use diagnostic::diagnostic;
 pub use grid::Grid;
+pub use status::{hooks, stats, stats_head, status};
 pub use style::{Colour, Style};
 pub use summary::{remarks, reports, summary};

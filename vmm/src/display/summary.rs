@@ -3,9 +3,11 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use vector14_hook::Report;
+
 use super::grid::{Grid, printable};
 use super::{Colour, Style};
-use crate::summary::{HookSummary, Stop, Summary};
+use crate::summary::{Exits, Faults, HookSummary, Stop, Summary, Until, Verdicts};
 
 /// The summary, its hooks' tables, and everything that deserves a sentence.
 #[must_use]
@@ -17,7 +19,7 @@ pub fn summary(summary: &Summary, style: Style) -> String {
         Style::Terminal { .. } => table(summary).render(style),
     };
     for hook in &summary.hooks {
-        text += &tables(hook, style);
+        text += &tables(&with_end(hook), &hook.report, style);
     }
     text + &remarks(summary, style)
 }
@@ -30,9 +32,10 @@ pub fn remarks(summary: &Summary, style: Style) -> String {
 
 /// What hooks report: their tables, and their warnings, a line each.
 #[must_use]
-pub fn reports(hooks: &[HookSummary], style: Style) -> String {
-    let tables = hooks.iter().map(|hook| tables(hook, style));
-    tables.chain(hooks.iter().flat_map(of_hook).map(|warning| remark(&warning, style))).collect()
+pub fn reports(hooks: &[(String, Report)], style: Style) -> String {
+    let tables = hooks.iter().map(|(name, report)| tables(name, report, style));
+    let warnings = hooks.iter().flat_map(|(name, report)| of_hook(name, report));
+    tables.chain(warnings.map(|warning| remark(&warning, style))).collect()
 }
 
 /// Why the VM ended, in words.
@@ -61,48 +64,55 @@ fn fields(summary: &Summary) -> [(&'static str, String); 6] {
         None => format!("{}, never armed", summary.engine),
     };
     let engine = if summary.engine == "off" { "off".to_owned() } else { engine };
-    let counts = |counts: &[(&str, u64)]| {
-        let counts: Vec<_> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        counts.join(", ")
-    };
     [
         ("ended", stop(&summary.stop)),
         ("engine", engine),
-        (
-            "faults",
-            counts(&[
-                ("total", faults.total),
-                ("user", faults.user),
-                ("write", faults.write),
-                ("fetch", faults.fetch),
-                ("present", faults.present),
-                ("reserved", faults.reserved),
-            ]),
-        ),
-        (
-            "verdicts",
-            counts(&[
-                ("reinject", verdicts.reinject),
-                ("resolve", verdicts.resolve),
-                ("skip", verdicts.skip),
-                ("raise", verdicts.raise),
-                ("stop", verdicts.stop),
-            ]),
-        ),
-        (
-            "exits",
-            counts(&[
-                ("total", exits.total),
-                ("fault", exits.fault),
-                ("io", exits.io),
-                ("mmio", exits.mmio),
-                ("hlt", exits.hlt),
-                ("kick", exits.kick),
-                ("other", exits.other),
-            ]),
-        ),
+        ("faults", fault_counts(faults)),
+        ("verdicts", verdict_counts(verdicts)),
+        ("exits", exit_counts(exits)),
         ("time", time(summary)),
     ]
+}
+
+/// The faults, by kind.
+pub(super) fn fault_counts(faults: &Faults) -> String {
+    counts(&[
+        ("total", faults.total),
+        ("user", faults.user),
+        ("write", faults.write),
+        ("fetch", faults.fetch),
+        ("present", faults.present),
+        ("reserved", faults.reserved),
+    ])
+}
+
+/// What became of them.
+pub(super) fn verdict_counts(verdicts: &Verdicts) -> String {
+    counts(&[
+        ("reinject", verdicts.reinject),
+        ("resolve", verdicts.resolve),
+        ("skip", verdicts.skip),
+        ("raise", verdicts.raise),
+        ("stop", verdicts.stop),
+    ])
+}
+
+/// The exits, by cause.
+pub(super) fn exit_counts(exits: &Exits) -> String {
+    counts(&[
+        ("total", exits.total),
+        ("fault", exits.fault),
+        ("io", exits.io),
+        ("mmio", exits.mmio),
+        ("hlt", exits.hlt),
+        ("kick", exits.kick),
+        ("other", exits.other),
+    ])
+}
+
+fn counts(counts: &[(&str, u64)]) -> String {
+    let counts: Vec<_> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    counts.join(", ")
 }
 
 fn time(summary: &Summary) -> String {
@@ -116,17 +126,51 @@ fn table(summary: &Summary) -> Grid {
     for (name, value) in fields(summary) {
         grid.row([name, &value]);
     }
-    for hook in &summary.hooks {
-        let faulted = if hook.faulted == 0 { String::new() } else { format!(", failed {}", hook.faulted) };
-        grid.row([&format!("hook {}", hook.name), &format!("called {}{faulted}", hook.calls)]);
+    // One that was replaced over and over again is one row.
+    for hooks in summary.hooks.chunk_by(|one, next| (&one.name, one.until) == (&next.name, next.until)) {
+        grid.row([&format!("hook {}", hooks[0].name), &calls(hooks)]);
     }
     grid
 }
 
-fn tables(hook: &HookSummary, style: Style) -> String {
+/// What became of hooks of the same name, all together.
+fn calls(hooks: &[HookSummary]) -> String {
+    let sum = |count: fn(&HookSummary) -> u64| hooks.iter().map(count).sum::<u64>();
+    let counts = [
+        ("failed", sum(|hook| hook.faulted)),
+        ("over budget", sum(|hook| hook.over_budget)),
+        ("looped", sum(|hook| hook.loops)),
+    ];
+    let mut text = match hooks[0].until {
+        Until::End => String::new(),
+        Until::Replaced => format!("replaced {}: ", times(hooks.len())),
+        Until::Removed => "removed: ".to_owned(),
+    };
+    text += &format!("called {}", sum(|hook| hook.calls));
+    for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+        text += &format!(", {name} {count}");
+    }
+    text
+}
+
+fn times(count: usize) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+}
+
+/// The hook's name, and what became of it before the end.
+fn with_end(hook: &HookSummary) -> String {
+    let until = match hook.until {
+        Until::End => "",
+        Until::Replaced => " (replaced)",
+        Until::Removed => " (removed)",
+    };
+    format!("{}{until}", hook.name)
+}
+
+fn tables(name: &str, report: &Report, style: Style) -> String {
     let mut text = String::new();
-    for table in &hook.report.tables {
-        let title = printable(&format!("{}: {}", hook.name, table.title));
+    for table in &report.tables {
+        let title = printable(&format!("{name}: {}", table.title));
         let grid = Grid { columns: table.columns.clone(), rows: table.rows.clone() };
         let gap = if style == Style::Plain { "" } else { "\n" };
         // Writing to a string does not fail.
@@ -136,11 +180,16 @@ fn tables(hook: &HookSummary, style: Style) -> String {
 }
 
 fn warnings(summary: &Summary) -> Vec<String> {
-    summary.notes.iter().cloned().chain(summary.hooks.iter().flat_map(of_hook)).collect()
+    summary
+        .notes
+        .iter()
+        .cloned()
+        .chain(summary.hooks.iter().flat_map(|hook| of_hook(&hook.name, &hook.report)))
+        .collect()
 }
 
-fn of_hook(hook: &HookSummary) -> impl Iterator<Item = String> {
-    hook.report.warnings.iter().map(|warning| format!("hook {}: {warning}", hook.name))
+fn of_hook(name: &str, report: &Report) -> impl Iterator<Item = String> {
+    report.warnings.iter().map(move |warning| format!("hook {name}: {warning}"))
 }
 
 fn remark(text: &str, style: Style) -> String {
@@ -156,7 +205,20 @@ mod tests {
     use vector14_hook::{Report, Table};
 
     use super::*;
-    use crate::summary::{Exits, Faults, Verdicts};
+
+    fn hook(calls: u64, until: Until) -> HookSummary {
+        HookSummary {
+            name: "count".to_owned(),
+            calls,
+            faulted: 0,
+            over_budget: 0,
+            loops: 0,
+            left_out: false,
+            until,
+            ended: true,
+            report: Report::default(),
+        }
+    }
 
     fn sample() -> Summary {
         let table = Table {
@@ -174,7 +236,7 @@ mod tests {
             faults: Faults { total: 1000, user: 1000, write: 1000, ..Faults::default() },
             verdicts: Verdicts { reinject: 1000, ..Verdicts::default() },
             exits: Exits { total: 1034, fault: 1000, io: 34, ..Exits::default() },
-            hooks: vec![HookSummary { name: "count".to_owned(), calls: 1000, faulted: 0, left_out: false, report }],
+            hooks: vec![HookSummary { report, ..hook(1000, Until::End) }],
             notes: vec!["a note".to_owned()],
         }
     }
@@ -205,6 +267,17 @@ mod tests {
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(text.contains("hook count  called 1000\n"), "{text}");
         assert!(text.contains("vector14: hook count: 3 lines lost"), "{text}");
+    }
+
+    #[test]
+    fn hooks_that_were_taken_out_are_counted_together() {
+        let replaced = [hook(10, Until::Replaced), HookSummary { over_budget: 2, ..hook(32, Until::Replaced) }];
+        assert_eq!(calls(&replaced), "replaced 2 times: called 42, over budget 2");
+        assert_eq!(
+            calls(&[HookSummary { faulted: 1, loops: 3, ..hook(5, Until::End) }]),
+            "called 5, failed 1, looped 3"
+        );
+        assert_eq!(calls(&[hook(5, Until::Removed)]), "removed: called 5");
     }
 
     #[test]

@@ -39,7 +39,6 @@ pub fn watch(
 struct Watched {
     /// Its name in the chain.
     name: String,
-    hook: HookConfig,
     library: Library,
     /// The state of the file that was loaded, or could not be.
     tried: Stamp,
@@ -54,6 +53,8 @@ enum Stays {
     Library(LibraryError),
     #[error("{}", all(.0))]
     Options(Vec<Problem>),
+    #[error("there is another hook in its place")]
+    Displaced,
     #[error(transparent)]
     Vm(#[from] HandleError),
 }
@@ -62,7 +63,7 @@ impl Watched {
     fn new(name: String, hook: &HookConfig) -> Option<Self> {
         let library = hook.library.clone()?;
         let tried = library.stamp();
-        Some(Self { name, hook: hook.clone(), library, tried, last: Some(tried) })
+        Some(Self { name, library, tried, last: Some(tried) })
     }
 
     /// Looks at the file, and replaces the hook where it is another and holds still. Returns whether there is still
@@ -78,8 +79,8 @@ impl Watched {
             Ok(_) => {
                 tell(&format!("hook `{name}` was loaded anew from {path}; the old one is still busy, and ends later"))
             }
-            Err(Stays::Vm(HandleError::Edit(error))) => {
-                tell(&format!("{path} is not watched any more: {error}"));
+            Err(gone @ (Stays::Displaced | Stays::Vm(HandleError::Edit(_)))) => {
+                tell(&format!("{path} is not watched any more: {gone}"));
                 return false;
             }
             Err(stays) => tell(&format!("hook `{name}` stays as it was: {stays}")),
@@ -89,7 +90,12 @@ impl Watched {
 
     /// Returns how many hooks are not ended yet.
     fn replace(&self, vm: &VmHandle, types: &[HookType]) -> Result<usize, Stays> {
-        let hook = self.hook.reload(&self.library).map_err(Stays::Library)?;
+        // With the options that it has now.
+        let hook = vm.origin(&self.name)?;
+        if hook.library.as_ref().map(Library::path) != Some(self.library.path()) {
+            return Err(Stays::Displaced);
+        }
+        let hook = hook.reload(&self.library).map_err(Stays::Library)?;
         let made = hook.check_and_create(types).map_err(Stays::Options)?;
         Ok(vm.replace(&self.name, made)?)
     }

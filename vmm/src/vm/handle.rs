@@ -5,13 +5,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::chain::{EditError, NamedHook};
+use crate::chain::{EditError, HookStatus, NamedHook};
+use crate::config::HookConfig;
 use crate::control::Standing;
 use crate::engine::Engine;
 use crate::run::Shared;
-use crate::summary::{Exits, Faults, HookSummary, Stop, Verdicts, milliseconds};
+use crate::summary::{Exits, Faults, Stop, Verdicts, milliseconds};
 
 /// So long is waited for vCPUs to take a change over: a hook may be at work.
 pub const PATIENCE: Duration = Duration::from_secs(1);
@@ -38,7 +39,7 @@ pub enum HandleError {
 }
 
 /// Whether a VM runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// It does.
@@ -50,7 +51,7 @@ pub enum State {
 }
 
 /// What is known of a VM at a moment. vCPUs go on while they are counted, so that sums can be a few faults apart.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
     /// Whether it runs.
     pub state: State,
@@ -60,8 +61,11 @@ pub struct Status {
     pub run_ms: u64,
     /// How many of these it was paused.
     pub paused_ms: u64,
-    /// The engine: `gate` or `off`.
-    pub engine: &'static str,
+    /// How often a vCPU was made to stand still: for a pause, or while the interception was put in place. Changes of the chain
+    /// hold none.
+    pub holds: u64,
+    /// The engine in force, as in a [`Summary`](crate::summary::Summary).
+    pub engine: String,
     /// Whether faults are to be intercepted.
     pub attached: bool,
     /// Whether they are, at this moment.
@@ -72,8 +76,8 @@ pub struct Status {
     pub verdicts: Verdicts,
     /// Returns from KVM_RUN, by cause.
     pub exits: Exits,
-    /// The hooks in force, in chain order; they report at their ends only.
-    pub hooks: Vec<HookSummary>,
+    /// The hooks in force, in chain order.
+    pub hooks: Vec<HookStatus>,
 }
 
 impl VmHandle {
@@ -84,14 +88,15 @@ impl VmHandle {
     /// What is known of the VM now.
     #[must_use]
     pub fn status(&self) -> Status {
-        let (faults, verdicts, exits) = self.shared.count();
+        let (faults, verdicts, exits) = self.count();
         let control = &self.shared.control;
         Status {
             state: self.state(),
             vcpus: control.cpus().len(),
-            run_ms: milliseconds(self.shared.start.elapsed()),
+            run_ms: milliseconds(self.elapsed()),
             paused_ms: milliseconds(control.paused_for()),
-            engine: self.engine.name(),
+            holds: control.holds(),
+            engine: self.engine.name().to_owned(),
             attached: self.engine.is_wanted(),
             armed: self.engine.is_in_place(),
             faults,
@@ -99,6 +104,14 @@ impl VmHandle {
             exits,
             hooks: self.shared.chain.hooks(),
         }
+    }
+
+    pub(crate) fn count(&self) -> (Faults, Verdicts, Exits) {
+        self.shared.count()
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.shared.start.elapsed()
     }
 
     /// Whether the VM runs.
@@ -172,8 +185,24 @@ impl VmHandle {
 
     /// The hooks in force, in chain order.
     #[must_use]
-    pub fn hooks(&self) -> Vec<HookSummary> {
+    pub fn hooks(&self) -> Vec<HookStatus> {
         self.shared.chain.hooks()
+    }
+
+    /// Whether there is a hook of this name.
+    ///
+    /// # Errors
+    /// [`EditError::Unknown`].
+    pub fn find(&self, name: &str) -> Result<(), HandleError> {
+        Ok(self.shared.chain.find_name(name)?)
+    }
+
+    /// What the hook of this name was made from.
+    ///
+    /// # Errors
+    /// [`EditError`].
+    pub fn origin(&self, name: &str) -> Result<HookConfig, HandleError> {
+        Ok(self.shared.chain.origin(name)?)
     }
 
     /// Puts a hook into the chain, at `position` or at its end, and returns the name that it goes by there.

@@ -34,6 +34,7 @@ use crate::run::Shared;
 use crate::summary::{self, Stop, Summary};
 use crate::sys::mapped::MappedVm;
 use crate::vcpu::Vcpu;
+use crate::watchdog::Watchdog;
 
 /// How a VM is connected to the world around it.
 pub struct Surroundings {
@@ -170,6 +171,7 @@ impl Vm {
         if self.engine.needs_beat() {
             manager.add_subscriber(Box::new(host("the beat", Beat::new(self.engine.clone(), vm()))?));
         }
+        manager.add_subscriber(Box::new(host("the watchdog", Watchdog::new(vm()))?));
         if self.attended {
             for (number, action) in SIGNALS {
                 let signal = host("waiting for signals", Signal::new(number, action, self.engine.clone(), vm()))?;

@@ -16,12 +16,14 @@ mod looping;
 mod nested;
 mod no_room;
 mod noexec;
+mod paged;
 mod patient;
 mod quiet;
 mod raise;
 mod readonly;
 mod reserved;
 mod ring0;
+mod shootdown;
 mod skip;
 mod smp;
 mod spin;
@@ -75,6 +77,8 @@ pub fn run(cmdline: &Cmdline) {
         "idt" => idt::run(),
         "quiet" => quiet::run(cmdline),
         "smp" => smp::run(cmdline),
+        "shootdown" => shootdown::run(cmdline),
+        "paged" => paged::run(cmdline),
         "loop" => looping::run(),
         "storm" => storm::run(cmdline),
         "spin" => spin::run(),

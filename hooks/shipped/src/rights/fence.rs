@@ -74,7 +74,7 @@ impl Fence {
                 .map_err(|error| OptionsError::new("ranges", format!("ranges[{index}]: {error}")))?;
             ranges.push(range);
         }
-        let pages: u64 = ranges.iter().fold(0, |pages, range| range.page_count().saturating_add(pages));
+        let pages: u64 = ranges.iter().fold(0, |pages, range| range.pages().saturating_add(pages));
         if !(1..=MOST_PAGES).contains(&pages) {
             return Err(OptionsError::new("ranges", format!("{pages} pages: must be from 1 to {MOST_PAGES}")));
         }
@@ -95,8 +95,8 @@ impl Fence {
     /// The pages, in order.
     pub(crate) fn pages(&self) -> impl Iterator<Item = Va> {
         self.ranges.iter().flat_map(|range| {
-            let (first, _) = range.pages();
-            (0..range.page_count()).map(move |index| first.offset(index * PAGE_SIZE))
+            let first = range.start();
+            (0..range.pages()).map(move |index| first.offset(index * PAGE_SIZE))
         })
     }
 
@@ -105,10 +105,9 @@ impl Fence {
         let mut before = 0;
         for range in &self.ranges {
             if range.contains(address) {
-                let (first, _) = range.pages();
-                return usize::try_from(before + (address.0 - first.0) / PAGE_SIZE).ok();
+                return usize::try_from(before + (address.0 - range.start().0) / PAGE_SIZE).ok();
             }
-            before += range.page_count();
+            before += range.pages();
         }
         None
     }
@@ -131,7 +130,7 @@ impl Fence {
     pub(crate) fn close(&self, fault: &Fault, guest: &mut dyn Guest) -> Result<(), GuestError> {
         let mut taken = false;
         for range in &self.ranges {
-            let (mut page, last) = range.pages();
+            let (mut page, last) = (range.start(), range.last());
             loop {
                 let covered = match Leaf::find(guest, page) {
                     Found::Absent { level } => level,

@@ -1,0 +1,166 @@
+//! Clients of the control socket that break its rules, or are many, or do not read: the VM and the others go on.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+use vector14::ctl::{CLIENTS_MAX, Client, ControlSocket, LINE_MAX, Server};
+use vector14::summary::Stop;
+use vector14::vm::VmHandle;
+use vector14_hooks::HOOKS;
+
+use crate::harness::{Guest, Outcome, kvm_test};
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        kvm_test("ctl-clients::requests_that_are_none", garbage),
+        kvm_test("ctl-clients::one_that_does_not_read", slow),
+        kvm_test("ctl-clients::too_many", too_many),
+        kvm_test("ctl-clients::several_at_once", several),
+        kvm_test("ctl-clients::the_end", the_end),
+    ]
+}
+
+/// A guest that runs until the test is done with its control socket.
+fn with_socket(act: impl FnOnce(&Path, &VmHandle) + Send) -> Outcome {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let socket = ControlSocket::bind(&path).unwrap();
+    let outcome = Guest::new("scenario=storm count=100000000").run_beside(|vm| {
+        let server = Server::start(socket, vm.clone(), HOOKS).unwrap();
+        act(&path, vm);
+        let _ = vm.stop();
+        drop(server);
+    });
+    assert_eq!(outcome.summary.stop, Stop::Request, "{outcome}");
+    outcome.balanced()
+}
+
+/// A connection that says what it likes.
+struct Raw(BufReader<UnixStream>);
+
+impl Raw {
+    fn connect(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let mut raw = Self(BufReader::new(stream));
+        assert_eq!(raw.read()["vector14"]["protocol"], 1);
+        raw
+    }
+
+    fn read(&mut self) -> Value {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+    }
+
+    fn say(&mut self, bytes: &[u8]) -> Value {
+        self.0.get_mut().write_all(bytes).unwrap();
+        self.read()
+    }
+
+    fn is_closed(&mut self) -> bool {
+        matches!(self.0.read(&mut [0]), Ok(0) | Err(_))
+    }
+}
+
+fn garbage() {
+    with_socket(|path, _| {
+        let mut raw = Raw::connect(path);
+        for line in ["nonsense\n", "{\n", "[]\n", "\u{0}\n", "{\"command\":\"stpo\",\"id\":7}\n"] {
+            let answer = raw.say(line.as_bytes());
+            assert!(answer["error"]["message"].is_string(), "{line:?}: {answer}");
+        }
+        assert_eq!(raw.say(b"{\"command\":\"stpo\",\"id\":7}\n")["id"], 7);
+        // The connection is as good as before; lines may come in pieces, or several at once, or be empty.
+        raw.0.get_mut().write_all(b"\n{\"command\":\"hooks\",").unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(raw.say(b"\"id\":1}\n{\"command\":\"hooks\",\"id\":2}\n")["id"], 1);
+        assert_eq!(raw.read()["result"]["hooks"], json!([]));
+        assert_eq!(raw.say(b"\xff\xfe\n")["id"], Value::Null);
+        let long = vec![b'x'; LINE_MAX + 1];
+        assert!(raw.say(&long)["error"]["message"].as_str().unwrap().contains("at most 64 KiB"));
+        assert!(raw.is_closed());
+    });
+}
+
+/// It asks and asks, and reads nothing: it is left, and nobody else notices.
+fn slow() {
+    with_socket(|path, vm| {
+        let mut stream = UnixStream::connect(path).unwrap();
+        stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+        while stream.write_all(b"{\"command\":\"status\"}\n").is_ok() {}
+        let before = vm.status().faults.total;
+        Client::connect(path).unwrap().request("status", serde_json::Map::new()).unwrap();
+        let mut more = Vec::new();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        // What is left of the answers, and then the end.
+        let _ = stream.read_to_end(&mut more);
+        assert!(!more.is_empty());
+        assert!(vm.status().faults.total > before);
+    });
+}
+
+fn too_many() {
+    with_socket(|path, _| {
+        let mut all: Vec<_> = (0..CLIENTS_MAX).map(|_| Raw::connect(path)).collect();
+        let refused = Client::connect(path).unwrap_err().to_string();
+        assert_eq!(refused, format!("there are {CLIENTS_MAX} clients, and there can't be more"));
+        all.pop();
+        let mut rounds = 0;
+        while Client::connect(path).is_err() {
+            rounds += 1;
+            assert!(rounds < 1000, "a client that has gone makes room");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(all[0].say(b"{\"command\":\"hooks\"}\n")["result"]["hooks"], json!([]));
+    });
+}
+
+/// They add and remove hooks, and each has its own answers.
+fn several() {
+    let outcome = with_socket(|path, _| {
+        std::thread::scope(|scope| {
+            for client in 0..4 {
+                scope.spawn(move || {
+                    let mut raw = Raw::connect(path);
+                    for round in 0..10 {
+                        let id = format!("{client}.{round}");
+                        let add = json!({"id": id, "command": "add", "hook": "count"});
+                        let mut answer = raw.say(format!("{add}\n").as_bytes());
+                        while answer["error"]["message"] == "another client is changing the hooks" {
+                            answer = raw.say(format!("{add}\n").as_bytes());
+                        }
+                        assert_eq!(answer["id"], id.as_str(), "{answer}");
+                        let name = answer["result"]["name"].as_str().unwrap();
+                        let remove = json!({"id": id, "command": "remove", "name": name});
+                        while raw.say(format!("{remove}\n").as_bytes())["result"]["waiting"] != 0 {}
+                    }
+                });
+            }
+        });
+    });
+    assert_eq!(outcome.summary.hooks.len(), 40, "{outcome}");
+}
+
+/// A client that follows counts has the last ones, and then the end.
+fn the_end() {
+    let mut raw = None;
+    let outcome = with_socket(|path, _| {
+        let mut client = Raw::connect(path);
+        client.say(b"{\"command\":\"stats\",\"interval_ms\":10}\n");
+        raw = Some(client);
+    });
+    let mut raw = raw.unwrap();
+    let last = loop {
+        let line = raw.read();
+        if line["result"]["state"] == "ended" {
+            break line;
+        }
+    };
+    assert!(raw.is_closed());
+    assert!(last["result"]["faults"]["total"].as_u64().unwrap() <= outcome.summary.faults.total);
+}

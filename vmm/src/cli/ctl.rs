@@ -1,0 +1,225 @@
+//! `vector14 ctl`: looks at a running VM and changes it, through its control socket.
+
+use std::path::PathBuf;
+
+use clap::{Subcommand, ValueHint};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use vector14::chain::HookStatus;
+use vector14::config::parse_option;
+use vector14::ctl::client::arguments;
+use vector14::ctl::{Client, ClientError, Stats};
+use vector14::display;
+use vector14::vm::{State, Status};
+
+use super::{Failure, output};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_STATUS)]
+pub(super) struct Args {
+    /// The VM's control socket, as `vector14 run --control` has it
+    #[arg(value_hint = ValueHint::FilePath)]
+    socket: PathBuf,
+    /// As JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_STATUS: &str = "\
+Exit status:
+    0  done                            2  bad usage
+    1  the VM refused                  3  there is no VM to ask, or it has ended";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// What the VM is doing, and its counts
+    Status,
+    /// Have all vCPUs stand still; the timeout of the config waits
+    Pause,
+    /// Let them go on
+    Resume,
+    /// End the VM, in order
+    Stop,
+    /// Put the interception of faults back into the guest
+    Attach,
+    /// Take it out
+    Detach,
+    /// The hooks, in the order in which they are asked
+    Hooks,
+    /// Put a hook into the chain, at its end
+    Add {
+        #[command(flatten)]
+        hook: NewHook,
+        /// Put it there instead; 0 is asked first
+        #[arg(long, value_name = "N")]
+        position: Option<usize>,
+    },
+    /// Take a hook out of the chain, and end it
+    Remove {
+        /// Its name in the chain
+        name: String,
+    },
+    /// Put a new hook in the place of another, under the other's name
+    Replace {
+        /// The other's name in the chain
+        name: String,
+        #[command(flatten)]
+        hook: NewHook,
+    },
+    /// Put the hooks into another order
+    Reorder {
+        /// The names of all of them
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Change options of a hook: it is made anew, and takes its own place
+    Set {
+        /// Its name in the chain
+        name: String,
+        /// The options that change; budget, timeout and on_error are among them
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        options: Vec<String>,
+    },
+    /// Counts, a line every second, until the VM ends or you do
+    Stats {
+        /// How often
+        #[arg(long, value_name = "TIME", default_value = "1s")]
+        interval: humantime::Duration,
+    },
+}
+
+/// A hook to be made.
+#[derive(Debug, clap::Args)]
+struct NewHook {
+    /// What `vector14 hooks` calls it, or the path of its library, with a slash in it
+    hook: String,
+    /// Its options, as in a config file; budget, timeout and on_error are among them. Relative paths start here
+    #[arg(value_name = "KEY=VALUE")]
+    options: Vec<String>,
+}
+
+pub(super) fn run(args: &Args) -> Result<u8, Failure> {
+    let mut client = Client::connect(&args.socket)?;
+    let (name, arguments) = request(&args.command)?;
+    let result = client.request(name, arguments)?;
+    match (&args.command, args.json) {
+        (Command::Stats { .. }, json) => follow(&mut client, result, json)?,
+        (_, true) => output::print_json(&result)?,
+        (command, false) => output::print(&show(command, result)?)?,
+    }
+    Ok(0)
+}
+
+/// The request that a command comes to.
+fn request(command: &Command) -> Result<(&'static str, Map<String, Value>), Failure> {
+    Ok(match command {
+        Command::Status => ("status", Map::new()),
+        Command::Pause => ("pause", Map::new()),
+        Command::Resume => ("resume", Map::new()),
+        Command::Stop => ("stop", Map::new()),
+        Command::Attach => ("attach", Map::new()),
+        Command::Detach => ("detach", Map::new()),
+        Command::Hooks => ("hooks", Map::new()),
+        Command::Add { hook, position } => {
+            let mut arguments = hook.arguments()?;
+            arguments.extend(position.map(|position| ("position".to_owned(), json!(position))));
+            ("add", arguments)
+        }
+        Command::Remove { name } => ("remove", arguments([("name", json!(name))])),
+        Command::Replace { name, hook } => {
+            let mut arguments = hook.arguments()?;
+            arguments.insert("name".to_owned(), json!(name));
+            ("replace", arguments)
+        }
+        Command::Reorder { names } => ("reorder", arguments([("names", json!(names))])),
+        Command::Set { name, options } => {
+            ("set", arguments([("name", json!(name)), ("options", parse_options(options)?)]))
+        }
+        Command::Stats { interval } => {
+            ("stats", arguments([("interval_ms", json!(u64::try_from(interval.as_millis()).unwrap_or(u64::MAX)))]))
+        }
+    })
+}
+
+impl NewHook {
+    fn arguments(&self) -> Result<Map<String, Value>, Failure> {
+        let base = std::env::current_dir().ok();
+        let options = parse_options(&self.options)?;
+        let hook = if self.hook.contains('/') { "path" } else { "hook" };
+        Ok(arguments([(hook, json!(self.hook)), ("options", options), ("base", json!(base))]))
+    }
+}
+
+fn parse_options(options: &[String]) -> Result<Value, Failure> {
+    let pairs = options.iter().map(|option| parse_option(option)).collect::<Result<Map<_, _>, _>>();
+    Ok(Value::Object(pairs.map_err(Failure::Option)?))
+}
+
+/// The result as a person or a script wants it.
+fn show(command: &Command, result: Value) -> Result<String, Failure> {
+    let number = |key: &str| result[key].as_u64().unwrap_or_default();
+    let waiting = match number("waiting") {
+        0 => "",
+        _ => "; the old hook is ended as soon as no vCPU is in it",
+    };
+    Ok(match command {
+        Command::Status => display::status(&read::<Status>(result)?, output::style()),
+        Command::Hooks => display::hooks(&read::<Vec<HookStatus>>(result["hooks"].clone())?, output::style()),
+        Command::Pause if number("held") < number("running") => {
+            format!("paused, but {} of {} vCPUs do not stand still yet\n", number("held"), number("running"))
+        }
+        Command::Pause => "paused\n".to_owned(),
+        Command::Resume => "running\n".to_owned(),
+        Command::Stop => "ending\n".to_owned(),
+        Command::Attach if result["armed"] == false => "attached, and not armed yet\n".to_owned(),
+        Command::Attach => "attached\n".to_owned(),
+        Command::Detach if result["armed"] == true => "detached, as soon as the vCPUs go on\n".to_owned(),
+        Command::Detach => "detached\n".to_owned(),
+        Command::Add { .. } => format!("added {}\n", result["name"].as_str().unwrap_or_default()),
+        Command::Remove { name } => format!("removed {name}{waiting}\n"),
+        Command::Replace { name, .. } => format!("replaced {name}{waiting}\n"),
+        Command::Set { name, .. } => format!("changed {name}{waiting}\n"),
+        Command::Reorder { names } => format!("reordered: {}\n", names.join(", ")),
+        Command::Stats { .. } => display::stats(&read::<Stats>(result)?, output::style()),
+    })
+}
+
+/// Shows counts, of which `line` is the first, until the VM ends.
+fn follow(client: &mut Client, mut line: Value, json: bool) -> Result<(), Failure> {
+    let style = output::style();
+    if !json {
+        output::print(&display::stats_head(style))?;
+    }
+    loop {
+        let stats: Stats = read(line.clone())?;
+        output::print(&if json { format!("{line}\n") } else { display::stats(&stats, style) })?;
+        if stats.state == State::Ended {
+            return Ok(());
+        }
+        line = client.next_answer()?;
+    }
+}
+
+/// What a result should be.
+fn read<T: DeserializeOwned>(result: Value) -> Result<T, Failure> {
+    serde_json::from_value(result).map_err(|error| Failure::Answer { error })
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let status = match error {
+            ClientError::Refused(_) => 1,
+            ClientError::NoSocket { .. }
+            | ClientError::NotASocket { .. }
+            | ClientError::Denied { .. }
+            | ClientError::Dead { .. }
+            | ClientError::NotVector14 { .. }
+            | ClientError::OtherProtocol { .. }
+            | ClientError::Ended
+            | ClientError::Host { .. } => 3,
+        };
+        Self::Control { message: error.to_string(), help: error.help(), status }
+    }
+}

@@ -1,0 +1,252 @@
+//! A client of the control socket.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::PROTOCOL;
+use super::request::Refusal;
+
+/// Whoever is at the other end says so late that it is vector14.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A longer line is no answer.
+const ANSWER_MAX: u64 = 16 << 20;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nothing is there.
+    #[error("no socket at {}", .path.display())]
+    NoSocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It is something else.
+    #[error("{} is no socket", .path.display())]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It is another user's.
+    #[error("no right to use the socket {}, which is user {owner}'s", .path.display())]
+    Denied {
+        /// The path.
+        path: PathBuf,
+        /// The user's number.
+        owner: u32,
+    },
+    /// The run that made it is gone.
+    #[error("nobody listens at {}: the run that made it is over", .path.display())]
+    Dead {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Somebody else listens there.
+    #[error("{} is no control socket of vector14: {what}", .path.display())]
+    NotVector14 {
+        /// The path.
+        path: PathBuf,
+        /// What was got from it.
+        what: String,
+    },
+    /// Another version listens there.
+    #[error("{} speaks version {theirs} of the control protocol, and this is a client for version {PROTOCOL}", .path.display())]
+    OtherProtocol {
+        /// The path.
+        path: PathBuf,
+        /// Its version.
+        theirs: u64,
+    },
+    /// The VM has ended before it has answered.
+    #[error("the VM has ended")]
+    Ended,
+    /// The VM says no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The host refuses.
+    #[error("{}: {source}", .path.display())]
+    Host {
+        /// The path.
+        path: PathBuf,
+        /// What the host says.
+        source: io::Error,
+    },
+}
+
+impl ClientError {
+    /// What to do about it, where there is something to be done.
+    #[must_use]
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::NoSocket { .. } | Self::Dead { .. } => {
+                Some("a VM has one while it runs with `vector14 run CONFIG --control PATH`".to_owned())
+            }
+            Self::Denied { .. } => Some("only the user that runs the VM can control it".to_owned()),
+            Self::OtherProtocol { .. } => Some("use the vector14 that runs the VM".to_owned()),
+            Self::Refused(refusal) => refusal.help.clone(),
+            Self::NotASocket { .. } | Self::NotVector14 { .. } | Self::Ended | Self::Host { .. } => None,
+        }
+    }
+}
+
+/// A connection to a VM.
+#[derive(Debug)]
+pub struct Client {
+    reader: BufReader<UnixStream>,
+    path: PathBuf,
+}
+
+impl Client {
+    /// Connects to the VM whose socket is at `path`.
+    ///
+    /// # Errors
+    /// [`ClientError`]: there is none.
+    pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        let stream = UnixStream::connect(path).map_err(|error| refused(path, error))?;
+        let mut client = Self { reader: BufReader::new(stream), path: path.to_owned() };
+        client.host(|stream| stream.set_read_timeout(Some(PATIENCE)))?;
+        client.check_greeting()?;
+        client.host(|stream| stream.set_read_timeout(None))?;
+        Ok(client)
+    }
+
+    /// Has `command` done, and waits for its answer.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`]; any other where there is no answer.
+    pub fn request(&mut self, command: &str, mut arguments: Map<String, Value>) -> Result<Value, ClientError> {
+        arguments.insert("command".to_owned(), command.into());
+        let line = format!("{}\n", Value::Object(arguments));
+        let sent = self.reader.get_ref().write_all(line.as_bytes());
+        match sent.map_err(|error| error.kind()) {
+            // It may have said why.
+            Ok(()) | Err(io::ErrorKind::BrokenPipe) => self.next_answer(),
+            Err(error) => Err(self.failed(error.into())),
+        }
+    }
+
+    /// The next answer to a request that has several.
+    ///
+    /// # Errors
+    /// As [`Client::request`].
+    pub fn next_answer(&mut self) -> Result<Value, ClientError> {
+        let mut answer = self.read()?;
+        if let Some(error) = answer.get_mut("error") {
+            let refusal = serde_json::from_value(error.take());
+            return Err(refusal.map_or_else(|error| self.unknown(error.to_string()), ClientError::Refused));
+        }
+        match answer.get_mut("result") {
+            Some(result) => Ok(result.take()),
+            None => Err(self.unknown(format!("an answer without result or error: {answer}"))),
+        }
+    }
+
+    fn check_greeting(&mut self) -> Result<(), ClientError> {
+        let greeting = match self.read() {
+            Err(ClientError::Ended) => return Err(self.unknown("it closes the connection".to_owned())),
+            Err(ClientError::Host { source, .. })
+                if matches!(source.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) =>
+            {
+                return Err(self.unknown(format!("it says nothing for {PATIENCE:?}")));
+            }
+            other => other?,
+        };
+        match greeting["vector14"]["protocol"].as_u64() {
+            Some(theirs) if theirs == u64::from(PROTOCOL) => Ok(()),
+            Some(theirs) => Err(ClientError::OtherProtocol { path: self.path.clone(), theirs }),
+            None => match serde_json::from_value::<Refusal>(greeting["error"].clone()) {
+                Ok(refusal) => Err(refusal.into()),
+                Err(_) => Err(self.unknown("it says something else".to_owned())),
+            },
+        }
+    }
+
+    fn read(&mut self) -> Result<Value, ClientError> {
+        let mut line = Vec::new();
+        let read = self.reader.by_ref().take(ANSWER_MAX).read_until(b'\n', &mut line);
+        match read.map_err(|error| error.kind()) {
+            Ok(0) | Err(io::ErrorKind::ConnectionReset) => Err(ClientError::Ended),
+            Ok(_) => serde_json::from_slice(&line).map_err(|error| self.unknown(format!("no JSON: {error}"))),
+            Err(error) => Err(self.failed(error.into())),
+        }
+    }
+
+    fn unknown(&self, what: String) -> ClientError {
+        ClientError::NotVector14 { path: self.path.clone(), what }
+    }
+
+    fn failed(&self, source: io::Error) -> ClientError {
+        ClientError::Host { path: self.path.clone(), source }
+    }
+
+    fn host(&self, call: impl FnOnce(&UnixStream) -> io::Result<()>) -> Result<(), ClientError> {
+        call(self.reader.get_ref()).map_err(|error| self.failed(error))
+    }
+}
+
+/// Why the socket at `path` can't be connected to.
+fn refused(path: &Path, error: io::Error) -> ClientError {
+    let path = path.to_owned();
+    let found = fs::metadata(&path);
+    match (error.kind(), found) {
+        (io::ErrorKind::NotFound, _) => ClientError::NoSocket { path },
+        (_, Ok(found)) if !found.file_type().is_socket() => ClientError::NotASocket { path },
+        (io::ErrorKind::ConnectionRefused, _) => ClientError::Dead { path },
+        (io::ErrorKind::PermissionDenied, Ok(found)) => ClientError::Denied { path, owner: found.uid() },
+        _ => ClientError::Host { path, source: error },
+    }
+}
+
+/// Arguments of a request, from pairs.
+#[must_use]
+pub fn arguments<const N: usize>(pairs: [(&str, Value); N]) -> Map<String, Value> {
+    pairs.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    fn told(path: &Path) -> String {
+        Client::connect(path).expect_err("there is no VM").to_string()
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        assert!(told(&path).contains("no socket at"));
+        fs::write(&path, "").unwrap();
+        assert!(told(&path).contains("is no socket"));
+        fs::remove_file(&path).unwrap();
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(told(&path).contains("the run that made it is over"));
+    }
+
+    #[test]
+    fn others_that_listen_are_told_apart() {
+        for (says, words) in [
+            ("", "it closes the connection"),
+            ("SSH-2.0-x\r\n", "no JSON"),
+            ("{}\n", "it says something else"),
+            ("{\"vector14\":{\"protocol\":99}}\n", "version 99"),
+            ("{\"error\":{\"message\":\"full\",\"help\":null}}\n", "full"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("s");
+            let listener = UnixListener::bind(&path).unwrap();
+            let told = std::thread::scope(|scope| {
+                scope.spawn(|| listener.accept().unwrap().0.write_all(says.as_bytes()).unwrap());
+                told(&path)
+            });
+            assert!(told.contains(words), "{says:?}: {told}");
+        }
+    }
+}

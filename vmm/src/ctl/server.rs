@@ -1,0 +1,127 @@
+//! The control socket's connections: a thread that accepts them, and one for each.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use vector14_hook::HookType;
+
+use super::CLIENTS_MAX;
+use super::command::Subject;
+use super::request::Refusal;
+use super::session::Session;
+use super::socket::ControlSocket;
+use crate::sys::lock;
+use crate::vm::VmHandle;
+
+/// At the end of the VM, clients that are being answered get so long.
+const GRACE: Duration = Duration::from_secs(2);
+/// After a failure to accept (no descriptors left), the next attempt is made so much later.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Serves a VM's control socket until it is dropped.
+pub struct Server {
+    socket: ControlSocket,
+    clients: Arc<Clients>,
+}
+
+/// The clients that there are.
+#[derive(Default)]
+struct Clients {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    closing: bool,
+    open: Vec<Arc<UnixStream>>,
+}
+
+impl Server {
+    /// Serves `vm` on `socket`. The hooks that clients can name are `types`.
+    ///
+    /// # Errors
+    /// The host has no descriptor or thread to spare.
+    pub fn start(socket: ControlSocket, vm: VmHandle, types: &'static [HookType]) -> io::Result<Self> {
+        let clients = Arc::new(Clients::default());
+        let (listener, subject) = (socket.listener().try_clone()?, Arc::new(Subject::new(vm, types)));
+        let accepting = Arc::clone(&clients);
+        std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+            loop {
+                match listener.accept() {
+                    Ok((stream, _)) => accepting.admit(Arc::new(stream), &subject),
+                    Err(_) if lock(&accepting.state).closing => break,
+                    Err(error) => {
+                        tracing::warn!("a client of the control socket was not accepted: {error}");
+                        std::thread::sleep(PAUSE);
+                    }
+                }
+            }
+        })?;
+        Ok(Self { socket, clients })
+    }
+}
+
+impl Drop for Server {
+    /// Lets those clients have their answers that are being answered, and leaves the others.
+    fn drop(&mut self) {
+        let mut state = lock(&self.clients.state);
+        state.closing = true;
+        // Wakes the thread that accepts. Neither this nor what follows can fail but for what is closed already.
+        let _ = rustix::net::shutdown(self.socket.listener(), rustix::net::Shutdown::Both);
+        for stream in &state.open {
+            let _ = stream.shutdown(Shutdown::Read);
+        }
+        let waited = self.clients.changed.wait_timeout_while(state, GRACE, |state| !state.open.is_empty());
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        for stream in &state.open {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Clients {
+    /// Gives a client a thread of its own, if there are not too many.
+    fn admit(self: &Arc<Self>, stream: Arc<UnixStream>, subject: &Arc<Subject>) {
+        let mut state = lock(&self.state);
+        if state.closing {
+            return;
+        }
+        if state.open.len() == CLIENTS_MAX {
+            drop(state);
+            let full = Refusal::new(format!("there are {CLIENTS_MAX} clients, and there can't be more"));
+            // A new connection has room for a line, so this waits for nobody; the client may have gone again.
+            let _ = Session::new(&stream).and_then(|session| session.turn_away(&full));
+            return;
+        }
+        state.open.push(Arc::clone(&stream));
+        drop(state);
+        let (clients, subject) = (Arc::clone(self), Arc::clone(subject));
+        let leaving = Leaving { clients, stream };
+        let spawned = std::thread::Builder::new().name("client".to_owned()).spawn(move || {
+            let served = Session::new(&leaving.stream).and_then(|session| session.serve(&subject));
+            if let Err(error) = served {
+                tracing::debug!("a client of the control socket was left: {error}");
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::warn!("a client of the control socket was turned away: {error}");
+        }
+    }
+}
+
+/// Takes a client off the list, however its thread ends.
+struct Leaving {
+    clients: Arc<Clients>,
+    stream: Arc<UnixStream>,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        lock(&self.clients.state).open.retain(|open| !Arc::ptr_eq(open, &self.stream));
+        self.clients.changed.notify_all();
+    }
+}

@@ -1,0 +1,222 @@
+//! The control socket in the file system: made for its owner alone, in the place of a dead run's, and removed at the end.
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::Mode;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+/// Another run that makes its socket in the same folder is waited for so long.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody listens there.
+    #[error("control socket {}: another VM is controlled through it", .path.display())]
+    InUse {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Something else is there.
+    #[error("control socket {}: there is something else than a socket", .path.display())]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Others could use it.
+    #[error("control socket {}: its file system gives others rights to it (mode {mode:#o})", .path.display())]
+    NotPrivate {
+        /// The path.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// The host refuses.
+    #[error("control socket {}: {source}", .path.display())]
+    Host {
+        /// The path.
+        path: PathBuf,
+        /// What the host says.
+        source: io::Error,
+    },
+}
+
+impl BindError {
+    /// What to do about it, where there is something to be done.
+    #[must_use]
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::InUse { .. } => Some("give each run a socket of its own, or end the other run"),
+            Self::NotASocket { .. } => Some("it is left as it is; name a path that is free"),
+            Self::NotPrivate { .. } => {
+                Some("name a path in a file system of this host, such as one below /run or /tmp")
+            }
+            Self::Host { source, .. } if source.raw_os_error() == Some(libc::ENAMETOOLONG) => {
+                Some("the path of a socket has at most 108 bytes: a path relative to the folder may be shorter")
+            }
+            Self::Host { .. } => None,
+        }
+    }
+}
+
+/// A control socket that is listened on. It is removed when this is dropped.
+#[derive(Debug)]
+pub struct ControlSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode: what is at `path` later may be another's.
+    identity: (u64, u64),
+}
+
+impl ControlSocket {
+    /// Makes the socket at `path`, for the user alone that runs this. One that a dead run has left there is replaced.
+    ///
+    /// # Errors
+    /// [`BindError`]; whatever was at `path` is still there then, unless it was a dead run's.
+    pub fn bind(path: &Path) -> Result<Self, BindError> {
+        let host = |source| BindError::Host { path: path.to_owned(), source };
+        // Two runs must not both find a dead run's socket: the second would remove the first one's.
+        let _turn = lock_folder(path).map_err(host)?;
+        if let Ok(found) = fs::symlink_metadata(path) {
+            remove_dead(path, &found)?;
+        }
+        let (socket, metadata) = bind_private(path).map_err(host)?;
+        let mode = metadata.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            let _ = fs::remove_file(path);
+            return Err(BindError::NotPrivate { path: path.to_owned(), mode });
+        }
+        // Before this nobody can connect.
+        rustix::net::listen(&socket, 16).map_err(|error| host(error.into()))?;
+        Ok(Self { listener: socket.into(), path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) })
+    }
+
+    pub(super) fn listener(&self) -> &UnixListener {
+        &self.listener
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        let ours = |found: Metadata| (found.dev(), found.ino()) == self.identity;
+        if fs::symlink_metadata(&self.path).is_ok_and(ours) {
+            // The next run replaces it where it stays.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Locks the folder that `path` is in against other runs, until the file is closed.
+fn lock_folder(path: &Path) -> io::Result<File> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let folder = File::open(parent.unwrap_or(Path::new(".")))?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match folder.try_lock() {
+            Ok(()) => return Ok(folder),
+            Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Removes what a dead run has left at `path`, and nothing else.
+fn remove_dead(path: &Path, found: &Metadata) -> Result<(), BindError> {
+    if !found.file_type().is_socket() {
+        return Err(BindError::NotASocket { path: path.to_owned() });
+    }
+    match connect(path) {
+        Err(error) if error.raw_os_error() == Some(libc::ECONNREFUSED) => {}
+        // A queue that is full, or no right to join it: somebody is there.
+        Ok(_) | Err(_) => return Err(BindError::InUse { path: path.to_owned() }),
+    }
+    fs::remove_file(path).map_err(|source| BindError::Host { path: path.to_owned(), source })
+}
+
+fn connect(path: &Path) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
+}
+
+/// A socket that is bound and not listened on yet, and what is known of it in the file system.
+///
+/// Linux makes the file with the permissions that the socket itself has, less the umask: there is no moment in which others
+/// have a right to it, and no other thread's files are touched.
+fn bind_private(path: &Path) -> io::Result<(OwnedFd, Metadata)> {
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok((socket, fs::symlink_metadata(path)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_is_its_owner_s_alone_and_goes_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let socket = ControlSocket::bind(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        UnixStream::connect(&path).unwrap();
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_live_one_is_left_alone_and_a_dead_one_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let live = ControlSocket::bind(&path).unwrap();
+        assert!(matches!(ControlSocket::bind(&path), Err(BindError::InUse { .. })));
+        // Dies without a chance to clean up.
+        let listener = live.listener.try_clone().unwrap();
+        std::mem::forget(live);
+        rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).unwrap();
+        let next = ControlSocket::bind(&path).unwrap();
+        UnixStream::connect(&path).unwrap();
+        drop(next);
+    }
+
+    #[test]
+    fn what_has_come_into_its_place_is_not_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let socket = ControlSocket::bind(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "another's").unwrap();
+        drop(socket);
+        assert!(path.exists());
+        assert!(matches!(ControlSocket::bind(&path), Err(BindError::NotASocket { .. })));
+    }
+
+    #[test]
+    fn runs_that_start_at_once_agree_on_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let bound: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| ControlSocket::bind(&path))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(bound.iter().filter(|bound| bound.is_ok()).count(), 1, "{bound:?}");
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_is_told() {
+        let error = ControlSocket::bind(Path::new(&"x".repeat(200))).unwrap_err();
+        assert!(error.help().is_some_and(|help| help.contains("108")), "{error}");
+    }
+}
