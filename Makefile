@@ -10,6 +10,7 @@ help:
 	@sed -n 's/^## /make /p' $(MAKEFILE_LIST)
 
 include tests/lab/lab.mk
+include kvm/kvm.mk
 
 ## run: show a fault being reinjected and one being resolved
 run: $(if $(LAB),lab-run,run-here)

@@ -32,12 +32,12 @@ struct OnePage {
 struct State {
     frame: Option<Pa>,
     mapped: Option<Va>,
-    contents: Vec<[u8; PAGE_SIZE as usize]>,
+    contents: Vec<[u8; 4096]>,
 }
 
 impl OnePage {
     fn new(flushes: bool) -> Self {
-        let contents = vec![[FILL; PAGE_SIZE as usize]; PAGES as usize];
+        let contents = (0..PAGES).map(|_| [FILL; 4096]).collect();
         Self { state: Mutex::new(State { frame: None, mapped: None, contents }), flushes }
     }
 }
@@ -95,7 +95,7 @@ impl Hook for TakesBack {
         }
         let mut mapped = self.0.lock().unwrap();
         let frame = guest.allocate_page()?;
-        guest.write_physical(frame, &[FILL; PAGE_SIZE as usize])?;
+        guest.write_physical(frame, &[FILL; 4096])?;
         guest.map(page, frame, Access::WRITE | Access::USER)?;
         mapped.push(page);
         if mapped.len() as u64 == PAGES {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 
-use crate::harness::{Command, kvm_test};
+use crate::harness::{Command, engine, kvm_test};
 
 pub fn tests() -> Vec<Trial> {
     vec![kvm_test("interception::off", off), kvm_test("interception::detach_and_attach", detach_and_attach)]
@@ -30,7 +30,7 @@ fn off() {
 /// seen some of them but not all.
 fn detach_and_attach() {
     const FAULTS: u32 = 200_000;
-    let finished = Command::run_config(&config("gate", FAULTS)).finish_after("kind=fault", |child| {
+    let finished = Command::run_config(&config(engine().name(), FAULTS)).finish_after("kind=fault", |child| {
         for _ in 0..10 {
             std::thread::sleep(Duration::from_millis(100));
             let toggled = std::process::Command::new("kill").args(["-USR1", &child.id().to_string()]).status();

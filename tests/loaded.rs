@@ -48,7 +48,7 @@ fn listed_and_checked() {
     );
     let config = format!("boot.kernel = \"tiny\"\n{}", table(&library, "name = \"mine\""));
     let finished = passed(Command::new(&["check", "config.toml"]).file("config.toml", config.as_bytes()).finish());
-    assert!(finished.stdout().contains(&format!("mine ({})", library.display())), "{finished}");
+    assert!(finished.stdout().contains(&format!("mine from {}", library.display())), "{finished}");
 }
 
 fn bad_options() {

@@ -15,6 +15,7 @@ mod crash;
 mod demand;
 mod demo;
 mod error_codes;
+mod exception_exit;
 mod flush;
 mod footprint;
 mod hidden;
@@ -45,6 +46,7 @@ mod stop;
 mod storm;
 mod terminal;
 mod trace;
+mod trust;
 mod twice;
 
 fn main() {
@@ -58,6 +60,7 @@ fn main() {
         demand::tests(),
         demo::tests(),
         error_codes::tests(),
+        exception_exit::tests(),
         flush::tests(),
         footprint::tests(),
         hidden::tests(),
@@ -88,6 +91,7 @@ fn main() {
         storm::tests(),
         terminal::tests(),
         trace::tests(),
+        trust::tests(),
         twice::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();

@@ -2,7 +2,7 @@
 
 use libtest_mimic::Trial;
 
-use crate::harness::{Command, kvm_test, test};
+use crate::harness::{Command, engine, kvm_test, test};
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -96,7 +96,7 @@ fn summary() {
     for number in ["armed_ms", "wall_ms", "vcpus"] {
         assert!(summary[number].is_u64(), "{number}\n{finished}");
     }
-    assert!(summary["engine"] == "gate" && summary["hooks"].is_array(), "{finished}");
+    assert!(summary["engine"] == engine().name() && summary["hooks"].is_array(), "{finished}");
 }
 
 /// A summary that can't be written is the run's failure, and the guest ran all the same.

@@ -8,6 +8,8 @@ use std::process::{self, Child, Output, Stdio};
 
 use tempfile::TempDir;
 
+use super::engine::engine;
+
 /// A run of the command, in a folder of its own.
 pub struct Command {
     folder: TempDir,
@@ -29,9 +31,15 @@ impl Command {
         Self { folder, wrapper: Vec::new(), arguments: arguments.iter().map(ToString::to_string).collect() }
     }
 
-    /// `vector14 run` with this config, and a summary in `summary.json`.
+    /// `vector14 run` with this config, and a summary in `summary.json`. Where the config does not choose an engine, it is the
+    /// suite's.
     pub fn run_config(config: &str) -> Self {
-        Self::new(&["run", "config.toml", "--summary", "summary.json"]).file("config.toml", config.as_bytes())
+        let command = Self::new(&["run", "config.toml", "--summary", "summary.json"]);
+        let command = command.file("config.toml", config.as_bytes());
+        match config.contains("engine = ") {
+            true => command,
+            false => command.argument("--set").argument(&format!("intercept.engine={}", engine().name())),
+        }
     }
 
     /// Puts a file into the folder.

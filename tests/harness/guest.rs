@@ -11,6 +11,8 @@ use vector14::summary::{Stop, Summary};
 use vector14::vm::{Surroundings, Vm, VmHandle};
 use vector14_hook::{Hook, Va};
 
+use super::engine::engine;
+
 /// No test's guest runs longer than this.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -29,13 +31,18 @@ impl Guest {
     /// Any guest; the same holds for it.
     pub fn of(mut config: Config) -> Self {
         config.vm.timeout = Some(DEADLINE);
-        config.intercept.engine = EngineChoice::Gate;
+        config.intercept.engine = engine();
         Self { config, hooks: Vec::new() }
     }
 
     /// Without interception.
-    pub fn off(mut self) -> Self {
-        self.config.intercept.engine = EngineChoice::Off;
+    pub fn off(self) -> Self {
+        self.engine(EngineChoice::Off)
+    }
+
+    /// With another engine than the suite's.
+    pub fn engine(mut self, engine: EngineChoice) -> Self {
+        self.config.intercept.engine = engine;
         self
     }
 
@@ -62,8 +69,13 @@ impl Guest {
     }
 
     /// Puts a hook at the end of the chain.
-    pub fn hook(mut self, name: &str, hook: impl Hook + 'static) -> Self {
-        self.hooks.push(NamedHook::new(name, hook));
+    pub fn hook(self, name: &str, hook: impl Hook + 'static) -> Self {
+        self.named_hook(NamedHook::new(name, hook))
+    }
+
+    /// The same, of a hook that is trusted otherwise than usual.
+    pub fn named_hook(mut self, hook: NamedHook) -> Self {
+        self.hooks.push(hook);
         self
     }
 

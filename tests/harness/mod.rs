@@ -1,7 +1,9 @@
-//! What the tests share: guests inside of this process ([`guest`]), the command as its users run it ([`command`]), and
-//! hooks that tests need ([`hooks`]), also as shared libraries ([`libraries`]).
+//! What the tests share: guests inside of this process ([`guest`]), the command as its users run it ([`command`]), hooks
+//! that tests need ([`hooks`]), also as shared libraries ([`libraries`]), and the engine that all of them run with
+//! ([`engine`]).
 
 pub mod command;
+pub mod engine;
 pub mod guest;
 pub mod hooks;
 pub mod libraries;
@@ -12,6 +14,7 @@ use std::process::Stdio;
 use libtest_mimic::Trial;
 
 pub use self::command::{Command, Finished};
+pub use self::engine::{engine, exception_bitmap_test, of_gate};
 pub use self::guest::{Guest, Outcome, off_and_on};
 pub use self::hooks::{Act, Recorder, panic_at};
 

@@ -2,28 +2,31 @@
 
 LAB_COMMAND = $(CARGO) run --quiet --locked --package vector14-lab --
 
+# KVM=exception-exit loads the modules of kvm/ instead of the kernel's own; LAB_KERNEL=linux-6.12 runs another kernel.
+LAB_MACHINE = $(if $(KVM),--kvm $(KVM)) $(if $(LAB_KERNEL),--kernel $(LAB_KERNEL))
+
 .PHONY: lab lab-update lab-shell lab-test lab-run lab-clean
 
 ## lab: build the lab: Debian kernels and tools in a cache folder, and programs for it
 lab:
-	$(LAB_COMMAND) build
+	$(LAB_COMMAND) $(LAB_MACHINE) build
 
 ## lab-update: build it with the newest packages that the release offers
 lab-update:
 	$(LAB_COMMAND) update
-	$(LAB_COMMAND) build
+	$(LAB_COMMAND) $(LAB_MACHINE) build
 
 ## lab-shell: a shell in the lab, with vector14 in the PATH
 lab-shell:
-	@$(LAB_COMMAND) shell
+	@$(LAB_COMMAND) $(LAB_MACHINE) shell
 
 ## lab-test: the integration tests in the lab; T=linux chooses those with linux in their names
 lab-test:
-	@$(LAB_COMMAND) test $(T)
+	@$(LAB_COMMAND) $(LAB_MACHINE) test $(T)
 
 ## lab-run: the demo in the lab, or another command: C="vector14 doctor"
 lab-run:
-	@$(LAB_COMMAND) run $(or $(C),vector14 demo)
+	@$(LAB_COMMAND) $(LAB_MACHINE) run $(or $(C),vector14 demo)
 
 ## lab-clean: remove the lab with its downloads
 lab-clean:

@@ -53,6 +53,8 @@ pub enum BenchError {
 /// The results.
 #[derive(Clone, Debug, Serialize)]
 pub struct Bench {
+    /// The engine that was measured.
+    pub engine: &'static str,
     /// One a row of the table.
     pub rows: Vec<Row>,
     /// How many times a bare exit each verdict costs.
@@ -102,10 +104,10 @@ impl Subject {
         }
     }
 
-    fn engine(self) -> EngineChoice {
+    fn engine(self, measured: EngineChoice) -> EngineChoice {
         match self {
             Self::Unhooked => EngineChoice::Off,
-            Self::Skip | Self::Resolve | Self::Reinject => EngineChoice::Auto,
+            Self::Skip | Self::Resolve | Self::Reinject => measured,
         }
     }
 
@@ -150,18 +152,27 @@ impl Hook for Retry {
     }
 }
 
-/// Measures. `progress` is told of every VM that is done, and of how many there are.
+/// Measures `engine`. `progress` is told of every VM that is done, and of how many there are.
 ///
 /// # Errors
 /// [`BenchError`].
-pub fn run(surroundings: impl Fn() -> Surroundings, mut progress: impl FnMut(u32, u32)) -> Result<Bench, BenchError> {
+pub fn run(
+    engine: EngineChoice,
+    surroundings: impl Fn() -> Surroundings,
+    mut progress: impl FnMut(u32, u32),
+) -> Result<Bench, BenchError> {
+    let mut measured = engine.name();
     let mut pairs = Subject::ALL.map(|_| Vec::new());
     let total = VMS * u32::try_from(Subject::ALL.len()).unwrap_or(u32::MAX);
     let mut done = 0;
     for _ in 0..VMS {
         for (subject, pairs) in Subject::ALL.into_iter().zip(&mut pairs) {
             progress(done, total);
-            pairs.extend(measure(subject, surroundings())?);
+            let (name, more) = measure(subject, engine, surroundings())?;
+            pairs.extend(more);
+            if subject != Subject::Unhooked {
+                measured = name;
+            }
             done += 1;
         }
     }
@@ -173,7 +184,7 @@ pub fn run(surroundings: impl Fn() -> Surroundings, mut progress: impl FnMut(u32
         name: subject.name(),
         median_ns: nanoseconds(pairs.iter().map(|pair| pair.faults)),
     }));
-    Ok(Bench { rows, ratios })
+    Ok(Bench { engine: measured, rows, ratios })
 }
 
 /// Two loops that followed one another: the time of [`COUNT`] exits, and that of as many faults.
@@ -200,21 +211,25 @@ fn median<T: Copy>(mut samples: Vec<T>, order: impl Fn(&T, &T) -> Ordering) -> T
     samples[samples.len() / 2]
 }
 
-/// [`ROUNDS`] pairs, in one VM.
-fn measure(subject: Subject, mut surroundings: Surroundings) -> Result<Vec<Pair>, BenchError> {
+/// [`ROUNDS`] pairs, in one VM, and the engine that it had.
+fn measure(
+    subject: Subject,
+    engine: EngineChoice,
+    mut surroundings: Surroundings,
+) -> Result<(&'static str, Vec<Pair>), BenchError> {
     let loops = subject.loops();
     let mut config =
         Config::tiny(format!("scenario=storm kind=both count={COUNT} faults={loops} rounds={ROUNDS} ring=3"));
     config.vm.timeout = Some(DEADLINE);
-    config.intercept.engine = subject.engine();
+    config.intercept.engine = subject.engine(engine);
     let marks = Marks::default();
     surroundings.ports.push((MARK_PORT, Box::new(marks.clone())));
     surroundings.output = Box::new(io::sink());
-    let hooks = subject.hook().into_iter().map(|hook| NamedHook { name: "empty".to_owned(), hook }).collect();
+    let hooks = subject.hook().into_iter().map(|hook| NamedHook::boxed("empty", hook)).collect();
     let summary = Vm::new(&config, hooks, surroundings)?.run()?;
 
     let failed = |why: String| BenchError::Guest { row: subject.name(), why };
-    let faults = if subject.engine() == EngineChoice::Off { 0 } else { u64::from(ROUNDS * COUNT) };
+    let faults = if config.intercept.engine == EngineChoice::Off { 0 } else { u64::from(ROUNDS * COUNT) };
     match &summary {
         Summary { stop: Stop::Exit { status: 1 }, faults: seen, .. } if seen.total == faults => {}
         other => {
@@ -227,7 +242,7 @@ fn measure(subject: Subject, mut surroundings: Surroundings) -> Result<Vec<Pair>
         return Err(failed(format!("the guest gave {} marks instead of {}", marks.len(), 4 * ROUNDS)));
     }
     let pair = |[a, b, c, d]: &[Instant; 4]| Pair { exits: *b - *a, faults: *d - *c };
-    Ok(pairs.iter().map(pair).collect())
+    Ok((summary.engine, pairs.iter().map(pair).collect()))
 }
 
 /// The mark port: when it was written to.

@@ -33,7 +33,7 @@ const QUIT: u8 = b'x';
 pub(crate) type Subscriber = Box<dyn MutEventSubscriber>;
 
 /// Registers `source` with the event loop.
-fn watch<F: AsRawFd>(ops: &mut EventOps, source: &F) {
+pub(crate) fn watch<F: AsRawFd>(ops: &mut EventOps, source: &F) {
     if let Err(error) = ops.add(Events::new(source, EventSet::IN)) {
         tracing::warn!("descriptor {} can't be waited for: {error}", source.as_raw_fd());
     }

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use vector14_hook::paging::{Paging, Tables};
-use vector14_hook::{Access, Code, Cr3, Guest, GuestError, Mapping, PAGE_SIZE, Pa, Registers, Translation, Va, Walk};
+use vector14_hook::{
+    Access, Code, Cr3, Guest, GuestError, Mapping, PAGE_SIZE, Pa, Registers, SystemRegisters, Translation, Va, Walk,
+};
 
 use crate::memory::{Memory, Owner};
 use crate::segment::CodeSegment;
@@ -13,6 +15,8 @@ use crate::segment::CodeSegment;
 pub struct Context {
     /// Its registers.
     pub registers: Registers,
+    /// System registers, which an exception does not change.
+    pub system: SystemRegisters,
     /// The page tables in force.
     pub paging: Paging,
     /// The segment that its code runs in.
@@ -25,6 +29,7 @@ pub struct FaultedGuest<'a> {
     paging: Paging,
     code: CodeSegment,
     registers: Registers,
+    system: SystemRegisters,
     /// When the VM began to run.
     start: Instant,
     /// Whose log lines these are, and whose pages.
@@ -40,8 +45,9 @@ impl<'a> FaultedGuest<'a> {
     /// The guest of a fault that has interrupted `context`, in a VM that runs since `start`.
     #[must_use]
     pub fn new(memory: &'a Memory, context: &Context, start: Instant) -> Self {
-        let Context { registers, paging, code } = *context;
-        Self { memory, paging, code, registers, start, hook: "", owner: Owner::GUEST, cr3: paging.cr3, stale: false }
+        let Context { registers, system, paging, code } = *context;
+        let (hook, owner, cr3) = ("", Owner::GUEST, paging.cr3);
+        Self { memory, paging, code, registers, system, start, hook, owner, cr3, stale: false }
     }
 
     /// From here on, `hook` has it.
@@ -141,6 +147,10 @@ impl Guest for FaultedGuest<'_> {
         &mut self.registers
     }
 
+    fn system_registers(&self) -> &SystemRegisters {
+        &self.system
+    }
+
     fn address_space(&self) -> Cr3 {
         self.paging.cr3
     }
@@ -186,8 +196,8 @@ impl Guest for FaultedGuest<'_> {
     }
 
     fn map(&mut self, page: Va, frame: Pa, access: Access) -> Result<(), GuestError> {
-        let slot = self.paging.map(self.memory, page, frame, access)?;
-        self.memory.note_mapped(frame, slot);
+        let place = self.paging.map(self.memory, page, frame, access)?;
+        self.memory.note_mapped(frame, place);
         Ok(())
     }
 
@@ -210,13 +220,8 @@ impl Guest for FaultedGuest<'_> {
     }
 
     fn code(&self) -> Result<Code, GuestError> {
-        let rip = Va(self.registers.rip);
-        let unreadable = GuestError::UnreadableCode(rip);
-        let mut code = Code { rip, ..Code::default() };
-        code.count = read_words(self.memory, &self.paging, rip, &mut code.bytes);
-        let bits = self.code.bits(self.memory, &self.paging);
-        code.bits = bits.filter(|_| code.count > 0).ok_or(unreadable)?;
-        Ok(code)
+        let rip = self.registers.rip;
+        self.code.fetch(rip, self.memory, &self.paging).ok_or(GuestError::UnreadableCode(Va(rip)))
     }
 
     fn elapsed(&self) -> Duration {
@@ -231,11 +236,12 @@ impl Guest for FaultedGuest<'_> {
 #[cfg(test)]
 mod tests {
     use vector14_hook::Cr3;
+    use vector14_hook::paging::Mode;
 
     use super::*;
 
     fn guest(memory: &Memory) -> FaultedGuest<'_> {
-        let paging = Paging { cr3: Cr3(0x1000), levels: 4, no_execute: true };
+        let paging = Paging { cr3: Cr3(0x1000), mode: Mode::Long { levels: 4 }, no_execute: true };
         FaultedGuest::new(memory, &Context { paging, ..Context::default() }, Instant::now())
     }
 
@@ -255,6 +261,29 @@ mod tests {
         assert_eq!(&back, b"abc");
         assert_eq!(guest.map(Va(0x40_0000), frame, Access::USER), Err(GuestError::AlreadyMapped(Va(0x40_0000))));
         assert_eq!(guest.map(Va(0x40_0001), frame, Access::USER), Err(GuestError::Unaligned(0x40_0001)));
+    }
+
+    #[test]
+    fn a_32_bit_guest_is_given_pages_that_its_entries_can_name() {
+        let memory = Memory::new(2 << 20).unwrap();
+        let paging = Paging { cr3: Cr3(0x1000), mode: Mode::Bits32 { large_pages: true }, no_execute: false };
+        let mut guest = FaultedGuest::new(&memory, &Context { paging, ..Context::default() }, Instant::now());
+        guest.enter_hook("test", Owner::hook(0));
+        for page in [Va(0x40_1000), Va(0x40_2000), Va(0xc000_0000)] {
+            let frame = guest.allocate_page().unwrap();
+            guest.map(page, frame, Access::WRITE).unwrap();
+            guest.write(page, b"here").unwrap();
+            let mut back = [0; 4];
+            guest.read_physical(frame, &mut back).unwrap();
+            assert_eq!(&back, b"here");
+            assert_eq!(guest.map(page, frame, Access::WRITE), Err(GuestError::AlreadyMapped(page)));
+        }
+        let kept = guest.translate(Va(0x40_1000)).unwrap().address;
+        assert_eq!(guest.unmap(Va(0x40_2000)).unwrap().access, Access::WRITE | Access::EXECUTE);
+        assert_eq!(guest.translate(Va(0x40_2000)), Err(GuestError::NotMapped(Va(0x40_2000))));
+        assert_eq!(guest.translate(Va(0x40_1000)).unwrap().address, kept, "its neighbour stays");
+        memory.withdraw(Owner::hook(0)).unwrap();
+        assert_eq!(guest.translate(Va(0x40_1000)), Err(GuestError::NotMapped(Va(0x40_1000))));
     }
 
     #[test]

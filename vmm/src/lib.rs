@@ -10,7 +10,8 @@
 //! - `run`: one vCPU's loop, and the path of a fault
 //! - `engine`: how faults reach the host; [`chain`]: the hooks; [`progress`]: the loop detector; [`guest`]: what hooks
 //!   see of the guest
-//! - [`device`], `events`, `control`: the machine around the CPUs, what the main thread waits for, stopping and holding
+//! - [`device`], `events`, `control`: the machine around the CPUs, what the main thread waits for, stopping and holding;
+//!   `watchdog`: hooks that take too long
 //! - `acpi`: what the guest is told of that machine
 //! - [`vcpu`], [`loader`], [`boot`], `cpuid`: a CPU, a kernel, and the state in which the one enters the other
 //! - `paging`, [`segment`]: the paging mode and the code segment that a vCPU is in; walks are in [`vector14_hook::paging`]
@@ -47,3 +48,4 @@ pub mod terminal {
 }
 pub mod vcpu;
 pub mod vm;
+mod watchdog;

@@ -1,11 +1,11 @@
-//! Guest-physical memory: RAM, with the hole below 4 GiB, and the pool of host-owned pages above it.
+//! Guest-physical memory: RAM, with the hole below 4 GiB, and the pool of host-owned pages where the hole begins.
 //!
 //! Every address that comes in here may come from the guest: an access outside of memory is an error, never a panic.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vector14_hook::paging::Tables;
+use vector14_hook::paging::{Place, Tables};
 use vector14_hook::{EntryFlags, GuestError, Pa, TableEntry};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -18,7 +18,9 @@ use crate::sys::words::Words;
 pub(crate) const HOLE_START: u64 = 0xc000_0000;
 const HOLE_END: u64 = 1 << 32;
 
-/// Size of the pool that hooks take pages from, in bytes. The host backs only what is touched.
+/// Where the pool that hooks take pages from begins: where no RAM is, and the entries of 32-bit page tables reach.
+const POOL_START: u64 = HOLE_START;
+/// Its size, in bytes. The host backs only what is touched.
 const POOL_SIZE: u64 = 256 << 20;
 
 /// A VM's guest-physical memory.
@@ -50,18 +52,17 @@ impl Memory {
     /// # Errors
     /// [`MemoryError::Map`].
     pub fn new(ram_size: u64) -> Result<Self, MemoryError> {
-        let ram = ram_ranges(ram_size);
-        let ram_end = ram.last().map_or(0, |(start, size)| start + size);
-        let pool_start = ram_end.max(HOLE_END);
-        let ranges: Vec<_> = ram
+        let mut ranges = ram_ranges(ram_size);
+        ranges.push((POOL_START, POOL_SIZE));
+        ranges.sort_unstable();
+        let ranges: Vec<_> = ranges
             .into_iter()
-            .chain([(pool_start, POOL_SIZE)])
             .map(|(start, size)| (GuestAddress(start), usize::try_from(size).unwrap_or(usize::MAX)))
             .collect();
         let map =
             GuestMemoryMmap::from_ranges(&ranges).map_err(|source| MemoryError::Map { size: ram_size, source })?;
         let words = Words::new(&map);
-        let pool = Pool::new(Pa(pool_start), POOL_SIZE);
+        let pool = Pool::new(Pa(POOL_START), POOL_SIZE);
         Ok(Self { map, words, ram_size, pool, translations: OnceLock::new() })
     }
 
@@ -134,9 +135,9 @@ impl Memory {
         Ok(())
     }
 
-    /// Notes that the page-table entry at `slot` maps `page`.
-    pub(crate) fn note_mapped(&self, page: Pa, slot: Pa) {
-        self.pool.note_mapped(page, slot);
+    /// Notes that the page-table entry at `place` maps `page`.
+    pub(crate) fn note_mapped(&self, page: Pa, place: Place) {
+        self.pool.note_mapped(page, place);
     }
 
     /// Unmaps and gives back all pages of `owner`.
@@ -146,8 +147,8 @@ impl Memory {
     pub(crate) fn withdraw(&self, owner: Owner) -> Result<(), GuestError> {
         let pages: Vec<_> = self.pool.of(owner).collect();
         let mut unmapped = false;
-        for (page, slot) in &pages {
-            unmapped |= slot.is_some_and(|slot| self.unmap_slot(slot, *page));
+        for (page, place) in &pages {
+            unmapped |= place.is_some_and(|place| self.unmap_at(place, *page));
         }
         if unmapped {
             self.flush()?;
@@ -155,12 +156,13 @@ impl Memory {
         pages.into_iter().try_for_each(|(page, _)| self.free_page(page, owner))
     }
 
-    /// Makes the entry at `slot` absent, if it still maps `page`.
-    fn unmap_slot(&self, slot: Pa, page: Pa) -> bool {
-        let Ok(word) = self.word(slot) else { return false };
-        let clear = |entry| {
-            let leaf = TableEntry { level: 1, slot, entry };
-            (leaf.flags().contains(EntryFlags::PRESENT) && leaf.frame() == page).then_some(0)
+    /// Makes the entry at `place` absent, if it still maps `page`.
+    fn unmap_at(&self, place: Place, page: Pa) -> bool {
+        let Ok(word) = self.word(place.word) else { return false };
+        let clear = |word| {
+            let leaf = TableEntry { level: 1, slot: place.word, entry: place.part.of(word) };
+            let maps = leaf.flags().contains(EntryFlags::PRESENT) && leaf.frame() == page;
+            maps.then(|| place.part.replace(word, 0))
         };
         word.fetch_update(Ordering::AcqRel, Ordering::Acquire, clear).is_ok()
     }
@@ -210,6 +212,8 @@ fn ram_ranges(size: u64) -> Vec<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use vector14_hook::paging::Part;
+
     use super::*;
 
     #[test]
@@ -218,18 +222,22 @@ mod tests {
         assert_eq!(ram_ranges(4 << 30), [(0, HOLE_START), (HOLE_END, 1 << 30)]);
     }
 
+    fn at(word: u64) -> Place {
+        Place { word: Pa(word), part: Part::Whole }
+    }
+
     #[test]
     fn what_an_owner_has_is_unmapped_zeroed_and_given_back() {
         let memory = Memory::new(2 << 20).unwrap();
         let (mine, other) = (Owner::hook(0), Owner::hook(1));
         let page = memory.allocate_page(mine).unwrap();
         let kept = memory.allocate_page(other).unwrap();
-        assert!(page.0 >= HOLE_END);
+        assert!((HOLE_START..HOLE_END).contains(&page.0));
         memory.write(page, &[1; 8]).unwrap();
         memory.write(Pa(0x1000), &(page.0 | 3).to_le_bytes()).unwrap();
         memory.write(Pa(0x1008), &(kept.0 | 3).to_le_bytes()).unwrap();
-        memory.note_mapped(page, Pa(0x1000));
-        memory.note_mapped(kept, Pa(0x1008));
+        memory.note_mapped(page, at(0x1000));
+        memory.note_mapped(kept, at(0x1008));
         memory.withdraw(mine).unwrap();
         assert_eq!((memory.load(Pa(0x1000)), memory.load(Pa(0x1008))), (Ok(0), Ok(kept.0 | 3)));
         assert_eq!(memory.allocate_page(other), Ok(page), "the page can be taken again");
@@ -241,7 +249,7 @@ mod tests {
         let memory = Memory::new(2 << 20).unwrap();
         let page = memory.allocate_page(Owner::hook(0)).unwrap();
         memory.write(Pa(0x1000), &0x5003_u64.to_le_bytes()).unwrap();
-        memory.note_mapped(page, Pa(0x1000));
+        memory.note_mapped(page, at(0x1000));
         memory.withdraw(Owner::hook(0)).unwrap();
         assert_eq!(memory.load(Pa(0x1000)), Ok(0x5003));
     }
@@ -250,7 +258,9 @@ mod tests {
     fn accesses_outside_of_memory_are_refused() {
         let memory = Memory::new(2 << 20).unwrap();
         let mut byte = [0];
-        for address in [Pa(2 << 20), Pa(HOLE_START), Pa(u64::MAX), Pa((2 << 20) - 1).offset(1)] {
+        for address in
+            [Pa(2 << 20), Pa(HOLE_START - 8), Pa(POOL_START + POOL_SIZE), Pa(u64::MAX), Pa((2 << 20) - 1).offset(1)]
+        {
             assert_eq!(memory.read(address, &mut byte), Err(GuestError::OutsideMemory(address)));
             assert_eq!(memory.load(address), Err(GuestError::OutsideMemory(address)));
         }

@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_queue::ArrayQueue;
+use vector14_hook::paging::{Part, Place};
 use vector14_hook::{GuestError, PAGE_SIZE, Pa};
 
 /// Who has a page.
@@ -35,8 +36,8 @@ pub(crate) struct Pool {
 #[derive(Default)]
 struct Page {
     owner: AtomicU32,
-    /// Guest-physical address of the page-table entry that maps it; 0 where none is known.
-    slot: AtomicU64,
+    /// The page-table entry that maps it, as [`to_bits`] has it; 0 where none is known.
+    place: AtomicU64,
 }
 
 impl Pool {
@@ -52,7 +53,7 @@ impl Pool {
         let page = self.free.pop().or_else(|| self.first_untouched());
         let page = page.ok_or(GuestError::PoolExhausted { pages: self.pages.len() as u64 })?;
         if let Some(state) = self.state(page) {
-            state.slot.store(0, Ordering::Relaxed);
+            state.place.store(0, Ordering::Relaxed);
             state.owner.store(owner.0, Ordering::Release);
         }
         Ok(page)
@@ -71,22 +72,19 @@ impl Pool {
         let _ = self.free.push(page);
     }
 
-    /// Notes that the entry at `slot` maps `page`, if that is of the pool.
-    pub(crate) fn note_mapped(&self, page: Pa, slot: Pa) {
+    /// Notes that the entry at `place` maps `page`, if that is of the pool.
+    pub(crate) fn note_mapped(&self, page: Pa, place: Place) {
         if let Some(state) = self.state(page) {
-            state.slot.store(slot.0, Ordering::Relaxed);
+            state.place.store(to_bits(place), Ordering::Relaxed);
         }
     }
 
     /// The pages of `owner`, each with the entry that maps it.
-    pub(crate) fn of(&self, owner: Owner) -> impl Iterator<Item = (Pa, Option<Pa>)> {
+    pub(crate) fn of(&self, owner: Owner) -> impl Iterator<Item = (Pa, Option<Place>)> {
         let touched = usize::try_from(self.untouched.load(Ordering::Acquire)).unwrap_or(usize::MAX);
         let pages = self.pages.iter().take(touched).zip(0..);
         let owned = pages.filter(move |(page, _)| page.owner.load(Ordering::Acquire) == owner.0);
-        owned.map(|(page, index)| {
-            let slot = page.slot.load(Ordering::Relaxed);
-            (self.start.offset(index * PAGE_SIZE), (slot != 0).then_some(Pa(slot)))
-        })
+        owned.map(|(page, index)| (self.start.offset(index * PAGE_SIZE), from_bits(page.place.load(Ordering::Relaxed))))
     }
 
     fn first_untouched(&self) -> Option<Pa> {
@@ -100,6 +98,26 @@ impl Pool {
         let offset = page.0.checked_sub(self.start.0).filter(|offset| offset % PAGE_SIZE == 0)?;
         self.pages.get(usize::try_from(offset / PAGE_SIZE).ok()?)
     }
+}
+
+/// A place in one word, never 0: its own word is a multiple of 8.
+fn to_bits(place: Place) -> u64 {
+    place.word.0
+        | match place.part {
+            Part::Whole => 1,
+            Part::Low => 2,
+            Part::High => 3,
+        }
+}
+
+fn from_bits(bits: u64) -> Option<Place> {
+    let part = match bits & 7 {
+        1 => Part::Whole,
+        2 => Part::Low,
+        3 => Part::High,
+        _ => return None,
+    };
+    Some(Place { word: Pa(bits & !7), part })
 }
 
 #[cfg(test)]
@@ -135,7 +153,10 @@ mod tests {
     fn the_pages_of_one_owner_are_found_with_the_entries_that_map_them() {
         let pool = Pool::new(Pa(1 << 32), 8 * PAGE_SIZE);
         let pages: Vec<Pa> = (0..4).map(|index| pool.take(Owner::hook(index % 2)).unwrap()).collect();
-        pool.note_mapped(pages[2], Pa(0x1238));
-        assert_eq!(pool.of(Owner::hook(0)).collect::<Vec<_>>(), [(pages[0], None), (pages[2], Some(Pa(0x1238)))]);
+        let place = |part| Place { word: Pa(0x1238), part };
+        for part in [Part::Whole, Part::Low, Part::High] {
+            pool.note_mapped(pages[2], place(part));
+            assert_eq!(pool.of(Owner::hook(0)).collect::<Vec<_>>(), [(pages[0], None), (pages[2], Some(place(part)))]);
+        }
     }
 }

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use vector14_hook::paging::Paging;
-use vector14_hook::{Fault, PerVcpu, Verdict};
+use vector14_hook::{PerVcpu, Verdict};
 
-use crate::chain::{Chain, Decision, View};
+use crate::chain::{Chain, View};
 use crate::control::{Control, Go};
 use crate::device::Bus;
 use crate::engine::{Caught, EngineCpu};
@@ -115,7 +115,7 @@ fn intercept(
 ) -> Option<Stop> {
     let Desk { tally, view, progress } = desk;
     tally.exits.fault.add(1);
-    let fault = caught.decode(vm.sequence.fetch_add(1, Ordering::Relaxed), cpu);
+    let fault = caught.decode(vm.sequence.fetch_add(1, Ordering::Relaxed), cpu.index());
     tally.faults.add(&fault);
 
     let context = caught.context();
@@ -123,7 +123,9 @@ fn intercept(
     let mut guest = FaultedGuest::new(&vm.memory, context, vm.start);
     let mut decision = vm.chain.dispatch(view, &fault, &mut guest);
     if progress.is_loop(&context.registers, &decision.verdict) {
-        decision.verdict = break_loop(&fault, &decision, view, vm);
+        // The guest does not get anywhere by Resolve: its own handler is given the fault.
+        vm.chain.report_loop(view, &decision, &fault, LOOP_LIMIT);
+        decision.verdict = Verdict::Reinject;
     }
 
     let registers = match guest.finish() {
@@ -132,11 +134,10 @@ fn intercept(
     };
     if let Err(error) = engine.apply(cpu, &vm.memory, caught, &decision.verdict, &registers) {
         // A verdict that can't be carried out is its hook's failure. Reinject with the registers as they were changes
-        // nothing in guest memory, so nothing can fail.
-        vm.chain.reject(view, &decision, &fault, &error);
-        decision.verdict = Verdict::Reinject;
-        let reinjected = engine.apply(cpu, &vm.memory, caught, &Verdict::Reinject, &context.registers);
-        debug_assert!(reinjected.is_ok(), "{reinjected:?}");
+        // nothing in guest memory, and neither does Stop, so nothing can fail.
+        decision.verdict = vm.chain.reject(view, &decision, &fault, &error);
+        let applied = engine.apply(cpu, &vm.memory, caught, &decision.verdict, &context.registers);
+        debug_assert!(applied.is_ok(), "{applied:?}");
     }
     tally.verdicts.add(&decision.verdict);
     match &decision.verdict {
@@ -150,22 +151,6 @@ fn intercept(
         | Verdict::Skip
         | Verdict::Raise(_) => None,
     }
-}
-
-/// The guest does not get anywhere by Resolve: its own handler is given the fault.
-#[cold]
-fn break_loop(fault: &Fault, decision: &Decision, view: &View, vm: &Shared) -> Verdict {
-    vm.chain.note(format!(
-        "loop: hook `{}` resolved the fault at {} ({}), rip {}, vcpu {}, {LOOP_LIMIT} times in a row and the guest made no \
-         progress; fault #{} was reinjected instead",
-        view.name(decision),
-        fault.address,
-        fault.error_code,
-        fault.rip,
-        fault.vcpu,
-        fault.sequence
-    ));
-    Verdict::Reinject
 }
 
 /// Everything that is not a fault.
@@ -199,6 +184,10 @@ fn serve(cpu: &mut Vcpu, exit: &VmExit, vm: &Shared, exits: &ExitCounters) -> Op
         VmExit::Failure(detail) => {
             exits.other.add(1);
             Some(Stop::Crash { detail: format!("vcpu {}: {detail}", cpu.index()) })
+        }
+        VmExit::Exception { vector, .. } => {
+            exits.other.add(1);
+            Some(Stop::Crash { detail: format!("vcpu {}: KVM returned at exception {vector}, unasked", cpu.index()) })
         }
         VmExit::Other(name) => {
             exits.other.add(1);

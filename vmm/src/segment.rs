@@ -1,8 +1,8 @@
-//! Code segments: in which mode the interrupted code runs.
+//! Code segments: in which mode code runs, and where its addresses begin.
 
-use kvm_bindings::kvm_sregs;
-use vector14_hook::Va;
+use kvm_bindings::{kvm_segment, kvm_sregs};
 use vector14_hook::paging::Paging;
+use vector14_hook::{Code, Va};
 
 use crate::guest::read_words;
 use crate::memory::Memory;
@@ -10,32 +10,137 @@ use crate::memory::Memory;
 const TABLE_INDICATOR: u16 = 1 << 2;
 const LONG: u64 = 1 << 53;
 const DEFAULT_SIZE: u64 = 1 << 54;
+const EFER_LMA: u64 = 1 << 10;
 
-/// A code segment that the CPU has left: its descriptor is to be looked up anew.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CodeSegment {
-    descriptor: Va,
+/// The segment that code runs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodeSegment(Kind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// It is loaded.
+    Loaded(Size),
+    /// The CPU has left it: its descriptor is to be looked up anew.
+    Descriptor(Va),
+}
+
+/// What of a segment decides how the bytes at an instruction pointer are read (SDM vol. 3A, 3.4.5 and 5.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Size {
+    /// Operand and address size, in bits: 64, or else 32 or 16.
+    bits: u32,
+    base: u64,
+}
+
+/// 64-bit code.
+impl Default for CodeSegment {
+    fn default() -> Self {
+        Self(Kind::Loaded(Size { bits: 64, base: 0 }))
+    }
 }
 
 impl CodeSegment {
-    /// The segment that `selector` names in the descriptor tables of `sregs`.
-    pub(crate) fn of_selector(selector: u16, sregs: &kvm_sregs) -> Self {
-        let base = if selector & TABLE_INDICATOR == 0 { sregs.gdt.base } else { sregs.ldt.base };
-        Self { descriptor: Va(base.wrapping_add(u64::from(selector & !7))) }
+    /// The one that is loaded.
+    pub(crate) fn loaded(sregs: &kvm_sregs) -> Self {
+        let kvm_segment { l, db, base, .. } = sregs.cs;
+        Self(Kind::Loaded(Size::new(l != 0 && sregs.efer & EFER_LMA != 0, db != 0, base)))
     }
 
-    /// Operand and address size of its code, in bits: 64, or 32 or 16 in compatibility mode (SDM vol. 3A, 3.4.5 and
-    /// 5.2.1). `None` where the descriptor can't be read.
-    pub(crate) fn bits(self, memory: &Memory, paging: &Paging) -> Option<u32> {
-        let mut descriptor = [0; 8];
-        if read_words(memory, paging, self.descriptor, &mut descriptor) < descriptor.len() {
-            return None;
+    /// The one that `selector` names in the descriptor tables of `sregs`.
+    pub(crate) fn of_selector(selector: u16, sregs: &kvm_sregs) -> Self {
+        let base = if selector & TABLE_INDICATOR == 0 { sregs.gdt.base } else { sregs.ldt.base };
+        Self(Kind::Descriptor(Va(base.wrapping_add(u64::from(selector & !7)))))
+    }
+
+    /// The instruction at `rip`: as many of its bytes as can be read. `None` where that is none, or the descriptor can't
+    /// be read.
+    pub(crate) fn fetch(self, rip: u64, memory: &Memory, paging: &Paging) -> Option<Code> {
+        let size = self.size(memory, paging)?;
+        let mut code = Code { rip: Va(rip), bits: size.bits, ..Code::default() };
+        // The page behind the instruction's need not be mapped.
+        code.count = read_words(memory, paging, size.linear(rip), &mut code.bytes);
+        (code.count > 0).then_some(code)
+    }
+
+    fn size(self, memory: &Memory, paging: &Paging) -> Option<Size> {
+        match self.0 {
+            Kind::Loaded(size) => Some(size),
+            Kind::Descriptor(at) => {
+                let mut descriptor = [0; 8];
+                let count = read_words(memory, paging, at, &mut descriptor);
+                (count == descriptor.len()).then(|| Size::described(u64::from_le_bytes(descriptor)))
+            }
         }
-        let descriptor = u64::from_le_bytes(descriptor);
-        Some(match (descriptor & LONG != 0, descriptor & DEFAULT_SIZE != 0) {
-            (true, _) => 64,
-            (false, true) => 32,
-            (false, false) => 16,
-        })
+    }
+}
+
+impl Size {
+    fn new(long: bool, default_size: bool, base: u64) -> Self {
+        match (long, default_size) {
+            (true, _) => Self { bits: 64, base: 0 },
+            (false, true) => Self { bits: 32, base },
+            (false, false) => Self { bits: 16, base },
+        }
+    }
+
+    fn described(descriptor: u64) -> Self {
+        let base = descriptor >> 16 & 0x00ff_ffff | descriptor >> 32 & 0xff00_0000;
+        Self::new(descriptor & LONG != 0, descriptor & DEFAULT_SIZE != 0, base)
+    }
+
+    /// The linear address that `rip` stands for: outside of 64-bit mode it has 32 bits.
+    fn linear(self, rip: u64) -> Va {
+        Va(wrap(rip.wrapping_add(self.base), self.bits))
+    }
+}
+
+/// The address behind the instruction of `code`, which is `length` bytes long.
+pub(crate) fn behind(code: &Code, length: usize) -> u64 {
+    wrap(code.rip.0.wrapping_add(length as u64), code.bits)
+}
+
+fn wrap(address: u64, bits: u32) -> u64 {
+    if bits == 64 { address } else { address & 0xffff_ffff }
+}
+
+#[cfg(test)]
+mod tests {
+    use vector14_hook::paging::Mode;
+    use vector14_hook::{Cr3, Pa};
+
+    use super::*;
+
+    #[test]
+    fn a_descriptor_and_the_register_loaded_from_it_say_the_same() {
+        let memory = Memory::new(2 << 20).unwrap();
+        let off = Paging { cr3: Cr3(0), mode: Mode::Off, no_execute: false };
+        let cases = [(0x00af_9b00_0000_ffff, 64, 0), (0x12cf_9b34_5678_ffff, 32, 0x1234_5678), (0x009b << 40, 16, 0)];
+        for (descriptor, bits, base) in cases {
+            memory.write(Pa(0x508), &u64::to_le_bytes(descriptor)).unwrap();
+            let mut sregs = kvm_sregs { efer: EFER_LMA, ..kvm_sregs::default() };
+            sregs.gdt.base = 0x500;
+            sregs.cs = kvm_segment { base, l: u8::from(bits == 64), db: u8::from(bits == 32), ..Default::default() };
+            let size = |segment: CodeSegment| segment.size(&memory, &off);
+            assert_eq!(size(CodeSegment::of_selector(8 | 3, &sregs)), Some(Size { bits, base }));
+            assert_eq!(size(CodeSegment::loaded(&sregs)), Some(Size { bits, base }));
+        }
+    }
+
+    #[test]
+    fn code_is_fetched_from_where_its_segment_begins() {
+        let memory = Memory::new(2 << 20).unwrap();
+        memory.write(Pa(0x1_2345), &[0x8a, 0x07]).unwrap();
+        let off = Paging { cr3: Cr3(0), mode: Mode::Off, no_execute: false };
+        let segment = CodeSegment(Kind::Loaded(Size { bits: 16, base: 0x1_0000 }));
+        let code = segment.fetch(0x2345, &memory, &off).unwrap();
+        assert_eq!((code.rip, code.bits, &code.bytes[..2]), (Va(0x2345), 16, &[0x8a, 0x07][..]));
+        assert_eq!(segment.fetch(0xe000_0000, &memory, &off), None);
+    }
+
+    #[test]
+    fn addresses_wrap_at_4_gib_outside_of_64_bit_mode() {
+        let code = |bits| Code { rip: Va(0xffff_ffff), bits, ..Code::default() };
+        assert_eq!((behind(&code(64), 2), behind(&code(32), 2)), (0x1_0000_0001, 1));
+        assert_eq!(Size { bits: 32, base: 0xffff_0000 }.linear(0x2_0000), Va(0x1_0000));
     }
 }

@@ -8,7 +8,7 @@ use vector14_hook::{Counter, ErrorCode, Fault, Report, Verdict};
 pub struct Summary {
     /// Why it ended.
     pub stop: Stop,
-    /// The engine that was in force: `gate` or `off`.
+    /// The engine that was in force: `exception-bitmap`, `gate` or `off`.
     pub engine: &'static str,
     /// Milliseconds from the first entry of the guest until its faults were intercepted; `None` if they never were.
     pub armed_ms: Option<u64>,
@@ -242,10 +242,30 @@ pub struct HookSummary {
     pub calls: u64,
     /// How often it panicked, failed, or gave a verdict that could not be carried out.
     pub faulted: u64,
-    /// Whether it was not asked any more, for one of these.
+    /// How many of its calls took longer than its budget.
+    pub over_budget: u64,
+    /// How often it resolved a fault again and again without any progress of the guest's.
+    pub loops: u64,
+    /// Whether it was not asked any more, for it had failed.
     pub left_out: bool,
+    /// Until when it was in the chain.
+    pub until: Until,
+    /// Whether it came to its end. A hook that a vCPU is stuck in does not, and its report is empty.
+    pub ended: bool,
     /// What it had to say.
     pub report: Report,
+}
+
+/// Until when a hook was in the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Until {
+    /// The end of the VM.
+    End,
+    /// Another hook came into its place.
+    Replaced,
+    /// It was taken out.
+    Removed,
 }
 
 /// A duration in whole milliseconds.

@@ -3,10 +3,10 @@
 //! Registers come with every exit and go with every entry through KVM_CAP_SYNC_REGS (KVM API 6.18): no ioctl but
 //! KVM_RUN on the way of a fault.
 
-use kvm_bindings::{KVM_MP_STATE_RUNNABLE, kvm_regs, kvm_sregs};
+use kvm_bindings::{KVM_MP_STATE_RUNNABLE, kvm_regs, kvm_sregs, kvm_vcpu_events};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
 
-use crate::sys::kvm_run::{internal_error, io_data, io_fields, mmio_data};
+use crate::sys::kvm_run::{exception, internal_error, io_data, io_fields, mmio_data};
 use crate::sys::mapped::MappedVcpu;
 
 /// Why KVM_RUN returned, in values of its own.
@@ -20,6 +20,13 @@ pub enum VmExit {
         address: u64,
         /// Which way the data goes.
         direction: Direction,
+    },
+    /// An exception on its way to the guest, which has not been delivered.
+    Exception {
+        /// Its vector.
+        vector: u8,
+        /// Its error code; 0 where it has none.
+        error_code: u32,
     },
     /// HLT with nothing to wake it.
     Hlt,
@@ -89,6 +96,7 @@ impl Vcpu {
             Ok(VcpuExit::IoIn(..) | VcpuExit::IoOut(..)) => return Ok(self.io_exit()),
             Ok(VcpuExit::MmioRead(address, _)) => return Ok(VmExit::Mmio { address, direction: Direction::In }),
             Ok(VcpuExit::MmioWrite(address, _)) => return Ok(VmExit::Mmio { address, direction: Direction::Out }),
+            Ok(VcpuExit::Exception) => return Ok(self.exception_exit()),
             Ok(VcpuExit::Hlt) => return Ok(VmExit::Hlt),
             Ok(VcpuExit::Shutdown) => return Ok(VmExit::Shutdown),
             Ok(VcpuExit::Intr) => return Ok(VmExit::Interrupted),
@@ -116,6 +124,13 @@ impl Vcpu {
         };
         let direction = if io.is_out { Direction::Out } else { Direction::In };
         VmExit::Io(Io { port: io.port, direction, size: io.size, count: io.count })
+    }
+
+    fn exception_exit(&mut self) -> VmExit {
+        let Some((vector, error_code)) = exception(self.kvm.fd.get_kvm_run()) else {
+            return VmExit::Other("an exception without its fields".to_owned());
+        };
+        VmExit::Exception { vector, error_code }
     }
 
     /// The data of the port accesses that [`VmExit::Io`] told of: `size * count` bytes, to be read or filled in.
@@ -148,6 +163,22 @@ impl Vcpu {
     pub fn sregs_mut(&mut self) -> &mut kvm_sregs {
         self.kvm.fd.set_sync_dirty_reg(SyncReg::SystemRegister);
         &mut self.kvm.fd.sync_regs_mut().sregs
+    }
+
+    /// Has events come with every exit too; they do not otherwise.
+    pub(crate) fn sync_events(&mut self) {
+        self.kvm.fd.set_sync_valid_reg(SyncReg::VcpuEvents);
+    }
+
+    /// Events that were being delivered at the last exit (KVM API 4.31), where they are synced.
+    pub(crate) fn events(&mut self) -> &kvm_vcpu_events {
+        &self.kvm.fd.sync_regs_mut().events
+    }
+
+    /// The same, to be changed: KVM takes them over at the next entry, as far as their `flags` say that they are valid.
+    pub(crate) fn events_mut(&mut self) -> &mut kvm_vcpu_events {
+        self.kvm.fd.set_sync_dirty_reg(SyncReg::VcpuEvents);
+        &mut self.kvm.fd.sync_regs_mut().events
     }
 
     /// Puts the vCPU into its state at power-on of a VM: `regs` and `sregs`, and ready to run.

@@ -14,6 +14,7 @@ extern "C" {
 #endif
 
 typedef struct vector14_registers vector14_registers;
+typedef struct vector14_system_registers vector14_system_registers;
 typedef struct vector14_text vector14_text;
 typedef struct vector14_sink vector14_sink;
 typedef struct vector14_fault vector14_fault;
@@ -53,6 +54,20 @@ struct vector14_registers {
     uint64_t r15;
     uint64_t rip;
     uint64_t rflags;
+};
+
+/* What else decides how the faulting instruction ran, as it was when it faulted. */
+struct vector14_system_registers {
+    /* CR0: paging, and whether read-only pages hold for the kernel (SDM vol. 3A, 2.5). */
+    uint64_t cr0;
+    /* CR4: the paging mode, SMEP, SMAP, protection keys. */
+    uint64_t cr4;
+    /* EFER: long mode, NX. */
+    uint64_t efer;
+    /* Where FS begins. */
+    uint64_t fs_base;
+    /* Where GS begins. */
+    uint64_t gs_base;
 };
 
 /* The first 8 bytes of every descriptor, whatever the version: "v14 hook". */
@@ -158,7 +173,7 @@ struct vector14_guest_result {
 struct vector14_translation {
     /* The physical address. */
     uint64_t address;
-    /* Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB. */
+    /* Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB, or 4 MiB in 32-bit paging. */
     uint64_t page_size;
     /* What the mapping allows: bit 0 writes, 1 user mode, 2 instruction fetches. */
     uint32_t access;
@@ -170,7 +185,7 @@ struct vector14_translation {
 struct vector14_mapping {
     /* Physical address of the page's frame. */
     uint64_t frame;
-    /* Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB. */
+    /* Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB, or 4 MiB in 32-bit paging. */
     uint64_t page_size;
     /* Physical address of the leaf's entry. */
     uint64_t slot;
@@ -236,6 +251,8 @@ struct vector14_guest {
 struct vector14_guest_calls {
     /* The interrupted registers. What is written to them is in force when the guest goes on. */
     vector14_registers *(*registers)(vector14_guest *guest);
+    /* System registers of the vCPU that faulted. */
+    const vector14_system_registers *(*system_registers)(vector14_guest *guest);
     /* The page tables that virtual addresses go through. */
     uint64_t (*address_space)(vector14_guest *guest);
     /* Sends virtual addresses through other page tables, until the hook returns. */
@@ -319,6 +336,7 @@ struct vector14_sizes {
     uint32_t sink;
     uint32_t fault;
     uint32_t registers;
+    uint32_t system_registers;
     uint32_t verdict;
     uint32_t guest_result;
     uint32_t translation;
@@ -340,6 +358,7 @@ struct vector14_sizes {
     sizeof(vector14_sink), \
     sizeof(vector14_fault), \
     sizeof(vector14_registers), \
+    sizeof(vector14_system_registers), \
     sizeof(vector14_verdict), \
     sizeof(vector14_guest_result), \
     sizeof(vector14_translation), \

@@ -30,13 +30,30 @@ pub struct Registers {
     pub rflags: u64,
 }
 
+/// What else decides how the faulting instruction ran, as it was when it faulted.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SystemRegisters {
+    /// CR0: paging, and whether read-only pages hold for the kernel (SDM vol. 3A, 2.5).
+    pub cr0: u64,
+    /// CR4: the paging mode, SMEP, SMAP, protection keys.
+    pub cr4: u64,
+    /// EFER: long mode, NX.
+    pub efer: u64,
+    /// Where FS begins.
+    pub fs_base: Va,
+    /// Where GS begins.
+    pub gs_base: Va,
+}
+
 /// Why an access to guest memory, or a change of its page tables, could not be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GuestError {
     /// The walk ended at an entry without P.
     #[error("virtual address {0} is not mapped by the guest")]
     NotMapped(Va),
-    /// The walk met an entry with a reserved bit set, or a virtual address that is not canonical.
+    /// The walk met an entry with a reserved bit set, or a virtual address that is not canonical; or a page needs an entry
+    /// at the top level of PAE paging, which the CPU reads only with CR3.
     #[error("virtual address {0} has no valid translation")]
     Malformed(Va),
     /// There is no memory of the VM's at this address: MMIO, a hole, or past its end.
@@ -90,6 +107,9 @@ pub trait Guest {
     /// The same, to be changed: what is written here is in force when the guest goes on, whatever the verdict. This is
     /// how a skipped instruction gets its results.
     fn registers_mut(&mut self) -> &mut Registers;
+
+    /// System registers of the vCPU that faulted.
+    fn system_registers(&self) -> &SystemRegisters;
 
     /// The page tables that virtual addresses go through.
     fn address_space(&self) -> Cr3;

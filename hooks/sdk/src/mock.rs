@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::paging::{Paging, Tables};
+use crate::paging::{Mode, Paging, Tables};
 use crate::{
-    Access, Code, Cr3, ErrorCode, Fault, Guest, GuestError, Mapping, Options, PAGE_SIZE, Pa, Registers, Translation,
-    Va, Walk,
+    Access, Code, Cr3, ErrorCode, Fault, Guest, GuestError, Mapping, Options, PAGE_SIZE, Pa, Registers,
+    SystemRegisters, Translation, Va, Walk,
 };
 
 /// RAM with the top-level table in it; from 0 on, so that small physical addresses mean something.
@@ -37,6 +37,7 @@ pub struct MockGuest {
     memory: Arc<Memory>,
     paging: Paging,
     registers: Registers,
+    system: SystemRegisters,
 }
 
 struct Memory {
@@ -67,8 +68,8 @@ impl MockGuest {
             flushes: AtomicU64::new(0),
             map_error: Mutex::new(None),
         };
-        let paging = Paging { cr3: Cr3(ROOT.0), levels: 4, no_execute: true };
-        Self { memory: Arc::new(memory), paging, registers: Registers::default() }
+        let paging = Paging { cr3: Cr3(ROOT.0), mode: Mode::Long { levels: 4 }, no_execute: true };
+        Self { memory: Arc::new(memory), paging, registers: Registers::default(), system: SystemRegisters::default() }
     }
 
     /// Lets every call of [`Guest::map`] fail with `error`, or none.
@@ -185,6 +186,10 @@ impl Guest for MockGuest {
 
     fn registers_mut(&mut self) -> &mut Registers {
         &mut self.registers
+    }
+
+    fn system_registers(&self) -> &SystemRegisters {
+        &self.system
     }
 
     fn address_space(&self) -> Cr3 {

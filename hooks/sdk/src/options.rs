@@ -52,6 +52,21 @@ impl Options {
         &self.base
     }
 
+    /// The options as they were written.
+    #[must_use]
+    pub fn values(&self) -> &Map<String, Value> {
+        &self.values
+    }
+
+    /// The same, with some of them changed; a value of null stands for none.
+    #[must_use]
+    pub fn with(&self, changes: Map<String, Value>) -> Self {
+        let mut values = self.values.clone();
+        values.extend(changes);
+        values.retain(|_, value| !value.is_null());
+        Self { values, base: self.base.clone() }
+    }
+
     /// Reads the options into the hook's own struct, which should carry `#[serde(deny_unknown_fields)]`.
     ///
     /// # Errors

@@ -43,6 +43,22 @@ pub(crate) enum AptError {
         /// Regular expression that names it.
         pattern: &'static str,
     },
+    /// A package is not there in this version.
+    #[error(
+        "apt does not offer {name} {version} (any more): run `apt-get update`, or `make lab-update` for newer kernels"
+    )]
+    Gone {
+        /// Its name.
+        name: String,
+        /// Its version.
+        version: String,
+    },
+    /// What modules are compiled with is missing and can't be installed.
+    #[error("{tool} is not installed: run `apt-get install --no-install-recommends {}` as root", COMPILER_PACKAGES.join(" "))]
+    NoCompiler {
+        /// The program.
+        tool: &'static str,
+    },
     /// QEMU is missing and can't be installed.
     #[error("{QEMU} is not installed: run `apt-get install --no-install-recommends qemu-system-x86` as root")]
     NoQemu,
@@ -58,6 +74,23 @@ pub(crate) fn provide_qemu() -> Result<(), AptError> {
     }
     eprintln!("lab: installing qemu-system-x86");
     run(Command::new("apt-get").args(["install", "-y", "-q", "--no-install-recommends", "qemu-system-x86"]))
+}
+
+/// What kernel modules are built with: programs, and the packages that have them. Objtool, which comes with a kernel's
+/// headers, is linked to the library.
+const COMPILER: [&str; 6] = ["gcc", "make", "bc", "strip", "python3", "xz"];
+const COMPILER_PACKAGES: [&str; 7] = ["gcc", "make", "bc", "binutils", "python3-minimal", "xz-utils", "libelf1"];
+
+/// Sees to it that modules can be compiled: installs what is missing where that is allowed.
+pub(crate) fn provide_compiler() -> Result<(), AptError> {
+    let lacks = |tool: &&str| Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_err();
+    let Some(tool) = COMPILER.into_iter().find(lacks) else { return Ok(()) };
+    if !is_root() {
+        return Err(AptError::NoCompiler { tool });
+    }
+    eprintln!("lab: installing a compiler for kernel modules");
+    let install = ["install", "-y", "-q", "--no-install-recommends"];
+    run(Command::new("apt-get").args(install).args(COMPILER_PACKAGES))
 }
 
 /// Fetches the lists of what the release offers, if this user may.
@@ -76,6 +109,13 @@ pub(crate) fn newest(pattern: &'static str) -> Result<Package, AptError> {
     let records = output(Command::new("apt-cache").args(["show", "--no-all-versions"]).args(names))?;
     let packages = records.split("\n\n").filter_map(parse_record);
     packages.max_by_key(|package| numbers(&package.name)).ok_or(unknown)
+}
+
+/// This version of a package.
+pub(crate) fn exact(name: &str, version: &str) -> Result<Package, AptError> {
+    let records = output(Command::new("apt-cache").args(["show", "--no-all-versions", &format!("{name}={version}")]));
+    let package = records.ok().and_then(|records| parse_record(&records));
+    package.ok_or_else(|| AptError::Gone { name: name.to_owned(), version: version.to_owned() })
 }
 
 /// Downloads a package's file into a folder.

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::apt::{self, AptError, Package};
-use crate::wanted::{Item, Presence, WANTED, Wanted};
+use crate::wanted::{Item, LabKernel, Presence, WANTED, Wanted};
 
 /// Why the cache can't be filled.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +87,23 @@ impl Cache {
     /// The package that stands for this name. Its version is its name for a kernel.
     pub(crate) fn package(&self, key: &str) -> Option<&Package> {
         self.record.get(key)
+    }
+
+    /// The packages that modules for a kernel are built from, in the kernel's own version; downloads what is missing.
+    pub(crate) fn sources(&mut self, kernel: &LabKernel) -> Result<Vec<PathBuf>, CacheError> {
+        let Some(image) = self.record.get(kernel.key).cloned() else { return Ok(Vec::new()) };
+        let abi = image.name.trim_start_matches("linux-image-").trim_end_matches("-amd64-unsigned");
+        let names = [kernel.source].into_iter().chain(kernel.headers).map(|name| name.replace("{}", abi));
+        let mut packages = Vec::new();
+        for name in names {
+            let known = self.record.get(&name).filter(|package| package.version == image.version).cloned();
+            let package = known.map_or_else(|| apt::exact(&name, &image.version), Ok)?;
+            self.record.insert(name, package.clone());
+            packages.push(package);
+        }
+        self.save()?;
+        self.download_missing()?;
+        Ok(packages.iter().filter_map(|package| self.deb(package)).collect())
     }
 
     /// Forgets which packages there are.
@@ -222,7 +239,7 @@ fn is_item(file: &Path, item: &str) -> bool {
 }
 
 /// All files below a folder, with links to files.
-fn files_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn files_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -258,7 +275,7 @@ fn sha256(path: &Path) -> io::Result<String> {
     Ok(hexadecimal(&hasher.finalize()))
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -7,13 +7,29 @@ use crate::cache::Cache;
 use crate::guest::INITRAMFS;
 use crate::job::Job;
 use crate::programs::Programs;
-use crate::wanted::{GUEST_KERNELS, KVM_MODULES, LAB_KERNEL, LIBRARIES, TOOLS};
+use crate::wanted::{GUEST_KERNELS, KVM_MODULES, LIBRARIES, TOOLS};
 
 /// PID 1 of the lab.
 const INIT: &str = include_str!("../init");
 
+/// A guest for those who try the lab by hand.
+const LINUX: &str = include_str!("../../../guest/linux.toml");
+
+/// What an initial RAM file system is made of, besides what the cache has.
+#[derive(Debug)]
+pub(crate) struct Parts<'a> {
+    pub(crate) programs: &'a Programs,
+    /// The folder of guests.
+    pub(crate) guests: &'a Path,
+    /// The lab's name for the kernel that it is for.
+    pub(crate) kernel: &'static str,
+    /// A folder with modules in the place of the kernel's own.
+    pub(crate) modules: Option<&'a Path>,
+}
+
 /// Writes it, and returns where it is.
-pub(crate) fn write(cache: &Cache, programs: &Programs, guests: &Path, job: &Job) -> Result<PathBuf, ArchiveError> {
+pub(crate) fn write(cache: &Cache, parts: &Parts<'_>, job: &Job) -> Result<PathBuf, ArchiveError> {
+    let Parts { programs, guests, kernel, modules: changed } = *parts;
     let mut archive = Archive::default().script("init", INIT).script("job", job.script());
     for folder in ["dev", "proc", "root", "sys", "tmp"] {
         archive = archive.folder(folder);
@@ -26,15 +42,22 @@ pub(crate) fn write(cache: &Cache, programs: &Programs, guests: &Path, job: &Job
     // Busybox's own shell prefers its applets to the programs of the same names in the PATH.
     archive = archive.link("bin/bash", "/usr/bin/bash").link("bin/sh", "/usr/bin/bash").link("usr/bin/sh", "bash");
 
-    let modules = KVM_MODULES.map(|module| (LAB_KERNEL, module, format!("lib/modules/{module}")));
+    for module in KVM_MODULES {
+        let changed = changed.map(|folder| folder.join(module)).filter(|file| file.exists());
+        if let Some(file) = changed.or_else(|| cache.file(kernel, module)) {
+            archive = archive.file(&format!("lib/modules/{module}"), &file);
+        }
+    }
     let tools = TOOLS.map(|(key, tool)| (key, tool, format!("usr/bin/{tool}")));
     let libraries = LIBRARIES.map(|(key, library)| (key, library, library_path(library)));
     let busybox = [("busybox", "busybox", "bin/busybox".to_owned())];
-    for (key, name, path) in modules.into_iter().chain(tools).chain(libraries).chain(busybox) {
+    for (key, name, path) in tools.into_iter().chain(libraries).chain(busybox) {
         if let Some(file) = cache.file(key, name) {
             archive = archive.file(&path, &file);
         }
     }
+    // What README tries from the top folder works in the lab's home as well.
+    archive = archive.script("root/guest/linux.toml", LINUX).link("root/target/lab/guests", "/guests");
     for guest in GUEST_KERNELS.into_iter().chain([INITRAMFS]) {
         archive = archive.file(&format!("guests/{guest}"), &guests.join(guest));
     }

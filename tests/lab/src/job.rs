@@ -3,6 +3,8 @@
 use std::io::{IsTerminal, stdout};
 use std::time::Duration;
 
+use crate::modules::Kvm;
+
 /// Something that runs in the lab.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -61,6 +63,15 @@ impl Job {
     /// Has the lab end this job by itself after a time, with what it can tell of the reason.
     pub(crate) fn limited_to(mut self, limit: Duration) -> Self {
         self.script.push_str(&format!("limit={}\n", limit.as_secs().max(1)));
+        self
+    }
+
+    /// Tells what runs which KVM it has.
+    pub(crate) fn on(mut self, kvm: Kvm) -> Self {
+        match kvm {
+            Kvm::Stock => {}
+            Kvm::ExceptionExit => self.script.push_str("export VECTOR14_KVM=exception-exit\n"),
+        }
         self
     }
 

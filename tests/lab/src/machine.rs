@@ -34,7 +34,11 @@ const MACHINE: &[&str] = &[
 ];
 
 /// The first serial port is the job's, the second the kernel's. A panic ends QEMU (`panic=-1` with `-no-reboot`).
-const KERNEL_COMMAND_LINE: &str = "console=ttyS1 panic=-1 mitigations=off quiet";
+///
+/// The kernel's tick is periodic (`highres=off nohz=off`). QEMU 7.2 can lose an interrupt that one of its own threads raises while
+/// the CPU leaves a nested guest: it clears a bit of `interrupt_request` there, and not atomically. One-shot timers, which Linux
+/// uses otherwise, never come again then, and the lab stands still with the timer's vector in the APIC's IRR.
+const KERNEL_COMMAND_LINE: &str = "console=ttyS1 panic=-1 mitigations=off quiet highres=off nohz=off";
 
 /// The files of a machine.
 #[derive(Debug)]

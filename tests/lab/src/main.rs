@@ -5,6 +5,7 @@
 //!
 //! # Layout
 //! - [`wanted`], [`apt`], [`cache`]: which Debian packages, where they come from, where they are kept
+//! - [`modules`]: KVM's modules with exception exits, for a kernel of the lab
 //! - [`programs`]: vector14, its integration tests with their libraries, and the guest's workloads
 //! - [`archive`], [`guest`], [`initrd`]: the initramfs for Linux guests, and the lab's own with all of it inside
 //! - [`job`]: what is asked of the lab, as the script that runs in it
@@ -17,6 +18,7 @@ mod guest;
 mod initrd;
 mod job;
 mod machine;
+mod modules;
 mod programs;
 mod run;
 mod wanted;
@@ -27,7 +29,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::cache::Cache;
+use crate::initrd::Parts;
 use crate::job::Job;
+use crate::modules::Kvm;
+use crate::wanted::{LAB_KERNELS, LabKernel};
 
 /// Exit status of a lab that could not be built or gave no verdict.
 const NO_VERDICT: u8 = 125;
@@ -36,6 +41,12 @@ const NO_VERDICT: u8 = 125;
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 120, after_help = ENVIRONMENT)]
 struct Cli {
+    /// Which KVM the lab's kernel loads
+    #[arg(long, value_name = "KVM", default_value = "stock")]
+    kvm: Kvm,
+    /// The kernel that the lab runs
+    #[arg(long, value_name = "KERNEL", default_value = LAB_KERNELS[0].key, value_parser = parse_kernel)]
+    kernel: &'static LabKernel,
     #[command(subcommand)]
     command: Command,
 }
@@ -53,6 +64,8 @@ Exit status: that of what ran inside; 124 a deadline; 125 there is no lab, or it
 enum Command {
     /// Download, unpack and compile all that the lab is made of
     Build,
+    /// Build KVM's modules with exception exits for the kernel, and say where they are
+    KvmModule,
     /// Forget which packages the cache holds, so that the next build takes the newest ones
     Update,
     /// A shell inside, with vector14 in the PATH; Ctrl-A x ends it
@@ -72,7 +85,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match execute(&Cli::parse().command) {
+    match execute(&Cli::parse()) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("lab: {error}");
@@ -81,12 +94,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn execute(command: &Command) -> Result<u8, Box<dyn std::error::Error>> {
+fn parse_kernel(name: &str) -> Result<&'static LabKernel, String> {
+    const KERNELS: &[LabKernel] = &LAB_KERNELS;
+    let known = || KERNELS.iter().map(|kernel| kernel.key).collect::<Vec<_>>().join(", ");
+    KERNELS.iter().find(|kernel| kernel.key == name).ok_or_else(|| format!("the lab runs {}", known()))
+}
+
+fn execute(cli: &Cli) -> Result<u8, Box<dyn std::error::Error>> {
     let workspace = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).canonicalize()?;
     let mut cache = Cache::open(&workspace)?;
     let timeout = run::timeout()?;
-    let job = match command {
+    let job = match &cli.command {
         Command::Build => None,
+        Command::KvmModule => {
+            cache.fill()?;
+            println!("{}", modules::provide(&mut cache, &workspace, cli.kernel)?.display());
+            return Ok(0);
+        }
         Command::Update => return Ok(cache.forget().map(|()| 0)?),
         Command::Shell => Some(Job::shell()),
         Command::Test { arguments } => Some(Job::tests(arguments)),
@@ -97,6 +121,10 @@ fn execute(command: &Command) -> Result<u8, Box<dyn std::error::Error>> {
     cache.fill()?;
     let programs = programs::build(&workspace, cache.root())?;
     let guests = guest::provide(&cache, &programs)?;
+    let modules = match (cli.kvm, &job) {
+        (Kvm::ExceptionExit, _) | (Kvm::Stock, None) => Some(modules::provide(&mut cache, &workspace, cli.kernel)?),
+        (Kvm::Stock, Some(_)) => None,
+    };
     let Some(job) = job else {
         println!("lab: built; guest kernels and their initramfs are in {}", guests.display());
         return Ok(0);
@@ -106,6 +134,8 @@ fn execute(command: &Command) -> Result<u8, Box<dyn std::error::Error>> {
         Some(limit) => job.limited_to(limit),
         None => job,
     };
-    let initrd = initrd::write(&cache, &programs, &guests, &job)?;
-    Ok(run::run(&cache, &initrd, &job, limit)?)
+    let job = job.on(cli.kvm);
+    let parts = Parts { programs: &programs, guests: &guests, kernel: cli.kernel.key, modules: modules.as_deref() };
+    let initrd = initrd::write(&cache, &parts, &job)?;
+    Ok(run::run(&cache, cli.kernel.key, &initrd, &job, limit)?)
 }

@@ -11,7 +11,7 @@ use crate::NO_VERDICT;
 use crate::cache::Cache;
 use crate::job::{Attendance, Job};
 use crate::machine::{self, Files, QEMU};
-use crate::wanted::{KERNEL_IMAGE, LAB_KERNEL};
+use crate::wanted::KERNEL_IMAGE;
 
 /// Exit status of a run that its deadline has ended.
 const DEADLINE: u8 = 124;
@@ -45,8 +45,8 @@ pub(crate) enum RunError {
         error: io::Error,
     },
     /// The cache has lost a file since it was filled.
-    #[error("the cache has no kernel for the lab: delete its folder `unpacked` and try again")]
-    NoKernel,
+    #[error("the cache has no kernel {0} for the lab: delete its folder `unpacked` and try again")]
+    NoKernel(&'static str),
 }
 
 /// What `VECTOR14_LAB_TIMEOUT` says, if it is set.
@@ -66,10 +66,17 @@ pub(crate) fn limit(timeout: Option<Duration>, attendance: Attendance) -> Option
     }
 }
 
-/// Runs the machine, and returns the job's exit status.
-pub(crate) fn run(cache: &Cache, initrd: &Path, job: &Job, limit: Option<Duration>) -> Result<u8, RunError> {
+/// Runs the machine with this kernel of the lab's, and returns the job's exit status.
+pub(crate) fn run(
+    cache: &Cache,
+    kernel: &'static str,
+    initrd: &Path,
+    job: &Job,
+    limit: Option<Duration>,
+) -> Result<u8, RunError> {
     let last = Last::create(cache.root())?;
-    let kernel = cache.file(LAB_KERNEL, KERNEL_IMAGE).ok_or(RunError::NoKernel)?;
+    let version = cache.package(kernel).map_or("", |package| package.version.as_str());
+    let kernel = cache.file(kernel, KERNEL_IMAGE).ok_or(RunError::NoKernel(kernel))?;
     // The path of a socket has to be short.
     let sockets = tempfile::tempdir().map_err(|error| RunError::Io { path: std::env::temp_dir(), error })?;
     let (console, status, monitor) = (last.path("console.log"), last.path("status"), sockets.path().join("monitor"));
@@ -77,7 +84,6 @@ pub(crate) fn run(cache: &Cache, initrd: &Path, job: &Job, limit: Option<Duratio
     let mut qemu = machine::qemu(&files, job.attendance());
     last.write("command.txt", format!("{qemu:?}\n").as_bytes())?;
 
-    let version = cache.package(LAB_KERNEL).map_or("", |package| package.version.as_str());
     let until =
         limit.map_or("no deadline".to_owned(), |limit| format!("deadline {}", humantime::format_duration(limit)));
     eprintln!("lab: booting Linux {version} under QEMU, {until}{}", hint(job.attendance()));

@@ -29,8 +29,30 @@ pub(crate) enum Presence {
     Possible,
 }
 
-/// The kernel that the lab runs, and whose kvm-amd the guests run under.
-pub(crate) const LAB_KERNEL: &str = "linux-6.1";
+/// A kernel that the lab can run, and whose kvm-amd the guests run under.
+#[derive(Debug)]
+pub(crate) struct LabKernel {
+    /// The lab's name for it.
+    pub(crate) key: &'static str,
+    /// The package with its sources.
+    pub(crate) source: &'static str,
+    /// The packages that modules are built with; `{}` is what stands between `linux-image-` and `-amd64-unsigned`.
+    pub(crate) headers: [&'static str; 3],
+}
+
+/// Those kernels; the first is the one that runs unless another is asked for.
+pub(crate) const LAB_KERNELS: [LabKernel; 2] = [
+    LabKernel {
+        key: "linux-6.1",
+        source: "linux-source-6.1",
+        headers: ["linux-headers-{}-amd64", "linux-headers-{}-common", "linux-kbuild-6.1"],
+    },
+    LabKernel {
+        key: "linux-6.12",
+        source: "linux-source-6.12",
+        headers: ["linux-headers-{}-amd64", "linux-headers-{}-common", "linux-kbuild-{}"],
+    },
+];
 /// The modules that make /dev/kvm, in the order in which they are loaded.
 pub(crate) const KVM_MODULES: [&str; 4] = ["irqbypass.ko", "ccp.ko", "kvm.ko", "kvm-amd.ko"];
 /// The kernels that the lab has for guests.
@@ -68,9 +90,13 @@ pub(crate) const LIBRARIES: [(&str, &str); 9] = [
 
 /// All packages.
 pub(crate) const WANTED: &[Wanted] = &[
-    Wanted { key: LAB_KERNEL, package: r"^linux-image-6\.1\.0-[0-9]+-amd64-unsigned$", items: KERNEL_WITH_KVM },
+    Wanted { key: "linux-6.1", package: r"^linux-image-6\.1\.0-[0-9]+-amd64-unsigned$", items: KERNEL_WITH_KVM },
     Wanted { key: "linux-6.1-cloud", package: r"^linux-image-6\.1\.0-[0-9]+-cloud-amd64-unsigned$", items: KERNEL },
-    Wanted { key: "linux-6.12", package: r"^linux-image-6\.12\.[0-9]+\+deb[0-9]+-amd64-unsigned$", items: KERNEL },
+    Wanted {
+        key: "linux-6.12",
+        package: r"^linux-image-6\.12\.[0-9]+\+deb[0-9]+-amd64-unsigned$",
+        items: KERNEL_WITH_KVM,
+    },
     Wanted {
         key: "linux-6.12-cloud",
         package: r"^linux-image-6\.12\.[0-9]+\+deb[0-9]+-cloud-amd64-unsigned$",

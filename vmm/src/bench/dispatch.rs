@@ -110,7 +110,7 @@ pub fn dispatch(library: Option<&Library>) -> Result<Dispatch, DispatchError> {
 
 /// Chains, by what they consist of.
 fn subjects(library: Option<&Library>) -> Result<Vec<(String, Chain)>, DispatchError> {
-    let with = |hook: Box<dyn Hook>| Chain::new(vec![NamedHook { name: "empty".to_owned(), hook }]);
+    let with = |hook: Box<dyn Hook>| Chain::new(vec![NamedHook::boxed("empty", hook)]);
     let made = |name, made: Result<Box<dyn Hook>, vector14_hook::OptionsError>| {
         made.map_err(|error| DispatchError::Hook { hook: name, message: error.to_string() })
     };

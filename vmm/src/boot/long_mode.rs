@@ -53,13 +53,13 @@ mod tests {
     use vector14_hook::{Cr3, Va};
 
     use super::*;
-    use vector14_hook::paging::Paging;
+    use vector14_hook::paging::{Mode, Paging};
 
     #[test]
     fn the_lowest_4_gib_are_mapped_to_themselves() {
         let memory = Memory::new(2 << 20).unwrap();
         prepare_memory(&memory).unwrap();
-        let paging = Paging { cr3: Cr3(PML4.0), levels: 4, no_execute: false };
+        let paging = Paging { cr3: Cr3(PML4.0), mode: Mode::Long { levels: 4 }, no_execute: false };
         for address in [0, 0x12_3456, 0xfee0_0000, 0xffff_ffff] {
             assert_eq!(paging.translate(Va(address), |slot| memory.load(slot)).unwrap().address, Pa(address));
         }

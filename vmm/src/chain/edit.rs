@@ -5,14 +5,17 @@
 //! is ended when no vCPU holds a list that it is in.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use super::entry::Entry;
+use super::entry::{HookStatus, Origin};
+use super::inside::EntryId;
+use super::trust::Trust;
 use super::{Chain, Links, NamedHook};
 use crate::guest::FaultedGuest;
 use crate::memory::Owner;
-use crate::summary::HookSummary;
+use crate::summary::{HookSummary, Until};
 use crate::sys::lock;
 
 /// At the end of a VM, a hook that another thread is ending gets so long.
@@ -40,6 +43,12 @@ pub enum EditError {
         /// How many hooks there are.
         hooks: usize,
     },
+    /// A hook that no options were read for.
+    #[error("hook `{name}` was not made from options that could be changed")]
+    NotFromConfig {
+        /// Its name.
+        name: String,
+    },
     /// A new order that is not one of the hooks that there are.
     #[error("the new order must name every hook once: {known}")]
     Order {
@@ -62,16 +71,15 @@ pub(super) struct Leaving {
 /// A hook that has been taken out of the chain.
 struct Retired {
     entry: Arc<Entry>,
-    /// What becomes of the pages that it has taken from the pool.
-    pages: Pages,
+    /// The hook that replaces another has the other's pages of the pool; those of one that is removed are unmapped and given
+    /// back.
+    until: Until,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pages {
-    /// The hook in its place has them now.
-    Inherited,
-    /// They are unmapped and given back.
-    Withdrawn,
+impl Leaving {
+    pub(super) fn find(&self, id: EntryId) -> Option<Weak<Entry>> {
+        self.retired.iter().find(|one| one.entry.id == id).map(|one| Arc::downgrade(&one.entry))
+    }
 }
 
 impl Chain {
@@ -99,7 +107,7 @@ impl Chain {
     pub fn remove(&self, name: &str) -> Result<(), EditError> {
         self.publish(|entries| {
             let entry = entries.remove(find(entries, name)?);
-            Ok(((), Some(Retired { entry, pages: Pages::Withdrawn })))
+            Ok(((), Some(Retired { entry, until: Until::Removed })))
         })
     }
 
@@ -111,9 +119,9 @@ impl Chain {
         self.publish(|entries| {
             let index = find(entries, name)?;
             name.clone_into(&mut hook.name);
-            let new = Arc::new(Entry::new(hook, entries[index].owner));
+            let new = Arc::new(Entry::new(hook, self.new_id(), entries[index].owner));
             let entry = std::mem::replace(&mut entries[index], new);
-            Ok(((), Some(Retired { entry, pages: Pages::Inherited })))
+            Ok(((), Some(Retired { entry, until: Until::Replaced })))
         })
     }
 
@@ -134,11 +142,20 @@ impl Chain {
         })
     }
 
-    /// What is known of the hooks at this moment, in chain order; their reports are empty as yet.
+    /// What is known of the hooks at this moment, in chain order.
     #[must_use]
-    pub fn hooks(&self) -> Vec<HookSummary> {
-        let links = Arc::clone(&lock(&self.current));
-        links.0.iter().map(|entry| entry.summarise(vector14_hook::Report::default())).collect()
+    pub fn hooks(&self) -> Vec<HookStatus> {
+        lock(&self.current).0.iter().map(|entry| entry.status()).collect()
+    }
+
+    /// What the hook of this name was made from, and how far it is trusted.
+    ///
+    /// # Errors
+    /// [`EditError::Unknown`]; [`EditError::NotFromConfig`].
+    pub fn origin(&self, name: &str) -> Result<(Origin, Trust), EditError> {
+        let current = lock(&self.current);
+        let entry = &current.0[find(&current.0, name)?];
+        entry.origin().ok_or_else(|| EditError::NotFromConfig { name: name.to_owned() })
     }
 
     /// Ends the hooks that were taken out and that no vCPU is in any more, with `guest` to clear up in. Returns how many are still
@@ -151,9 +168,9 @@ impl Chain {
         leaving.retired = busy;
         leaving.ending += idle.len();
         drop(leaving);
-        for Retired { entry, pages } in idle {
-            let summary = self.end(&entry, guest);
-            if pages == Pages::Withdrawn {
+        for Retired { entry, until } in idle {
+            let summary = self.end(&entry, until, guest);
+            if until == Until::Removed {
                 self.withdraw(&entry, guest);
             }
             let mut leaving = lock(&self.leaving);
@@ -179,12 +196,18 @@ impl Chain {
         let waited = self.left.wait_timeout_while(lock(&self.leaving), GRACE, |leaving| leaving.ending > 0);
         let (mut leaving, late) = waited.unwrap_or_else(PoisonError::into_inner);
         if late.timed_out() {
-            self.note(format!(
-                "{} hooks that were taken out did not come to their ends within {GRACE:?}",
-                leaving.ending
-            ));
+            self.note(format!("{} hooks that were taken out did not come to their ends in {GRACE:?}", leaving.ending));
         }
-        std::mem::take(&mut leaving.ended)
+        let (mut hooks, retired) = (std::mem::take(&mut leaving.ended), std::mem::take(&mut leaving.retired));
+        drop(leaving);
+        for Retired { entry, until } in retired {
+            // A vCPU that is stuck in one hook has the whole list that it found it in.
+            hooks.push(match self.busy(&entry) {
+                Some(call) => self.give_up(&entry, until, &call),
+                None => self.end(&entry, until, guest),
+            });
+        }
+        hooks
     }
 
     fn withdraw(&self, entry: &Entry, guest: &FaultedGuest<'_>) {
@@ -221,7 +244,7 @@ impl Chain {
             let numbered = (2..).map(|number| format!("{}#{number}", hook.name));
             hook.name = numbered.into_iter().find(|name| !taken(name)).unwrap_or_default();
         }
-        Arc::new(Entry::new(hook, owner))
+        Arc::new(Entry::new(hook, self.new_id(), owner))
     }
 }
 

@@ -1,11 +1,19 @@
 //! A hook in its chain: its name, what is known of it, and whether it is still asked.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use vector14_hook::{Counter, Hook, PerVcpu, Report};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use vector14_hook::{Counter, Hook, Options, PerVcpu, Report};
 
+use super::inside::EntryId;
+use super::trust::Trust;
+use super::watch::Overruns;
+use crate::library::Library;
 use crate::memory::Owner;
-use crate::summary::HookSummary;
+use crate::summary::{HookSummary, Until, milliseconds};
+use crate::sys::lock;
 
 /// A hook and the name that it goes by.
 pub struct NamedHook {
@@ -13,24 +21,57 @@ pub struct NamedHook {
     pub name: String,
     /// The hook.
     pub hook: Box<dyn Hook>,
+    /// How far it is trusted.
+    pub trust: Trust,
+    /// What it was made from, if it can be made again.
+    pub origin: Option<Origin>,
+}
+
+/// What a hook was made from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The name of its type, or of its hook where it was loaded.
+    pub kind: String,
+    /// The library that it was loaded from.
+    pub library: Option<Library>,
+    /// Its options.
+    pub options: Options,
 }
 
 impl NamedHook {
-    /// A hook under a name.
+    /// A hook under a name, trusted as far as any.
     pub fn new(name: impl Into<String>, hook: impl Hook + 'static) -> Self {
-        Self { name: name.into(), hook: Box::new(hook) }
+        Self::boxed(name, Box::new(hook))
+    }
+
+    /// The same, of a hook that is in a box.
+    pub fn boxed(name: impl Into<String>, hook: Box<dyn Hook>) -> Self {
+        Self { name: name.into(), hook, trust: Trust::DEFAULT, origin: None }
+    }
+
+    /// The same, trusted so far.
+    #[must_use]
+    pub fn trusted(self, trust: Trust) -> Self {
+        Self { trust, ..self }
     }
 }
 
 /// A hook's place in a chain.
 pub(super) struct Entry {
+    pub(super) id: EntryId,
     pub(super) name: String,
     pub(super) hook: Box<dyn Hook>,
+    pub(super) trust: Trust,
+    origin: Option<Origin>,
     /// Whose pages those are that it takes from the pool.
     pub(super) owner: Owner,
-    /// Set when the hook has panicked or failed: it is not asked again.
-    left_out: AtomicBool,
+    /// Whether it is still to be called.
+    asked: AtomicBool,
+    /// Whether it has panicked or failed.
+    failed: AtomicBool,
     counts: PerVcpu<HookCounts>,
+    /// For the watchdog alone.
+    pub(super) overruns: Mutex<Overruns>,
 }
 
 /// One vCPU's count of a hook's calls and failures.
@@ -38,34 +79,106 @@ pub(super) struct Entry {
 pub(super) struct HookCounts {
     pub(super) calls: Counter,
     pub(super) faulted: Counter,
+    pub(super) loops: Counter,
+}
+
+/// What is known of a hook that is in force.
+#[derive(Clone, Debug, Serialize)]
+pub struct HookStatus {
+    /// Its name in the chain.
+    pub name: String,
+    /// The name of its type; `None` for a hook that no config names.
+    pub kind: Option<String>,
+    /// Its options.
+    pub options: Map<String, Value>,
+    /// A call that takes longer is reported, in milliseconds.
+    pub budget_ms: u64,
+    /// A call that takes longer hangs, in milliseconds.
+    pub timeout_ms: u64,
+    /// What its failures come to.
+    pub on_error: &'static str,
+    /// How often it was called.
+    pub calls: u64,
+    /// How often it panicked, failed, or gave a verdict that could not be carried out.
+    pub faulted: u64,
+    /// How many calls were over the budget.
+    pub over_budget: u64,
+    /// How often it resolved faults without any progress of the guest's.
+    pub loops: u64,
+    /// Whether it is not asked any more, because it has failed.
+    pub left_out: bool,
 }
 
 impl Entry {
-    pub(super) fn new(hook: NamedHook, owner: Owner) -> Self {
-        let NamedHook { name, hook } = hook;
-        Self { name, hook, owner, left_out: AtomicBool::new(false), counts: PerVcpu::default() }
+    pub(super) fn new(hook: NamedHook, id: EntryId, owner: Owner) -> Self {
+        let NamedHook { name, hook, trust, origin } = hook;
+        let (asked, failed) = (AtomicBool::new(true), AtomicBool::new(false));
+        let (counts, overruns) = (PerVcpu::default(), Mutex::default());
+        Self { id, name, hook, trust, origin, owner, asked, failed, counts, overruns }
     }
 
     pub(super) fn counts(&self) -> &PerVcpu<HookCounts> {
         &self.counts
     }
 
-    pub(super) fn is_left_out(&self) -> bool {
-        self.left_out.load(Ordering::Relaxed)
+    #[inline]
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
     }
 
-    /// Has it not asked any more. True the first time.
+    /// Has it not asked any more: it is about to be ended.
+    pub(super) fn retire(&self) {
+        self.asked.store(false, Ordering::Relaxed);
+    }
+
+    /// Has it not asked any more: it has failed. True the first time.
     pub(super) fn leave_out(&self) -> bool {
-        !self.left_out.swap(true, Ordering::Relaxed)
+        self.retire();
+        !self.failed.swap(true, Ordering::Relaxed)
     }
 
-    pub(super) fn summarise(&self, report: Report) -> HookSummary {
-        HookSummary {
+    pub(super) fn origin(&self) -> Option<(Origin, Trust)> {
+        self.origin.clone().map(|origin| (origin, self.trust))
+    }
+
+    fn sum(&self, counter: impl Fn(&HookCounts) -> &Counter) -> u64 {
+        self.counts.iter().map(|counts| counter(counts).get()).sum()
+    }
+
+    pub(super) fn loops(&self) -> u64 {
+        self.sum(|counts| &counts.loops)
+    }
+
+    pub(super) fn status(&self) -> HookStatus {
+        HookStatus {
             name: self.name.clone(),
-            calls: self.counts.iter().map(|counts| counts.calls.get()).sum(),
-            faulted: self.counts.iter().map(|counts| counts.faulted.get()).sum(),
-            left_out: self.is_left_out(),
-            report,
+            kind: self.origin.as_ref().map(|origin| origin.kind.clone()),
+            options: self.origin.as_ref().map(|origin| origin.options.values().clone()).unwrap_or_default(),
+            budget_ms: milliseconds(self.trust.budget),
+            timeout_ms: milliseconds(self.trust.timeout),
+            on_error: self.trust.on_error.name(),
+            calls: self.sum(|counts| &counts.calls),
+            faulted: self.sum(|counts| &counts.faulted),
+            over_budget: lock(&self.overruns).count,
+            loops: self.loops(),
+            left_out: self.failed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// What is known of it at its end, with its last words; `None` where it could not be asked for any.
+    pub(super) fn summarise(&self, until: Until, report: Option<Report>) -> HookSummary {
+        let HookStatus { name, calls, faulted, over_budget, loops, left_out, .. } = self.status();
+        let ended = report.is_some();
+        HookSummary {
+            name,
+            calls,
+            faulted,
+            over_budget,
+            loops,
+            left_out,
+            until,
+            ended,
+            report: report.unwrap_or_default(),
         }
     }
 }

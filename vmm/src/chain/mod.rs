@@ -1,24 +1,33 @@
 //! The hook chain: asks the hooks in order, and answers for those that misbehave.
 //!
 //! On the way of a fault: after decode, before apply. The hooks are shared by all vCPUs; what is counted here is each
-//! vCPU's own. `entry` is a hook in its place, `edit` changes the chain while the guest runs.
+//! vCPU's own. `entry` is a hook in its place, `edit` changes the chain while the guest runs, `trust` says how far a hook may
+//! go; `inside` is what vCPUs publish of where they are, `watch` what is made of that.
 
 mod edit;
 mod entry;
+mod inside;
+mod trust;
+mod watch;
 
 use std::fmt::Display;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use vector14_hook::guard::{describe_panic, guarded, report_panics_of_hooks_here};
-use vector14_hook::{Fault, Report, Verdict};
+use vector14_hook::{Fault, PerVcpu, Report, Verdict};
 
 pub use self::edit::EditError;
 use self::edit::Leaving;
 use self::entry::Entry;
-pub use self::entry::NamedHook;
+pub use self::entry::{HookStatus, NamedHook, Origin};
+pub(crate) use self::inside::Call;
+use self::inside::{EntryId, Inside};
+pub use self::trust::{OnError, Trust};
+pub(crate) use self::watch::{Hang, Watch};
 use crate::guest::FaultedGuest;
-use crate::summary::HookSummary;
+use crate::summary::{HookSummary, Until};
 use crate::sys::lock;
 
 /// The ordered hooks of a VM.
@@ -34,6 +43,9 @@ pub struct Chain {
     /// Signalled when one of them has come to its end.
     left: Condvar,
     owners: AtomicU32,
+    ids: AtomicU64,
+    /// Where vCPUs are.
+    inside: PerVcpu<Inside>,
     /// Sentences about hooks that misbehaved, for the summary.
     notes: Mutex<Vec<String>>,
 }
@@ -68,6 +80,8 @@ impl Chain {
             leaving: Mutex::default(),
             left: Condvar::new(),
             owners: AtomicU32::new(0),
+            ids: AtomicU64::new(0),
+            inside: PerVcpu::default(),
             notes: Mutex::default(),
         };
         let mut entries = Vec::with_capacity(hooks.len());
@@ -93,31 +107,50 @@ impl Chain {
         }
     }
 
-    /// Asks the hooks about `fault`. A hook that panics or fails has the fault reinjected, and is left out from then on.
+    /// Asks the hooks about `fault`. A hook that panics or fails is left out from then on, and the fault reinjected or the VM
+    /// stopped.
     pub fn dispatch<'a>(&self, view: &'a View, fault: &Fault, guest: &mut FaultedGuest<'a>) -> Decision {
+        let inside = self.inside.of(fault);
+        inside.begin(fault);
         for (index, entry) in view.links.0.iter().enumerate() {
-            if entry.is_left_out() {
+            if !entry.is_asked() {
                 continue;
             }
             guest.enter_hook(&entry.name, entry.owner);
             entry.counts().of(fault).calls.add(1);
-            let failure = match guarded(|| entry.hook.on_fault(fault, guest)) {
+            inside.enter(entry);
+            let answer = guarded(|| entry.hook.on_fault(fault, guest));
+            inside.leave();
+            let failure = match answer {
                 Ok(Ok(Verdict::Pass)) => continue,
                 Ok(Ok(verdict)) => return Decision { verdict, hook: Some(index) },
                 Ok(Err(error)) => format!("failed: {error}"),
                 Err(payload) => format!("panicked: {}", describe_panic(payload.as_ref())),
             };
-            self.fail(entry, fault, &failure);
-            return Decision { verdict: Verdict::Reinject, hook: Some(index) };
+            return Decision { verdict: self.fail(entry, fault, &failure), hook: Some(index) };
         }
         Decision { verdict: Verdict::Pass, hook: None }
     }
 
-    /// Reports the hook that gave a verdict on `fault` that could not be carried out, and leaves it out.
+    /// Reports the hook that gave a verdict on `fault` that could not be carried out, and leaves it out. Returns the verdict
+    /// in its place.
     #[cold]
-    pub(crate) fn reject(&self, view: &View, decision: &Decision, fault: &Fault, why: &dyn Display) {
-        if let Some(entry) = view.decider(decision) {
-            self.fail(entry, fault, &why.to_string());
+    pub(crate) fn reject(&self, view: &View, decision: &Decision, fault: &Fault, why: &dyn Display) -> Verdict {
+        view.decider(decision).map_or(Verdict::Reinject, |entry| self.fail(entry, fault, &why.to_string()))
+    }
+
+    /// Counts that the guest got nowhere by the hook's verdict, and reports the first time.
+    #[cold]
+    pub(crate) fn report_loop(&self, view: &View, decision: &Decision, fault: &Fault, rounds: u32) {
+        let Some(entry) = view.decider(decision) else { return };
+        let first = entry.loops() == 0;
+        entry.counts().of(fault).loops.add(1);
+        if first {
+            self.note(format!(
+                "loop: hook `{}` resolved the fault at {} ({}), rip {}, vcpu {}, {rounds} times in a row and the guest made no \
+                 progress; fault #{} was reinjected instead",
+                entry.name, fault.address, fault.error_code, fault.rip, fault.vcpu, fault.sequence
+            ));
         }
     }
 
@@ -129,17 +162,24 @@ impl Chain {
     }
 
     #[cold]
-    fn fail(&self, entry: &Entry, fault: &Fault, failure: &str) {
+    fn fail(&self, entry: &Entry, fault: &Fault, failure: &str) -> Verdict {
         entry.counts().of(fault).faulted.add(1);
-        if entry.leave_out() {
-            self.note(format!(
-                "hook `{}` {failure}; fault #{} at {} (rip {}) was reinjected, and the hook is left out from here on",
-                entry.name, fault.sequence, fault.address, fault.rip
-            ));
+        let first = entry.leave_out();
+        let about = format!("fault #{} at {} (rip {})", fault.sequence, fault.address, fault.rip);
+        match entry.trust.on_error {
+            OnError::Reinject if first => self.note(format!(
+                "hook `{}` {failure}; {about} was reinjected, and the hook is left out from here on",
+                entry.name
+            )),
+            OnError::Reinject => {}
+            OnError::Stop => return Verdict::Stop(format!("{failure}; the fault was {about}").into()),
         }
+        Verdict::Reinject
     }
 
-    fn end(&self, entry: &Entry, guest: &mut FaultedGuest<'_>) -> HookSummary {
+    fn end(&self, entry: &Entry, until: Until, guest: &mut FaultedGuest<'_>) -> HookSummary {
+        // A vCPU that is stuck in another hook, and comes out of it after all, still has it in its list.
+        entry.retire();
         let report = guarded(|| {
             guest.enter_hook_at_end(entry.owner);
             entry.hook.on_end(guest)
@@ -148,16 +188,37 @@ impl Chain {
             self.note(format!("hook `{}` panicked at its end: {}", entry.name, describe_panic(payload.as_ref())));
             Report::default()
         });
-        entry.summarise(report)
+        lock(&self.notes).extend(lock(&entry.overruns).describe(entry));
+        entry.summarise(until, Some(report))
+    }
+
+    /// A hook that can't be ended, since a vCPU does not come out of it.
+    fn give_up(&self, entry: &Entry, until: Until, call: &Call) -> HookSummary {
+        self.note(format!("hook `{}` was not ended, and has not reported: it is still busy with {call}", entry.name));
+        lock(&self.notes).extend(lock(&entry.overruns).describe(entry));
+        entry.summarise(until, None)
     }
 
     /// Ends every hook and collects what is known of it: those that were taken out on the way first, then the chain. Called
-    /// when the vCPUs have stopped.
+    /// when the vCPUs have stopped; one that has not is in a hook that can't be ended.
     pub fn finish(&self, guest: &mut FaultedGuest<'_>) -> (Vec<HookSummary>, Vec<String>) {
         let links = self.close();
         let mut hooks = self.settle_all(guest);
-        hooks.extend(links.0.iter().map(|entry| self.end(entry, guest)));
+        for entry in &links.0 {
+            hooks.push(match self.busy(entry) {
+                Some(call) => self.give_up(entry, Until::End, &call),
+                None => self.end(entry, Until::End, guest),
+            });
+        }
         (hooks, std::mem::take(&mut lock(&self.notes)))
+    }
+
+    fn busy(&self, entry: &Entry) -> Option<Call> {
+        self.calls().into_iter().find(|call| call.entry == entry.id)
+    }
+
+    fn new_id(&self) -> EntryId {
+        EntryId(NonZeroU64::MIN.saturating_add(self.ids.fetch_add(1, Ordering::Relaxed)))
     }
 }
 

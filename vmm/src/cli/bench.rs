@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::ValueHint;
 use serde::Serialize;
 use vector14::bench::{self, Bench, BenchError, Dispatch, DispatchError, Ratios};
+use vector14::config::EngineChoice;
 use vector14::display::{Grid, Style};
 use vector14::library::Library;
 use vector14::vm::Surroundings;
@@ -18,6 +19,9 @@ pub(super) struct Args {
     /// As JSON
     #[arg(long)]
     json: bool,
+    /// The engine to measure
+    #[arg(long, default_value = "auto", value_parser = engine)]
+    engine: EngineChoice,
     /// Measure only what asking a hook costs, which needs no KVM
     #[arg(long)]
     dispatch: bool,
@@ -26,6 +30,13 @@ pub(super) struct Args {
     hook: Option<PathBuf>,
     #[command(flatten)]
     kvm: KvmArgs,
+}
+
+/// An engine that faults can be measured with.
+fn engine(name: &str) -> Result<EngineChoice, String> {
+    let engines = || EngineChoice::ALL.into_iter().filter(|engine| *engine != EngineChoice::Off);
+    let names = || engines().map(EngineChoice::name).collect::<Vec<_>>().join(", ");
+    engines().find(|engine| engine.name() == name).ok_or_else(|| format!("must be one of {}", names()))
 }
 
 /// All that was measured.
@@ -41,7 +52,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Failure> {
     let dispatch = bench::dispatch(library.as_ref()).map_err(dispatch_failure)?;
     let surroundings =
         || Surroundings { kvm: args.kvm.path.clone(), ..Surroundings::unattended(Box::new(std::io::sink())) };
-    let measure = || bench::run(surroundings, show_progress).map_err(failure);
+    let measure = || bench::run(args.engine, surroundings, show_progress).map_err(failure);
     let faults = if args.dispatch { None } else { Some(measure()?) };
     let results = Results { faults, dispatch };
     if args.json {
@@ -101,7 +112,7 @@ fn describe_faults(bench: &Bench, style: Style) -> String {
         "reinject" => format!("{reinject:.2}"),
         _ => String::new(),
     };
-    let mut grid = Grid::new(&["", "median ns", "times exit"]);
+    let mut grid = Grid::new(&[bench.engine, "median ns", "times exit"]);
     for row in &bench.rows {
         grid.row([row.name, &row.median_ns.to_string(), &ratio(row.name)]);
     }

@@ -1,6 +1,8 @@
 //! `vector14 check`: checks a config file and says what it would run. Starts nothing, and touches no file of a
 //! hook's; libraries of hooks are loaded, to ask them about their options.
 
+use vector14::chain::Trust;
+use vector14::config::defaults::TRUST;
 use vector14::config::values::size;
 use vector14::config::{Config, DiskConfig, HookConfig};
 use vector14::display::Grid;
@@ -28,11 +30,15 @@ fn describe(config: &Config) -> Grid {
     let disks: Vec<_> = config.disks.iter().map(disk).collect();
     let disks = if disks.is_empty() { "none".to_owned() } else { disks.join(", ") };
     let stub = config.intercept.stub.map_or("looked for".to_owned(), |stub| stub.to_string());
-    let hook = |hook: &HookConfig| match &hook.library {
-        Some(library) => format!("{} ({})", hook.name, library.path().display()),
-        None => hook.name.clone(),
+    let hook = |hook: &HookConfig| {
+        let library = hook.library.as_ref().map(|library| format!(" from {}", library.path().display()));
+        format!("{}{}{}", hook.name, library.unwrap_or_default(), trust(hook.trust))
     };
     let hooks: Vec<_> = config.hooks.iter().map(hook).collect();
+    let control = config.control.socket.as_ref().map_or("none".to_owned(), |socket| socket.display().to_string());
+    let error_codes = config.intercept.error_code.map_or("all".to_owned(), |filter| {
+        format!("those that are {:#x} under {:#x}", filter.value.bits(), filter.mask.bits())
+    });
     let modules: Vec<_> = config.boot.modules.iter().map(ToString::to_string).collect();
     let mut grid = Grid::default();
     grid.row(["kernel", &config.boot.kernel.to_string()])
@@ -46,6 +52,23 @@ fn describe(config: &Config) -> Grid {
         .row(["disks", &disks])
         .row(["engine", config.intercept.engine.name()])
         .row(["stub", &stub])
+        .row(["error codes", &error_codes])
+        .row(["control", &control])
         .row(["hooks", &if hooks.is_empty() { "none".to_owned() } else { hooks.join(", ") }]);
     grid
+}
+
+/// What is said of a hook's trust where it is not what holds for all.
+fn trust(trust: Trust) -> String {
+    let mut said = Vec::new();
+    if trust.budget != TRUST.budget {
+        said.push(format!("budget {}", humantime::format_duration(trust.budget)));
+    }
+    if trust.timeout != TRUST.timeout {
+        said.push(format!("timeout {}", humantime::format_duration(trust.timeout)));
+    }
+    if trust.on_error != TRUST.on_error {
+        said.push(format!("on error {}", trust.on_error));
+    }
+    if said.is_empty() { String::new() } else { format!(" ({})", said.join(", ")) }
 }

@@ -43,6 +43,11 @@ fn describe(diagnosis: &Diagnosis, style: Style) -> String {
         let available = if engine.available { "can run" } else { "can't run" };
         grid.row([&format!("engine {}", engine.name), available, &engine.reason]);
     }
+    let auto = match diagnosis.auto {
+        Some(name) => format!("takes {name}, the first of these that can run"),
+        None => "takes none of them".to_owned(),
+    };
+    grid.row(["engine auto", "", &auto]);
     let advice: String = diagnosis.advice.iter().map(|advice| format!("to do: {advice}\n")).collect();
     let verdict = if diagnosis.runs { "guests can run here" } else { "guests can't run here" };
     format!("{}{advice}{verdict}\n", grid.render(style))

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{EngineChoice, ProtocolChoice};
+use crate::chain::Trust;
 
 /// `vm.memory`, in bytes.
 pub const MEMORY: u64 = 64 << 20;
@@ -34,6 +35,11 @@ pub const DISKS_MAX: usize = 7;
 
 /// `intercept.engine`.
 pub const ENGINE: EngineChoice = EngineChoice::Auto;
+
+/// `hook.budget`, `hook.timeout` and `hook.on_error`.
+pub const TRUST: Trust = Trust::DEFAULT;
+/// What `hook.budget` and `hook.timeout` may be: nothing shorter can be told.
+pub const TRUST_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(24 * 60 * 60);
 
 /// The largest config file that is read, in bytes: anything larger is taken for a file named by mistake.
 pub const FILE_MAX: u64 = 1 << 20;

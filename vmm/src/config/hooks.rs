@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Number, Value as Json};
 use vector14_hook::{Hook, HookType, OptionDoc, Options, OptionsError};
 
-use crate::chain::NamedHook;
+use crate::chain::{NamedHook, Origin, Trust};
 use crate::library::{Library, LibraryError};
 
 use super::node::{Entry, Node, Table, Value};
@@ -14,6 +14,9 @@ use super::place::Place;
 use super::problem::{NameKind, Problem, Reason};
 use super::reader::Reader;
 use super::{Config, ConfigError, HookConfig};
+
+/// The keys of a `[[hook]]` table that are not its hook's own, besides `name`.
+const TRUST_KEYS: [&str; 3] = ["budget", "timeout", "on_error"];
 
 /// Where a `[[hook]]` table was written.
 #[derive(Clone, Debug, Default)]
@@ -39,7 +42,7 @@ impl Config {
         if !problems.is_empty() {
             return Err(self.invalid(problems));
         }
-        let create = |hook: &HookConfig| hook.create(types).map_err(|problem| self.invalid(vec![problem]));
+        let create = |hook: &HookConfig| hook.create(types).map_err(|problems| self.invalid(problems));
         self.hooks.iter().map(create).collect()
     }
 
@@ -91,17 +94,20 @@ impl HookConfig {
         Ok(Self { library: Some(Library::load(library.path())?), ..self.clone() })
     }
 
-    /// Makes the hook, which may open and truncate files then.
-    fn create(&self, types: &[HookType]) -> Result<NamedHook, Problem> {
-        let kind = self.find(types)?;
-        let hook = kind.create(&self.options).map_err(|error| self.refused(&error))?;
-        Ok(NamedHook { name: self.name.clone(), hook })
-    }
-
-    /// Makes the hook, after a look at its options.
-    pub(crate) fn check_and_create(&self, types: &[HookType]) -> Result<NamedHook, Vec<Problem>> {
+    /// Makes the hook. It may open and truncate files.
+    ///
+    /// # Errors
+    /// It is not among `types`, or refuses its options.
+    pub fn create(&self, types: &[HookType]) -> Result<NamedHook, Vec<Problem>> {
         let problems = self.check(types);
-        if problems.is_empty() { self.create(types).map_err(|problem| vec![problem]) } else { Err(problems) }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let kind = self.find(types).map_err(|problem| vec![problem])?;
+        let hook = kind.create(&self.options).map_err(|error| vec![self.refused(&error)])?;
+        let (kind, library, options) = (self.name.clone(), self.library.clone(), self.options.clone());
+        let origin = Origin { kind, library, options };
+        Ok(NamedHook { name: self.name.clone(), hook, trust: self.trust, origin: Some(origin) })
     }
 
     fn check(&self, types: &[HookType]) -> Vec<Problem> {
@@ -132,7 +138,8 @@ impl HookConfig {
 
     /// Every option that the hook's own list does not name.
     fn unknown_options(&self, kind: &Kind<'_>) -> Vec<Problem> {
-        let known: Vec<_> = kind.options().iter().map(|option| option.name.to_owned()).collect();
+        let of_hook = kind.options().iter().map(|option| option.name);
+        let known: Vec<_> = of_hook.chain(TRUST_KEYS).map(str::to_owned).collect();
         let unknown = self.places.options.iter().filter(|(name, _)| !known.contains(name));
         unknown
             .map(|(name, place)| {
@@ -153,10 +160,12 @@ impl HookConfig {
     }
 }
 
-/// A hook from what its table holds besides `name` and `path`.
+/// A hook from what its table holds besides its name, its library's path and how far it is trusted. `name` is `None` where there
+/// is no hook to be had; that has been reported then.
 pub(super) fn from_rest(
-    (name, place): (String, Place),
+    name: Option<(String, Place)>,
     library: Option<Library>,
+    trust: Trust,
     mut hook: Reader<'_>,
     base: &Path,
 ) -> Option<HookConfig> {
@@ -171,8 +180,9 @@ pub(super) fn from_rest(
         }
         options.insert(key, OptionPlace { whole: entry.place(), key: entry.key });
     }
+    let (name, place) = name?;
     let places = HookPlaces { name: Some(place), options };
-    Some(HookConfig { name, library, options: Options::new(values, base), places })
+    Some(HookConfig { name, library, trust, options: Options::new(values, base), places })
 }
 
 /// The value as JSON, in which hooks read their options; or what does not go into JSON, and what would.

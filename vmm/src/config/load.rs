@@ -58,6 +58,7 @@ impl Config {
                 boot,
                 disks: sections.disks,
                 intercept: sections.intercept,
+                control: sections.control,
                 hooks: sections.hooks,
             }),
             Some(_) | None => Err(ConfigError::Invalid { name: name.to_owned(), problems }),

@@ -34,5 +34,6 @@ pub use error::ConfigError;
 pub use place::Place;
 pub use problem::{NameKind, Problem, Reason};
 pub use schema::{
-    BootConfig, Config, DiskConfig, EngineChoice, HookConfig, InterceptConfig, Kernel, Module, ProtocolChoice, VmConfig,
+    BootConfig, Config, ControlConfig, DiskConfig, EngineChoice, ErrorCodeFilter, HookConfig, InterceptConfig, Kernel,
+    Module, ProtocolChoice, VmConfig,
 };

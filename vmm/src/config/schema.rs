@@ -5,10 +5,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use vector14_hook::{Options, Va};
+use vector14_hook::{ErrorCode, Options, Va};
 
 use super::defaults;
 use super::hooks::HookPlaces;
+use crate::chain::Trust;
 use crate::library::Library;
 
 /// All that a config file says.
@@ -24,6 +25,8 @@ pub struct Config {
     pub disks: Vec<DiskConfig>,
     /// How its faults are intercepted.
     pub intercept: InterceptConfig,
+    /// How it is controlled while it runs.
+    pub control: ControlConfig,
     /// What its faults go through, in chain order.
     pub hooks: Vec<HookConfig>,
 }
@@ -38,6 +41,7 @@ impl Config {
             boot: BootConfig { cmdline: cmdline.into(), ..BootConfig::of(Kernel::Tiny) },
             disks: Vec::new(),
             intercept: InterceptConfig::default(),
+            control: ControlConfig::default(),
             hooks: Vec::new(),
         }
     }
@@ -168,12 +172,29 @@ pub struct InterceptConfig {
     pub engine: EngineChoice,
     /// Where the guest has room for the `gate` engine's stub; `None`: it is looked for.
     pub stub: Option<Va>,
+    /// Which faults of the `exception-bitmap` engine leave the guest; `None`: all of them.
+    pub error_code: Option<ErrorCodeFilter>,
 }
 
 impl Default for InterceptConfig {
     fn default() -> Self {
-        Self { engine: defaults::ENGINE, stub: None }
+        Self { engine: defaults::ENGINE, stub: None, error_code: None }
     }
+}
+
+/// `intercept.error_code`: a fault leaves the guest where its error code, under `mask`, is `value`. The others go straight
+/// to the guest's own handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorCodeFilter {
+    /// The bits that are looked at.
+    pub mask: ErrorCode,
+    /// What they must be: no bit that `mask` lacks.
+    pub value: ErrorCode,
+}
+
+impl ErrorCodeFilter {
+    /// The one that lets every fault out.
+    pub const ALL: Self = Self { mask: ErrorCode::empty(), value: ErrorCode::empty() };
 }
 
 /// `intercept.engine`.
@@ -183,13 +204,15 @@ pub enum EngineChoice {
     Auto,
     /// IDT entry 14 leads to a stub that leaves the guest.
     Gate,
+    /// Faults leave the guest before they are delivered, where this host's KVM has been taught to let them.
+    ExceptionBitmap,
     /// Faults are not intercepted.
     Off,
 }
 
 impl EngineChoice {
     /// All of them, in the order in which they are offered.
-    pub const ALL: [Self; 3] = [Self::Auto, Self::Gate, Self::Off];
+    pub const ALL: [Self; 4] = [Self::Auto, Self::Gate, Self::ExceptionBitmap, Self::Off];
 
     /// As the config file writes it.
     #[must_use]
@@ -197,6 +220,7 @@ impl EngineChoice {
         match self {
             Self::Auto => "auto",
             Self::Gate => "gate",
+            Self::ExceptionBitmap => "exception-bitmap",
             Self::Off => "off",
         }
     }
@@ -208,6 +232,13 @@ impl fmt::Display for EngineChoice {
     }
 }
 
+/// `[control]`: how a VM is controlled while it runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ControlConfig {
+    /// Where the control socket is made; `None`: there is none.
+    pub socket: Option<PathBuf>,
+}
+
 /// `[[hook]]`: one hook of the chain.
 #[derive(Clone, Debug)]
 pub struct HookConfig {
@@ -215,6 +246,8 @@ pub struct HookConfig {
     pub name: String,
     /// The library that it is loaded from; `None`: it is among those that the program knows.
     pub library: Option<Library>,
+    /// How far it is trusted.
+    pub trust: Trust,
     /// The hook's own options.
     pub options: Options,
     /// Where all this was written.
@@ -224,6 +257,6 @@ pub struct HookConfig {
 impl HookConfig {
     /// A hook that no file names.
     pub fn new(name: impl Into<String>, options: Options) -> Self {
-        Self { name: name.into(), library: None, options, places: HookPlaces::default() }
+        Self { name: name.into(), library: None, trust: defaults::TRUST, options, places: HookPlaces::default() }
     }
 }

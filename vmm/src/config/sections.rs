@@ -5,13 +5,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::defaults::{CMDLINE, DISK_READONLY, DISKS_MAX, PROTOCOL};
+use super::defaults::{CMDLINE, DISK_READONLY, DISKS_MAX, PROTOCOL, TRUST};
 use super::hooks;
 use super::place::Place;
 use super::problem::Reason;
 use super::reader::Reader;
-use super::schema::{BootConfig, DiskConfig, HookConfig, InterceptConfig, Kernel, Module, VmConfig};
+use super::schema::{
+    BootConfig, ControlConfig, DiskConfig, EngineChoice, HookConfig, InterceptConfig, Kernel, Module, VmConfig,
+};
 use super::values;
+use crate::chain::Trust;
 use crate::device::virtio::image::Image;
 use crate::library::Library;
 
@@ -22,6 +25,7 @@ pub(super) struct Sections {
     pub(super) boot: Option<BootConfig>,
     pub(super) disks: Vec<DiskConfig>,
     pub(super) intercept: InterceptConfig,
+    pub(super) control: ControlConfig,
     pub(super) hooks: Vec<HookConfig>,
 }
 
@@ -32,10 +36,11 @@ pub(super) fn read(mut root: Reader<'_>, base: &Path) -> Sections {
     let mut disks = Vec::new();
     root.each_table("disk", |reader| disks.extend(read_disk(reader, base, disks.len())));
     let intercept = read_intercept(root.table("intercept"));
+    let control = read_control(root.table("control"), base);
     let mut hooks = Vec::new();
     root.each_table("hook", |reader| hooks.extend(read_hook(reader, base)));
     root.finish();
-    Sections { vm, boot, disks, intercept, hooks }
+    Sections { vm, boot, disks, intercept, control, hooks }
 }
 
 fn read_vm(mut vm: Reader<'_>) -> VmConfig {
@@ -110,29 +115,48 @@ fn read_disk(mut disk: Reader<'_>, base: &Path, before: usize) -> Option<DiskCon
 
 fn read_intercept(mut intercept: Reader<'_>) -> InterceptConfig {
     let default = InterceptConfig::default();
-    let config = InterceptConfig {
-        engine: intercept.take("engine", values::engine).unwrap_or(default.engine),
-        stub: intercept.take("stub", values::address).or(default.stub),
-    };
+    let engine = intercept.take("engine", values::engine).unwrap_or(default.engine);
+    let stub = intercept.take("stub", values::address).or(default.stub);
+    let error_code = intercept.take_placed("error_code", values::error_code);
+    if let (EngineChoice::Gate, Some((_, place))) = (engine, &error_code) {
+        let allowed = "left out, or engine = \"exception-bitmap\": gate sees every fault".to_owned();
+        intercept.refuse("error_code", place.clone(), allowed);
+    }
     intercept.finish();
-    config
+    InterceptConfig { engine, stub, error_code: error_code.map(|(filter, _)| filter).or(default.error_code) }
 }
 
-/// Of a hook only the name and the library's path are ours; what else is in its table is for the hook to read.
+/// Of a hook only its name and its library's path are ours, and how far it is trusted; what else is in its table is for the hook
+/// to read.
 fn read_hook(mut hook: Reader<'_>, base: &Path) -> Option<HookConfig> {
+    let (name, library) = find_hook(&mut hook, base);
+    let trust = Trust {
+        budget: hook.take("budget", values::hook_time).unwrap_or(TRUST.budget),
+        timeout: hook.take("timeout", values::hook_time).unwrap_or(TRUST.timeout),
+        on_error: hook.take("on_error", values::on_error).unwrap_or(TRUST.on_error),
+    };
+    hooks::from_rest(name, library, trust, hook, base)
+}
+
+/// What a hook is called, and the library that it is loaded from. A loaded one has a name of its own.
+fn find_hook(hook: &mut Reader<'_>, base: &Path) -> (Option<(String, Place)>, Option<Library>) {
     let Some((path, place)) = hook.take_placed("path", values::path) else {
-        let name = hook.require("name", "name = \"trace\"; `vector14 hooks` lists what there is", values::string);
-        return hooks::from_rest(name?, None, hook, base);
+        let example = "name = \"trace\"; `vector14 hooks` lists what there is";
+        return (hook.require("name", example, values::string), None);
     };
     let name = hook.take_placed("name", values::string);
     match Library::load(&base.join(path)) {
-        Ok(library) => {
-            let name = name.unwrap_or_else(|| (library.name().to_owned(), place));
-            hooks::from_rest(name, Some(library), hook, base)
-        }
+        Ok(library) => (name.or_else(|| Some((library.name().to_owned(), place))), Some(library)),
         Err(error) => {
             hook.report(place, Reason::Library(Arc::new(error)));
-            None
+            (None, None)
         }
     }
+}
+
+/// `[control]`; a relative path starts at `base`.
+fn read_control(mut control: Reader<'_>, base: &Path) -> ControlConfig {
+    let socket = control.take("socket", values::path).map(|path| base.join(path));
+    control.finish();
+    ControlConfig { socket }
 }

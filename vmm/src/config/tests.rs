@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
-use vector14_hook::{Fault, Guest, Hook, HookType, OptionDoc, Options, OptionsError, Va, Verdict};
+use vector14_hook::{ErrorCode, Fault, Guest, Hook, HookType, OptionDoc, Options, OptionsError, Va, Verdict};
 
-use super::{Config, ConfigError, EngineChoice, Kernel, Module, ProtocolChoice};
+use super::{Config, ConfigError, EngineChoice, ErrorCodeFilter, Kernel, Module, ProtocolChoice};
+use crate::chain::{OnError, Trust};
 use crate::display::{Style, diagnostic};
 
 struct Nothing;
@@ -79,9 +80,14 @@ fn every_key_is_read() {
         [[hook]]
         name = 'trace'
         file = 'a.jsonl'
+        [control]
+        socket = 'ctl.sock'
         [[hook]]
         name = 'trace'
-        pages = 7";
+        pages = 7
+        budget = '20ms'
+        timeout = '1min'
+        on_error = 'stop'";
     let config = parse(text, &[]).unwrap();
     assert_eq!(config.vm.memory, 3 << 29);
     assert_eq!((config.vm.vcpus, config.vm.timeout), (8, Some(Duration::from_secs(90))));
@@ -89,8 +95,25 @@ fn every_key_is_read() {
     assert_eq!(config.intercept.engine, EngineChoice::Gate);
     assert_eq!(config.intercept.stub, Some(Va(0xffff_ffff_8100_0000)));
     assert_eq!(config.hooks[1].options.parse::<TraceOptions>().unwrap().pages, Some(7));
+    assert_eq!(config.hooks[0].trust, Trust::DEFAULT);
+    let (budget, timeout) = (Duration::from_millis(20), Duration::from_secs(60));
+    assert_eq!(config.hooks[1].trust, Trust { budget, timeout, on_error: OnError::Stop });
+    assert_eq!(config.control.socket, Some(PathBuf::from("/nowhere/ctl.sock")));
     let made = config.create_hooks(TYPES).unwrap();
+    assert_eq!(made[1].trust, config.hooks[1].trust);
+    assert_eq!(made[1].origin.as_ref().map(|origin| origin.kind.as_str()), Some("trace"));
     assert_eq!(made.iter().map(|hook| hook.name.as_str()).collect::<Vec<_>>(), ["trace", "trace"]);
+}
+
+#[test]
+fn faults_can_be_chosen_by_their_error_code() {
+    let config = parse(&format!("{TINY}intercept.error_code = {{ mask = 0x3, match = 0x2 }}\n"), &[]).unwrap();
+    let filter = ErrorCodeFilter { mask: ErrorCode::PRESENT | ErrorCode::WRITE, value: ErrorCode::WRITE };
+    assert_eq!(config.intercept.error_code, Some(filter));
+    let sets = ["intercept.error_code={mask=1, match=0}", "intercept.engine=exception-bitmap"];
+    let config = parse(TINY, &sets).unwrap();
+    assert_eq!(config.intercept.engine, EngineChoice::ExceptionBitmap);
+    assert_eq!(config.intercept.error_code.map(|filter| filter.mask), Some(ErrorCode::PRESENT));
 }
 
 #[test]
@@ -126,7 +149,21 @@ fn a_bad_value_is_told_with_its_place_and_what_is_allowed() {
             "must be the path of a file, in quotes, with words for the kernel after a space",
         ),
         ("boot.modules = [3]", "2:17", "boot.modules = 3: must be the path of a file"),
-        ("intercept.engine = 'gat'", "2:20", "must be one of \"auto\", \"gate\", \"off\""),
+        ("intercept.engine = 'gat'", "2:20", "must be one of \"auto\", \"gate\", \"exception-bitmap\", \"off\""),
+        ("intercept.error_code = 2", "2:24", "must be a table of two numbers of 32 bits, such as { mask = 0x3"),
+        ("intercept.error_code = { mask = 2 }", "2:24", "must be a table of two numbers"),
+        ("intercept.error_code = { mask = 2, match = 2, or = 1 }", "2:24", "must be a table of two numbers"),
+        ("intercept.error_code = { mask = -1, match = 0 }", "2:24", "must be a table of two numbers"),
+        (
+            "intercept.error_code = { mask = 1, match = 3 }",
+            "2:24",
+            "must be a table whose match has no bit that its mask",
+        ),
+        (
+            "intercept = { engine = 'gate', error_code = { mask = 1, match = 1 } }",
+            "2:45",
+            "must be left out, or engine = \"exception-bitmap\": gate sees every fault",
+        ),
         ("intercept.stub = -1", "2:18", "must be a virtual address, such as 0xffffffff81000000"),
         ("intercept.stub = '81000000'", "2:18", "must be a virtual address"),
         ("intercept.stub = 0x0800000000000000", "2:18", "must be a canonical address"),
@@ -137,6 +174,17 @@ fn a_bad_value_is_told_with_its_place_and_what_is_allowed() {
         ("hook = 'trace'", "2:8", "must be written [[hook]], a table for each hook"),
         ("hook = ['trace']", "2:9", "must be written [[hook]], a table for each hook"),
         ("hook = [{}]", "2:9", "`name` is missing in [[hook]]"),
+        ("hook = [{name='trace', budget=5}]", "2:31", "hook.budget = 5: must be a time in quotes, such as \"500ms\""),
+        ("hook = [{name='trace', budget='0s'}]", "2:31", "hook.budget = '0s': must be a time from 1ms to 1day"),
+        (
+            "hook = [{name='trace', timeout='99years'}]",
+            "2:32",
+            "hook.timeout = '99years': must be a time from 1ms to 1day",
+        ),
+        ("hook = [{name='trace', on_error='die'}]", "2:33", "must be one of \"reinject\", \"stop\""),
+        ("hook = [{name='trace', budgte='1s'}]", "2:24", "did you mean `budget`?"),
+        ("control.socket = 3", "2:18", "control.socket = 3: must be the path of a file, in quotes"),
+        ("control.path = 'a'", "2:9", "unknown key `path` in [control]"),
         ("hook = [{name='trace', pages=1e999}]", "2:30", "hook.pages = 1e999: must be a finite number"),
     ];
     for (line, place, words) in cases {
@@ -151,7 +199,7 @@ fn a_bad_value_is_told_with_its_place_and_what_is_allowed() {
 fn unknown_names_are_refused_with_the_nearest_known_one() {
     let cases = [
         ("vm.memry = '1G'", "unknown key `memry` in [vm]", "did you mean `memory`? there are: memory, vcpus, timeout"),
-        ("zebra = 1", "unknown table `zebra`", "help: there are: vm, boot, disk, intercept, hook"),
+        ("zebra = 1", "unknown table `zebra`", "help: there are: vm, boot, disk, intercept, control, hook"),
         ("[[hooks]]\nname = 'trace'", "unknown table `hooks`", "did you mean `hook`?"),
         ("[[hook]]\nname = 'trase'", "unknown hook `trase`", "did you mean `trace`? there are: trace"),
         ("[[hook]]\nname = 'trace'\nfil = 'x'", "unknown option `fil` in hook `trace`", "did you mean `file`?"),

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use vector14_hook::Va;
+use vector14_hook::{ErrorCode, Va};
 
-use super::defaults::{MEMORY_RANGE, MEMORY_STEP, TIMEOUT_MAX_DAYS, VCPUS_RANGE};
+use super::defaults::{MEMORY_RANGE, MEMORY_STEP, TIMEOUT_MAX_DAYS, TRUST_RANGE, VCPUS_RANGE};
 use super::node::Value;
 use super::reader::Parsed;
-use super::schema::{EngineChoice, Kernel, Module, ProtocolChoice};
+use super::schema::{EngineChoice, ErrorCodeFilter, Kernel, Module, ProtocolChoice};
+use crate::chain::OnError;
 
 /// A size of guest memory, in bytes.
 pub(super) fn memory(value: &Value) -> Parsed<u64> {
@@ -51,16 +52,30 @@ pub(super) fn vcpus(value: &Value) -> Parsed<u32> {
 
 /// A time that a guest may run.
 pub(super) fn timeout(value: &Value) -> Parsed<Duration> {
-    let form = || "a time in quotes, such as \"500ms\", \"30s\" or \"5min\"".to_owned();
-    let text = value.as_str().ok_or_else(form)?;
-    let range = || format!("longer than 0s and at most {TIMEOUT_MAX_DAYS}days");
     let longest = Duration::from_secs(TIMEOUT_MAX_DAYS * 24 * 60 * 60);
-    match humantime::parse_duration(text) {
-        Ok(time) if time.is_zero() || time > longest => Err(range()),
-        Ok(time) => Ok(time),
-        Err(humantime::DurationError::NumberOverflow) => Err(range()),
+    let range = format!("longer than 0s and at most {TIMEOUT_MAX_DAYS}days");
+    time(value, &range, |time| !time.is_zero() && time <= longest)
+}
+
+/// A time that a hook may take.
+pub(super) fn hook_time(value: &Value) -> Parsed<Duration> {
+    let (shortest, longest) = TRUST_RANGE.into_inner();
+    let [shortest, longest] = [shortest, longest].map(humantime::format_duration);
+    time(value, &format!("a time from {shortest} to {longest}"), |time| TRUST_RANGE.contains(&time))
+}
+
+fn time(value: &Value, range: &str, is_allowed: impl Fn(Duration) -> bool) -> Parsed<Duration> {
+    let form = || "a time in quotes, such as \"500ms\", \"30s\" or \"5min\"".to_owned();
+    match humantime::parse_duration(value.as_str().ok_or_else(form)?) {
+        Ok(time) if is_allowed(time) => Ok(time),
+        Ok(_) | Err(humantime::DurationError::NumberOverflow) => Err(range.to_owned()),
         Err(_malformed) => Err(form()),
     }
+}
+
+/// What a hook's failures come to.
+pub(super) fn on_error(value: &Value) -> Parsed<OnError> {
+    one_of(value, &OnError::ALL, OnError::name)
 }
 
 /// A kernel: the embedded one, or a path as it was written.
@@ -131,6 +146,23 @@ pub(super) fn address(value: &Value) -> Parsed<Va> {
         Ok(Va(address))
     } else {
         Err("a canonical address (bits 63 to 56 all equal)".to_owned())
+    }
+}
+
+/// A filter on the error codes of faults.
+pub(super) fn error_code(value: &Value) -> Parsed<ErrorCodeFilter> {
+    let form = "a table of two numbers of 32 bits, such as { mask = 0x3, match = 0x2 } for writes to absent pages";
+    let Value::Table(table) = value else { return Err(form.to_owned()) };
+    let number = |key: &str| u32::try_from(table.get(key)?.node.value.as_integer()?).ok();
+    match (number("mask"), number("match"), table.len()) {
+        (Some(mask), Some(wanted), 2) if wanted & !mask == 0 => {
+            let [mask, value] = [mask, wanted].map(ErrorCode::from_bits_retain);
+            Ok(ErrorCodeFilter { mask, value })
+        }
+        (Some(_), Some(_), 2) => {
+            Err("a table whose match has no bit that its mask lacks: no fault would do".to_owned())
+        }
+        _ => Err(form.to_owned()),
     }
 }
 

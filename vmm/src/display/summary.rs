@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::grid::{Grid, printable};
 use super::{Colour, Style};
-use crate::summary::{HookSummary, Stop, Summary};
+use crate::summary::{HookSummary, Stop, Summary, Until};
 
 /// The summary, its hooks' tables, and everything that deserves a sentence.
 #[must_use]
@@ -109,17 +109,46 @@ fn table(summary: &Summary) -> Grid {
     for (name, value) in fields(summary) {
         grid.row([name, &value]);
     }
-    for hook in &summary.hooks {
-        let faulted = if hook.faulted == 0 { String::new() } else { format!(", failed {}", hook.faulted) };
-        grid.row([&format!("hook {}", hook.name), &format!("called {}{faulted}", hook.calls)]);
+    // One that was replaced over and over again is one row.
+    for hooks in summary.hooks.chunk_by(|one, next| (&one.name, one.until) == (&next.name, next.until)) {
+        grid.row([&format!("hook {}", hooks[0].name), &calls(hooks)]);
     }
     grid
+}
+
+/// What became of hooks of the same name, all together.
+fn calls(hooks: &[HookSummary]) -> String {
+    let sum = |count: fn(&HookSummary) -> u64| hooks.iter().map(count).sum::<u64>();
+    let counts = [
+        ("failed", sum(|hook| hook.faulted)),
+        ("over budget", sum(|hook| hook.over_budget)),
+        ("looped", sum(|hook| hook.loops)),
+    ];
+    let mut text = match hooks[0].until {
+        Until::End => String::new(),
+        Until::Replaced => format!("replaced {}: ", times(hooks.len())),
+        Until::Removed => "removed: ".to_owned(),
+    };
+    text += &format!("called {}", sum(|hook| hook.calls));
+    for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+        text += &format!(", {name} {count}");
+    }
+    text
+}
+
+fn times(count: usize) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
 fn tables(hook: &HookSummary, style: Style) -> String {
     let mut text = String::new();
     for table in &hook.report.tables {
-        let title = printable(&format!("{}: {}", hook.name, table.title));
+        let until = match hook.until {
+            Until::End => "",
+            Until::Replaced => " (replaced)",
+            Until::Removed => " (removed)",
+        };
+        let title = printable(&format!("{}{until}: {}", hook.name, table.title));
         let grid = Grid { columns: table.columns.clone(), rows: table.rows.clone() };
         let gap = if style == Style::Plain { "" } else { "\n" };
         // Writing to a string does not fail.
@@ -152,6 +181,20 @@ mod tests {
     use super::*;
     use crate::summary::{Exits, Faults, Verdicts};
 
+    fn hook(calls: u64, until: Until) -> HookSummary {
+        HookSummary {
+            name: "count".to_owned(),
+            calls,
+            faulted: 0,
+            over_budget: 0,
+            loops: 0,
+            left_out: false,
+            until,
+            ended: true,
+            report: Report::default(),
+        }
+    }
+
     fn sample() -> Summary {
         let table = Table {
             title: "by kind".to_owned(),
@@ -168,7 +211,7 @@ mod tests {
             faults: Faults { total: 1000, user: 1000, write: 1000, ..Faults::default() },
             verdicts: Verdicts { reinject: 1000, ..Verdicts::default() },
             exits: Exits { total: 1034, fault: 1000, io: 34, ..Exits::default() },
-            hooks: vec![HookSummary { name: "count".to_owned(), calls: 1000, faulted: 0, left_out: false, report }],
+            hooks: vec![HookSummary { report, ..hook(1000, Until::End) }],
             notes: vec!["a note".to_owned()],
         }
     }
@@ -199,6 +242,17 @@ mod tests {
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(text.contains("hook count  called 1000\n"), "{text}");
         assert!(text.contains("vector14: hook count: 3 lines lost"), "{text}");
+    }
+
+    #[test]
+    fn hooks_that_were_taken_out_are_counted_together() {
+        let replaced = [hook(10, Until::Replaced), HookSummary { over_budget: 2, ..hook(32, Until::Replaced) }];
+        assert_eq!(calls(&replaced), "replaced 2 times: called 42, over budget 2");
+        assert_eq!(
+            calls(&[HookSummary { faulted: 1, loops: 3, ..hook(5, Until::End) }]),
+            "called 5, failed 1, looped 3"
+        );
+        assert_eq!(calls(&[hook(5, Until::Removed)]), "removed: called 5");
     }
 
     #[test]

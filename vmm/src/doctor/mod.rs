@@ -22,6 +22,9 @@ pub use capability::Capability;
 pub use device::{Device, DeviceState};
 pub use host::{Cpu, Host};
 
+use crate::config::EngineChoice;
+use crate::engine::offer;
+
 /// What was found out about a host.
 #[derive(Clone, Debug, Serialize)]
 pub struct Diagnosis {
@@ -35,8 +38,10 @@ pub struct Diagnosis {
     pub cpu: Cpu,
     /// What KVM can do of what vector14 needs; empty where KVM could not be asked.
     pub capabilities: Vec<Capability>,
-    /// The engines, and whether they can run here.
+    /// The engines, and whether they can run here; the one that `engine = "auto"` takes comes first.
     pub engines: Vec<Engine>,
+    /// The engine that `engine = "auto"` takes; `None` where none can run.
+    pub auto: Option<&'static str>,
     /// What to do about what is missing, a sentence each.
     pub advice: Vec<String>,
 }
@@ -56,19 +61,14 @@ pub struct Engine {
 #[must_use]
 pub fn examine(kvm: &Path, host: &Host) -> Diagnosis {
     let (device, opened) = device::open(kvm);
-    let capabilities = opened.map_or_else(Vec::new, |kvm| capability::ask(&kvm));
+    let capabilities = opened.as_ref().map_or_else(Vec::new, capability::ask);
+    let missing = opened.and_then(|kvm| offer::missing(|number| kvm.check_extension_raw(number.into())));
     let (modules, cpu) = (host.modules(), host.cpu());
     let advice = advice::advice(&device, &modules, &cpu, &capabilities);
     let gate = gate(&device, &capabilities);
-    Diagnosis {
-        runs: gate.available,
-        device,
-        modules,
-        cpu,
-        capabilities,
-        engines: vec![gate, exception_bitmap()],
-        advice,
-    }
+    let engines = vec![exception_bitmap(&gate, missing), gate];
+    let auto = engines.iter().find(|engine| engine.available).map(|engine| engine.name);
+    Diagnosis { runs: auto.is_some(), device, modules, cpu, capabilities, engines, auto, advice }
 }
 
 fn gate(device: &Device, capabilities: &[Capability]) -> Engine {
@@ -78,12 +78,22 @@ fn gate(device: &Device, capabilities: &[Capability]) -> Engine {
         (DeviceState::Usable { .. }, [_, ..]) => (false, format!("this KVM lacks {}", lacking.join(", "))),
         (state, _) => (false, state.to_string()),
     };
-    Engine { name: "gate", available, reason }
+    Engine { name: EngineChoice::Gate.name(), available, reason }
 }
 
-fn exception_bitmap() -> Engine {
-    let reason = "this KVM does not offer it; no stock KVM lets user space intercept #PF".to_owned();
-    Engine { name: "exception-bitmap", available: false, reason }
+/// It needs what `gate` needs, and what only a changed KVM has.
+fn exception_bitmap(gate: &Engine, missing: Option<&'static str>) -> Engine {
+    let (available, reason) = match (gate.available, missing) {
+        (true, None) => (true, "this KVM lets faults leave the guest before they are delivered".to_owned()),
+        (true, Some(missing)) => (
+            false,
+            format!(
+                "this KVM lacks {missing}; no stock KVM has that, and kvm/README.md says how to build one that does"
+            ),
+        ),
+        (false, _) => (false, gate.reason.clone()),
+    };
+    Engine { name: EngineChoice::ExceptionBitmap.name(), available, reason }
 }
 
 #[cfg(test)]
@@ -106,5 +116,20 @@ mod tests {
         let engine = gate(&device, &[capability]);
         assert!(!engine.available);
         assert_eq!(engine.reason, "this KVM lacks KVM_CAP_SYNC_REGS");
+        assert_eq!(exception_bitmap(&engine, None).reason, engine.reason);
+    }
+
+    #[test]
+    fn a_stock_kvm_has_one_engine_and_a_changed_one_two() {
+        let device = Device { path: "/dev/kvm".into(), state: DeviceState::Usable { api_version: 12 } };
+        let gate = gate(&device, &[]);
+        let stock = exception_bitmap(&gate, Some("exits at #PF"));
+        assert!(gate.available && !stock.available);
+        assert!(
+            stock.reason.contains("lacks exits at #PF") && stock.reason.contains("kvm/README.md"),
+            "{}",
+            stock.reason
+        );
+        assert!(exception_bitmap(&gate, None).available);
     }
 }

@@ -1,20 +1,35 @@
 //! How faults reach the host. Each engine recognises its own exits, says what the interrupted context was, and turns
-//! a verdict into machine state.
+//! a verdict's outcome into machine state.
+//!
+//! # Layout
+//! - [`exception_bitmap`]: faults leave the guest before they are delivered, where KVM has been taught to
+//! - [`gate`]: IDT entry 14 leads to a stub that leaves the guest, on any KVM
+//! - [`cpu`]: one vCPU's side of whichever engine it is
+//! - [`caught`], [`outcome`]: a fault, and what a verdict on it comes to
+//! - [`length`], [`registers`]: what both engines need for that
 
+mod caught;
+mod cpu;
+mod exception_bitmap;
 mod gate;
+mod length;
+mod outcome;
+mod registers;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use vector14_hook::{Registers, Va, Verdict};
+use vector14_hook::Va;
 
+pub(crate) use self::caught::Caught;
+pub(crate) use self::cpu::EngineCpu;
+use self::exception_bitmap::Bitmap;
+pub(crate) use self::exception_bitmap::offer;
 pub(crate) use self::gate::ArmWhen;
-pub(crate) use self::gate::{ApplyError, Caught, NoFrame};
 use self::gate::{GateCpu, Table};
-use crate::config::EngineChoice;
-use crate::control::Control;
-use crate::memory::Memory;
-use crate::vcpu::{Vcpu, VmExit};
+use crate::config::{EngineChoice, ErrorCodeFilter, InterceptConfig};
+use crate::sys::mapped::MappedVm;
+use crate::vcpu::Vcpu;
 
 /// The engine of one VM.
 #[derive(Clone)]
@@ -23,36 +38,84 @@ pub(crate) enum Engine {
     Off,
     /// IDT entry 14 leads to a stub.
     Gate(Arc<Table>),
+    /// Faults leave the guest before they are delivered.
+    ExceptionBitmap(Arc<Bitmap>),
 }
 
-/// One vCPU's side of it.
-#[expect(clippy::large_enum_variant, reason = "there is one a vCPU")]
-pub(crate) enum EngineCpu {
-    Off,
-    Gate(GateCpu),
+/// Why there is no engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The engine `exception-bitmap` was asked for.
+    #[error("intercept.engine = \"exception-bitmap\": this host's KVM lacks {lacks}")]
+    NotOffered {
+        /// What it takes.
+        lacks: &'static str,
+    },
+    /// A filter was asked for.
+    #[error("intercept.error_code takes the engine exception-bitmap, and this host's KVM lacks {lacks}")]
+    NoFilter {
+        /// What it takes.
+        lacks: &'static str,
+    },
+    /// A filter was asked for, and the engine `gate`.
+    #[error("intercept.error_code takes the engine exception-bitmap: gate sees every fault")]
+    FilterOnGate,
+    /// KVM offers what it then refuses.
+    #[error("KVM_ENABLE_CAP for exits at #PF failed: {0}")]
+    Refused(kvm_ioctls::Error),
 }
 
 impl Engine {
-    /// The engine that `choice` comes to; `stub` is where the user, or else the kernel, has room for the stub.
-    pub(crate) fn new(choice: EngineChoice, stub: Option<Va>, arm_when: ArmWhen) -> Self {
-        match choice {
-            EngineChoice::Off => Self::Off,
-            EngineChoice::Auto | EngineChoice::Gate => Self::Gate(Arc::new(Table::new(stub, arm_when))),
+    /// The engine that `intercept` comes to on this machine; `stub` is where the user, or else the kernel, has room for
+    /// the stub of `gate`.
+    pub(crate) fn new(
+        intercept: &InterceptConfig,
+        machine: &MappedVm,
+        stub: Option<Va>,
+        arm_when: ArmWhen,
+    ) -> Result<Self, EngineError> {
+        let missing = offer::missing(|capability| machine.check_extension(capability));
+        let bitmap = || {
+            let filter = intercept.error_code.unwrap_or(ErrorCodeFilter::ALL);
+            let bitmap = Bitmap::new(machine.clone(), filter).map_err(EngineError::Refused)?;
+            Ok(Self::ExceptionBitmap(Arc::new(bitmap)))
+        };
+        match (intercept.engine, missing, intercept.error_code) {
+            (EngineChoice::Off, _, _) => Ok(Self::Off),
+            (EngineChoice::Auto | EngineChoice::ExceptionBitmap, None, _) => bitmap(),
+            (EngineChoice::ExceptionBitmap, Some(lacks), _) => Err(EngineError::NotOffered { lacks }),
+            (EngineChoice::Auto, Some(lacks), Some(_)) => Err(EngineError::NoFilter { lacks }),
+            (EngineChoice::Gate, _, Some(_)) => Err(EngineError::FilterOnGate),
+            (EngineChoice::Auto | EngineChoice::Gate, _, None) => Ok(Self::Gate(Arc::new(Table::new(stub, arm_when)))),
         }
     }
 
     /// Its name in the summary.
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::Off => "off",
-            Self::Gate(_) => "gate",
+            Self::Off => EngineChoice::Off.name(),
+            Self::Gate(_) => EngineChoice::Gate.name(),
+            Self::ExceptionBitmap(_) => EngineChoice::ExceptionBitmap.name(),
         }
     }
 
-    pub(crate) fn for_cpu(&self) -> EngineCpu {
+    /// A vCPU's side of it.
+    pub(crate) fn for_cpu(&self, cpu: &mut Vcpu) -> EngineCpu {
         match self {
-            Self::Off => EngineCpu::Off,
-            Self::Gate(table) => EngineCpu::Gate(GateCpu::new(Arc::clone(table))),
+            Self::Off => EngineCpu::off(),
+            Self::Gate(table) => EngineCpu::gate(GateCpu::new(Arc::clone(table))),
+            Self::ExceptionBitmap(_) => {
+                cpu.sync_events();
+                EngineCpu::exception_bitmap()
+            }
+        }
+    }
+
+    /// Whether vCPUs must come out now and then to be looked after, even where nothing else makes them.
+    pub(crate) fn needs_beat(&self) -> bool {
+        match self {
+            Self::Off | Self::ExceptionBitmap(_) => false,
+            Self::Gate(_) => true,
         }
     }
 
@@ -61,6 +124,7 @@ impl Engine {
         match self {
             Self::Off => None,
             Self::Gate(table) => table.armed_at(),
+            Self::ExceptionBitmap(bitmap) => Some(bitmap.since()),
         }
     }
 
@@ -69,6 +133,7 @@ impl Engine {
         match self {
             Self::Off => {}
             Self::Gate(table) => table.want(wanted),
+            Self::ExceptionBitmap(bitmap) => bitmap.want(wanted),
         }
     }
 
@@ -77,6 +142,7 @@ impl Engine {
         match self {
             Self::Off => false,
             Self::Gate(table) => table.is_wanted(),
+            Self::ExceptionBitmap(bitmap) => bitmap.is_on(),
         }
     }
 
@@ -85,6 +151,7 @@ impl Engine {
         match self {
             Self::Off => false,
             Self::Gate(table) => table.in_place(),
+            Self::ExceptionBitmap(bitmap) => bitmap.is_on(),
         }
     }
 
@@ -93,44 +160,7 @@ impl Engine {
         match self {
             Self::Off => Vec::new(),
             Self::Gate(table) => table.take_notes(),
-        }
-    }
-}
-
-impl EngineCpu {
-    /// Whether `exit` is a guest #PF.
-    pub(crate) fn recognise(
-        &mut self,
-        exit: &VmExit,
-        cpu: &mut Vcpu,
-        memory: &Memory,
-    ) -> Option<Result<Caught, NoFrame>> {
-        match self {
-            Self::Off => None,
-            Self::Gate(gate) => gate.recognise(exit, cpu, memory),
-        }
-    }
-
-    /// Carries `verdict` out, with the interrupted context as the hooks have left it in `registers`.
-    pub(crate) fn apply(
-        &mut self,
-        cpu: &mut Vcpu,
-        memory: &Memory,
-        caught: &Caught,
-        verdict: &Verdict,
-        registers: &Registers,
-    ) -> Result<(), ApplyError> {
-        match self {
-            Self::Off => Ok(()),
-            Self::Gate(gate) => gate.apply(cpu, memory, caught, verdict, registers),
-        }
-    }
-
-    /// Keeps the interception in place, after an exit that was no fault.
-    pub(crate) fn inspect(&mut self, cpu: &mut Vcpu, memory: &Memory, control: &Control, thorough: bool) {
-        match self {
-            Self::Off => {}
-            Self::Gate(gate) => gate.inspect(cpu, memory, control, thorough),
+            Self::ExceptionBitmap(bitmap) => bitmap.take_notes(),
         }
     }
 }

@@ -90,7 +90,7 @@ impl Watched {
     /// Returns how many hooks are not ended yet.
     fn replace(&self, vm: &VmHandle, types: &[HookType]) -> Result<usize, Stays> {
         let hook = self.hook.reload(&self.library).map_err(Stays::Library)?;
-        let made = hook.check_and_create(types).map_err(Stays::Options)?;
+        let made = hook.create(types).map_err(Stays::Options)?;
         Ok(vm.replace(&self.name, made)?)
     }
 }

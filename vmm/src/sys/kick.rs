@@ -4,6 +4,7 @@
 //! in the vCPU's own `kvm_run` by then, so that the entry returns at once (KVM API 5, `immediate_exit`).
 
 use std::cell::Cell;
+use std::num::NonZeroI32;
 use std::ptr;
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -27,13 +28,22 @@ pub(crate) struct Kicker {
 impl Kicker {
     /// Makes KVM_RUN on this vCPU return soon, or its next one return at once. Does nothing where no thread runs it.
     pub(crate) fn kick(&self) {
-        let thread = self.thread.load(Ordering::Acquire);
-        if thread != 0 {
-            // SAFETY: tgkill touches no memory of ours. A thread that has ended meanwhile is refused with ESRCH, and
-            // one that has its number since is of this process and takes the signal as a no-op.
-            unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, SIGRTMIN()) };
+        if let Some(thread) = self.thread() {
+            signal(thread, SIGRTMIN());
         }
     }
+
+    /// The thread that runs the vCPU, if there is one.
+    pub(super) fn thread(&self) -> Option<NonZeroI32> {
+        NonZeroI32::new(self.thread.load(Ordering::Acquire))
+    }
+}
+
+/// Sends one of our own real-time signals, whose handlers are installed, to a thread of this process.
+pub(super) fn signal(thread: NonZeroI32, number: c_int) {
+    // SAFETY: tgkill touches no memory of ours. A thread that has ended meanwhile is refused with ESRCH, and one that has
+    // its number since is of this process and takes the signal as a no-op.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread.get(), number) };
 }
 
 /// While this lives, the current thread is the one that kicks for its vCPU go to.

@@ -1,6 +1,6 @@
 //! Reading the exit-specific unions of `kvm_run` (KVM API, 5: "The kvm_run structure").
 
-use kvm_bindings::{KVM_EXIT_IO, KVM_EXIT_MMIO, kvm_run};
+use kvm_bindings::{KVM_EXIT_EXCEPTION, KVM_EXIT_IO, KVM_EXIT_MMIO, kvm_run};
 use kvm_ioctls::VcpuFd;
 
 /// The fields of a KVM_EXIT_IO.
@@ -29,6 +29,17 @@ pub(crate) fn io_fields(run: &kvm_run) -> Option<IoFields> {
         count: io.count,
         data_offset: io.data_offset,
     })
+}
+
+/// Vector and error code of a KVM_EXIT_EXCEPTION; `None` where the last exit was another, or there is no such vector.
+pub(crate) fn exception(run: &kvm_run) -> Option<(u8, u32)> {
+    if run.exit_reason != KVM_EXIT_EXCEPTION {
+        return None;
+    }
+    // SAFETY: `exit_reason` is KVM_EXIT_EXCEPTION, so KVM has filled in the union as `ex`; any bit pattern is valid for
+    // it.
+    let ex = unsafe { run.__bindgen_anon_1.ex };
+    Some((u8::try_from(ex.exception).ok()?, ex.error_code))
 }
 
 /// The data of the last exit's port accesses, `size * count` bytes; `None` where it was no KVM_EXIT_IO, or where the

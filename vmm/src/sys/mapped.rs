@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use kvm_bindings::kvm_userspace_memory_region;
+use kvm_bindings::{kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuFd, VmFd};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
@@ -56,6 +56,17 @@ impl MappedVm {
         let spare = GuestMemoryMmap::from_ranges(&[(GuestAddress(end), SPARE_SIZE)])?;
         let slot = u32::try_from(self.memory.num_regions()).unwrap_or(u32::MAX);
         Ok(Translations { vm: self.clone(), slot, spare, busy: Mutex::new(()) })
+    }
+
+    /// KVM_CHECK_EXTENSION (KVM API 4.4); 0 for what this KVM does not know.
+    pub(crate) fn check_extension(&self, capability: u32) -> i32 {
+        self.fd.check_extension_raw(capability.into())
+    }
+
+    /// KVM_ENABLE_CAP on the VM (KVM API 4.37), with the first two of its arguments.
+    pub(crate) fn enable_cap(&self, capability: u32, [first, second]: [u64; 2]) -> Result<(), kvm_ioctls::Error> {
+        let args = [first, second, 0, 0];
+        self.fd.enable_cap(&kvm_enable_cap { cap: capability, args, ..kvm_enable_cap::default() })
     }
 
     /// KVM_CREATE_VCPU (KVM API 4.7).

@@ -1,8 +1,10 @@
-//! All of the unsafe code: the shared `kvm_run` page, memory slots, the kick signal, shared libraries, a clock and the terminal.
+//! All of the unsafe code: the shared `kvm_run` page, memory slots, the kick signal, backtraces of other threads, shared
+//! libraries, a clock and the terminal.
 //!
 //! Everything that leaves this module is safe to use. The rest of the crate denies `unsafe_code`.
 #![allow(unsafe_code)]
 
+pub(crate) mod backtrace;
 pub(crate) mod clock;
 pub(crate) mod dynamic;
 pub(crate) mod kick;

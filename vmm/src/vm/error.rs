@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::device::ImageError;
+use crate::engine::EngineError;
 use crate::loader::LoadError;
 use crate::memory::MemoryError;
 
@@ -44,6 +45,9 @@ pub enum VmError {
         /// What KVM says.
         source: kvm_ioctls::Error,
     },
+    /// The engine that the config asks for can't be had.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// The host has no memory for the guest.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -73,12 +77,13 @@ impl VmError {
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Load(_) | Self::Disk { .. } => 2,
+            Self::Load(_) | Self::Disk { .. } | Self::Engine(EngineError::FilterOnGate) => 2,
             Self::NoKvm { .. }
             | Self::NotKvm { .. }
             | Self::MissingCapability(_)
             | Self::Kvm { .. }
             | Self::Slot { .. }
+            | Self::Engine(EngineError::NotOffered { .. } | EngineError::NoFilter { .. } | EngineError::Refused(_))
             | Self::Memory(_)
             | Self::Host { .. } => 3,
         }
@@ -95,13 +100,24 @@ impl VmError {
                 "load the module (`sudo modprobe kvm_amd` or `kvm_intel`), turn virtualisation on in the firmware, or, inside of a VM, \
                  turn nested virtualisation on for it; `vector14 doctor` says more",
             ),
+            Self::Engine(EngineError::NotOffered { .. }) => Some(
+                "no stock KVM offers it: `make kvm-module` builds one that does, and kvm/README.md says how to load it; or write \
+                 intercept.engine = \"gate\", which runs on any KVM",
+            ),
+            Self::Engine(EngineError::NoFilter { .. }) => Some(
+                "no stock KVM offers it: `make kvm-module` builds one that does, and kvm/README.md says how to load it; or leave \
+                 intercept.error_code out and look at the error code in a hook",
+            ),
             Self::Memory(_) => Some("lower vm.memory, or free memory on the host"),
             Self::NoKvm { .. }
             | Self::NotKvm { .. }
             | Self::MissingCapability(_)
             | Self::Kvm { .. }
             | Self::Slot { .. } => Some("`vector14 doctor` says what this host's KVM offers"),
-            Self::Load(_) | Self::Disk { .. } | Self::Host { .. } => None,
+            Self::Load(_)
+            | Self::Disk { .. }
+            | Self::Host { .. }
+            | Self::Engine(EngineError::FilterOnGate | EngineError::Refused(_)) => None,
         }
     }
 }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::chain::{EditError, NamedHook};
+use crate::chain::{EditError, HookStatus, NamedHook, Origin, Trust};
 use crate::control::Standing;
 use crate::engine::Engine;
 use crate::run::Shared;
-use crate::summary::{Exits, Faults, HookSummary, Stop, Verdicts, milliseconds};
+use crate::summary::{Exits, Faults, Stop, Verdicts, milliseconds};
 
 /// So long is waited for vCPUs to take a change over: a hook may be at work.
 pub const PATIENCE: Duration = Duration::from_secs(1);
@@ -72,8 +72,8 @@ pub struct Status {
     pub verdicts: Verdicts,
     /// Returns from KVM_RUN, by cause.
     pub exits: Exits,
-    /// The hooks in force, in chain order; they report at their ends only.
-    pub hooks: Vec<HookSummary>,
+    /// The hooks in force, in chain order.
+    pub hooks: Vec<HookStatus>,
 }
 
 impl VmHandle {
@@ -172,8 +172,16 @@ impl VmHandle {
 
     /// The hooks in force, in chain order.
     #[must_use]
-    pub fn hooks(&self) -> Vec<HookSummary> {
+    pub fn hooks(&self) -> Vec<HookStatus> {
         self.shared.chain.hooks()
+    }
+
+    /// What the hook of this name was made from, and how far it is trusted.
+    ///
+    /// # Errors
+    /// [`EditError`].
+    pub fn origin(&self, name: &str) -> Result<(Origin, Trust), HandleError> {
+        Ok(self.shared.chain.origin(name)?)
     }
 
     /// Puts a hook into the chain, at `position` or at its end, and returns the name that it goes by there.

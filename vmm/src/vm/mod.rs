@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::control::Control;
 pub use crate::control::Standing;
 use crate::device::{Com1, Device, SharedOutput};
+pub use crate::engine::EngineError;
 use crate::engine::{ArmWhen, Engine};
 use crate::events::{Beat, ConsoleInput, Deadline, Left, SIGNALS, Signal, Subscriber};
 use crate::loader::{self, GuestKind};
@@ -33,6 +34,7 @@ use crate::run::Shared;
 use crate::summary::{self, Stop, Summary};
 use crate::sys::mapped::MappedVm;
 use crate::vcpu::Vcpu;
+use crate::watchdog::Watchdog;
 
 /// How a VM is connected to the world around it.
 pub struct Surroundings {
@@ -111,7 +113,7 @@ impl Vm {
         let stub = config.intercept.stub.or(loaded.stub);
         Ok(Self {
             shared: Arc::new(shared),
-            engine: Engine::new(config.intercept.engine, stub, arm_when),
+            engine: Engine::new(&config.intercept, &machine, stub, arm_when)?,
             vcpus,
             com1: devices.com1,
             com1_room: devices.com1_room,
@@ -166,9 +168,10 @@ impl Vm {
         if let Some(timeout) = self.timeout {
             manager.add_subscriber(Box::new(host("the deadline", Deadline::new(timeout, vm()))?));
         }
-        if !matches!(self.engine, Engine::Off) {
+        if self.engine.needs_beat() {
             manager.add_subscriber(Box::new(host("the beat", Beat::new(self.engine.clone(), vm()))?));
         }
+        manager.add_subscriber(Box::new(host("the watchdog", Watchdog::new(vm()))?));
         if self.attended {
             for (number, action) in SIGNALS {
                 let signal = host("waiting for signals", Signal::new(number, action, self.engine.clone(), vm()))?;

@@ -27,7 +27,7 @@ pub(super) fn spawn(
     outcome: Sender<Outcome>,
     left: EventFd,
 ) -> std::io::Result<()> {
-    let (shared, engine) = (Arc::clone(shared), engine.for_cpu());
+    let (shared, engine) = (Arc::clone(shared), engine.for_cpu(&mut vcpu));
     let run = move || {
         let _leaving = Leaving { shared: &shared, left };
         let result = run_vcpu(&mut vcpu, engine, &shared);

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use super::convert::access;
 use super::text::say;
 use super::types::{Code, Guest, GuestCalls, GuestResult, Mapping, Sink, Text, Translation, Walk};
-use crate::{Cr3, GuestError, Pa, Registers, Va};
+use crate::{Cr3, GuestError, Pa, Registers, SystemRegisters, Va};
 
 /// A guest, lent to the other side for one call.
 pub(super) struct Lent<'a, 'g> {
@@ -27,6 +27,7 @@ impl<'a, 'g> Lent<'a, 'g> {
 
 static CALLS: GuestCalls = GuestCalls {
     registers,
+    system_registers,
     address_space,
     use_address_space,
     walk,
@@ -85,6 +86,11 @@ unsafe fn give<T, R: From<T>>(result: Result<T, GuestError>, to: *mut R) -> Gues
 unsafe extern "C" fn registers(guest: *mut Guest) -> *mut Registers {
     // SAFETY: the contract.
     unsafe { exclusive(guest) }.registers_mut()
+}
+
+unsafe extern "C" fn system_registers(guest: *mut Guest) -> *const SystemRegisters {
+    // SAFETY: the contract.
+    unsafe { shared(guest) }.system_registers()
 }
 
 unsafe extern "C" fn address_space(guest: *mut Guest) -> u64 {

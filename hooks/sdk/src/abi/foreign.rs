@@ -102,6 +102,7 @@ sizes! {
     sink: types::Sink,
     fault: types::Fault,
     registers: crate::Registers,
+    system_registers: crate::SystemRegisters,
     verdict: types::Verdict,
     guest_result: types::GuestResult,
     translation: types::Translation,

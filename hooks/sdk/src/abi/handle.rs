@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::types;
 use super::types::{GuestCalls, GuestResult, Text};
-use crate::{Access, Code, Cr3, Guest, GuestError, Mapping, Pa, Registers, Translation, Va, Walk};
+use crate::{Access, Code, Cr3, Guest, GuestError, Mapping, Pa, Registers, SystemRegisters, Translation, Va, Walk};
 
 /// The guest that the host has lent for one call.
 pub(super) struct Handle<'a> {
@@ -43,6 +43,11 @@ impl Guest for Handle<'_> {
     fn registers_mut(&mut self) -> &mut Registers {
         // SAFETY: as above; `self` is borrowed mutably for as long.
         unsafe { &mut *(self.calls.registers)(self.raw) }
+    }
+
+    fn system_registers(&self) -> &SystemRegisters {
+        // SAFETY: as above; they are there as long as the guest, and nobody changes them.
+        unsafe { &*(self.calls.system_registers)(self.raw) }
     }
 
     fn address_space(&self) -> Cr3 {

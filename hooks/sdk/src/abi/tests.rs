@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::types::MAGIC;
 use super::*;
-use crate::paging::Paging;
+use crate::paging::{Mode, Paging};
 use crate::{
     Access, Cr3, ErrorCode, Exception, Guest as _, GuestError, Hook, HookType, Instruction, Options, Pa, Registers,
-    Report, Table, Va,
+    Report, SystemRegisters, Table, Va,
 };
 
 #[test]
@@ -134,6 +134,7 @@ fn every_call_of_the_guest_arrives_and_its_answer_too() {
         assert_eq!(guest.registers(), own.registers());
         guest.registers_mut().r15 = 15;
         assert_eq!(guest.registers().r15, 15);
+        assert_eq!(guest.system_registers(), own.system_registers());
         assert_eq!(guest.address_space(), Cr3(0x1000));
         guest.use_address_space(Cr3(0x5000));
         assert_eq!(guest.address_space(), Cr3(0x5000));
@@ -207,6 +208,7 @@ fn a_descriptor_of_another_make_is_refused() {
 /// A guest with an answer to every call by which it can be told from the others.
 struct Answers {
     registers: Registers,
+    system: SystemRegisters,
     paging: Paging,
     log: std::cell::RefCell<String>,
 }
@@ -214,7 +216,9 @@ struct Answers {
 impl Default for Answers {
     fn default() -> Self {
         let registers = Registers { rax: 1, rflags: 18, ..Registers::default() };
-        Self { registers, paging: Paging { cr3: Cr3(0x1000), levels: 4, no_execute: true }, log: Default::default() }
+        let system = SystemRegisters { cr0: 1, cr4: 2, efer: 3, fs_base: Va(4), gs_base: Va(5) };
+        let paging = Paging { cr3: Cr3(0x1000), mode: Mode::Long { levels: 4 }, no_execute: true };
+        Self { registers, system, paging, log: Default::default() }
     }
 }
 
@@ -249,6 +253,10 @@ impl crate::Guest for Answers {
 
     fn registers_mut(&mut self) -> &mut Registers {
         &mut self.registers
+    }
+
+    fn system_registers(&self) -> &SystemRegisters {
+        &self.system
     }
 
     fn address_space(&self) -> Cr3 {

@@ -3,7 +3,7 @@
 
 use std::ffi::{c_char, c_void};
 
-use crate::Registers;
+use crate::{Registers, SystemRegisters};
 
 /// The first 8 bytes of every descriptor, whatever the version: "v14 hook".
 pub const MAGIC: u64 = 0x6b6f_6f68_2034_3176;
@@ -149,7 +149,7 @@ pub struct GuestResult {
 pub struct Translation {
     /// The physical address.
     pub address: u64,
-    /// Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB.
+    /// Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB, or 4 MiB in 32-bit paging.
     pub page_size: u64,
     /// What the mapping allows: bit 0 writes, 1 user mode, 2 instruction fetches.
     pub access: u32,
@@ -163,7 +163,7 @@ pub struct Translation {
 pub struct Mapping {
     /// Physical address of the page's frame.
     pub frame: u64,
-    /// Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB.
+    /// Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB, or 4 MiB in 32-bit paging.
     pub page_size: u64,
     /// Physical address of the leaf's entry.
     pub slot: u64,
@@ -247,6 +247,8 @@ pub struct Guest {
 pub struct GuestCalls {
     /// The interrupted registers. What is written to them is in force when the guest goes on.
     pub registers: unsafe extern "C" fn(guest: *mut Guest) -> *mut Registers,
+    /// System registers of the vCPU that faulted.
+    pub system_registers: unsafe extern "C" fn(guest: *mut Guest) -> *const SystemRegisters,
     /// The page tables that virtual addresses go through.
     pub address_space: unsafe extern "C" fn(guest: *mut Guest) -> u64,
     /// Sends virtual addresses through other page tables, until the hook returns.
@@ -355,6 +357,7 @@ pub struct Sizes {
     pub sink: u32,
     pub fault: u32,
     pub registers: u32,
+    pub system_registers: u32,
     pub verdict: u32,
     pub guest_result: u32,
     pub translation: u32,

@@ -1,72 +1,39 @@
-//! A verdict, made into machine state: the one place where this engine changes a vCPU.
+//! A verdict's outcome, made into machine state: the one place where this engine changes a vCPU.
 //!
 //! At the exit the vCPU stands at the stub's OUT, in the state in which the guest's own handler would have begun.
 
-use vector14_hook::paging::Paging;
-use vector14_hook::{Code, ErrorCode, Exception, GuestError, Registers, Va, Verdict};
+use vector14_hook::Va;
 
-use super::Caught;
-use super::frame::set_general;
+use super::InStub;
 use super::idt::{Gate, Idtr, PAGE_FAULT};
-use super::length::Lengths;
-use crate::guest::{read_virtual, read_words};
+use crate::engine::caught::Caught;
+use crate::engine::outcome::{ApplyError, Next, Outcome};
+use crate::engine::registers::{RFLAGS_IF, set_general};
+use crate::guest::read_virtual;
 use crate::memory::Memory;
 use crate::vcpu::Vcpu;
 
-const RFLAGS_IF: u64 = 1 << 9;
-/// Set in the pushed RFLAGS so that the restarted instruction meets no instruction breakpoint (SDM vol. 3B, 18.3.1.1).
-const RFLAGS_RF: u64 = 1 << 16;
-
-/// Why a verdict can't be carried out. The vCPU is then as it was.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ApplyError {
-    #[error("said Skip, but the instruction at {rip}, or its code segment, can't be read")]
-    UnreadableCode { rip: Va },
-    #[error("said Skip, but the bytes at {rip} are no instruction")]
-    NoInstruction { rip: Va },
-    #[error(
-        "said Raise, but vector {0} is no exception that a fault can be turned into: 0 to 31, but for 2 (NMI) and 18 (#MC)"
-    )]
-    Vector(u8),
-    #[error("said Raise of vector {vector} {got} an error code, but the CPU pushes {expected} for it")]
-    ErrorCode { vector: u8, got: &'static str, expected: &'static str },
-    #[error("said ReinjectAs, but no access to {0} can fault that way: it is not canonical")]
-    Address(Va),
-    #[error("said ReinjectAs, but no CPU pushes the error code {0:#x} for a page fault")]
-    PageFaultCode(u32),
-    #[error("said Raise, but the guest's gate {vector} {why}: use Reinject or Skip")]
-    Gate { vector: u8, why: &'static str },
-    #[error("the interrupted context on the guest's stack can't be changed: {0}")]
-    Frame(GuestError),
-}
-
-/// Carries `verdict` out. `registers` are those of the interrupted context, as the hooks left them.
-pub(super) fn apply(
-    lengths: &mut Lengths,
+/// Carries an outcome out, on a vCPU that stands in the stub.
+pub(crate) fn apply(
     cpu: &mut Vcpu,
     memory: &Memory,
     caught: &Caught,
-    verdict: &Verdict,
-    registers: &Registers,
+    stub: &InStub,
+    outcome: &Outcome,
 ) -> Result<(), ApplyError> {
-    let mut frame = caught.frame;
-    frame.set_interrupted(registers);
-    let (mut enter, mut other_address) = (Entry::Stub, None);
-    match verdict {
-        Verdict::Pass | Verdict::Reinject => enter = Entry::Handler { rip: caught.handler, drop: 0, interrupts: None },
-        Verdict::ReinjectAs { address, error_code } => {
-            check_reinjected(*address, *error_code, &caught.context.paging)?;
+    let mut frame = stub.frame;
+    frame.set_interrupted(&outcome.registers);
+    let mut other_address = None;
+    let enter = match outcome.next {
+        Next::Resume => Entry::Stub,
+        Next::Fault => Entry::Handler { rip: stub.handler, drop: 0, interrupts: None },
+        Next::OtherFault { address, error_code } => {
             frame.error_code = u64::from(error_code.bits());
-            enter = Entry::Handler { rip: caught.handler, drop: 0, interrupts: None };
-            other_address = Some(*address);
+            other_address = Some(address);
+            Entry::Handler { rip: stub.handler, drop: 0, interrupts: None }
         }
-        Verdict::Resolve | Verdict::Stop(_) => {}
-        Verdict::Skip => {
-            frame.rip = next_instruction(lengths, memory, caught, registers)?;
-            frame.rflags &= !RFLAGS_RF;
-        }
-        Verdict::Raise(exception) => {
-            let gate = find_gate(cpu, memory, caught, *exception)?;
+        Next::Raise(exception) => {
+            let gate = find_gate(cpu, memory, caught, stub, exception.vector)?;
             let drop = match exception.error_code {
                 Some(code) => {
                     frame.error_code = u64::from(code);
@@ -74,30 +41,19 @@ pub(super) fn apply(
                 }
                 None => 8,
             };
-            enter = Entry::Handler { rip: gate.offset(), drop, interrupts: Some(gate) };
+            Entry::Handler { rip: gate.offset(), drop, interrupts: Some(gate) }
         }
-    }
-    if frame != caught.frame {
+    };
+    if frame != stub.frame {
         frame.write(memory).map_err(ApplyError::Frame)?;
     }
-    if *registers != caught.context.registers {
-        set_general(cpu.regs_mut(), registers);
+    if outcome.registers != caught.context.registers {
+        set_general(cpu.regs_mut(), &outcome.registers);
     }
     if let Some(address) = other_address {
         cpu.sregs_mut().cr2 = address.0;
     }
     enter.apply(cpu, frame.rflags);
-    Ok(())
-}
-
-/// Whether there can be such a fault.
-fn check_reinjected(address: Va, error_code: ErrorCode, paging: &Paging) -> Result<(), ApplyError> {
-    if !paging.is_canonical(address) {
-        return Err(ApplyError::Address(address));
-    }
-    if !ErrorCode::DEFINED.contains(error_code) {
-        return Err(ApplyError::PageFaultCode(error_code.bits()));
-    }
     Ok(())
 }
 
@@ -127,37 +83,8 @@ impl Entry {
     }
 }
 
-/// The address behind the instruction that faulted.
-fn next_instruction(
-    lengths: &mut Lengths,
-    memory: &Memory,
-    caught: &Caught,
-    registers: &Registers,
-) -> Result<u64, ApplyError> {
-    let rip = Va(registers.rip);
-    let unreadable = ApplyError::UnreadableCode { rip };
-    let mut code = Code { rip, ..Code::default() };
-    // The page behind the instruction's need not be mapped.
-    code.count = read_words(memory, &caught.context.paging, rip, &mut code.bytes);
-    let bits = caught.context.code.bits(memory, &caught.context.paging);
-    code.bits = bits.filter(|_| code.count > 0).ok_or(unreadable)?;
-    let length = lengths.of(&code).ok_or(ApplyError::NoInstruction { rip })?;
-    let next = rip.0.wrapping_add(length as u64);
-    Ok(if code.bits == 64 { next } else { next & 0xffff_ffff })
-}
-
-/// The guest's gate for `exception`, where the CPU would come to its handler with the very stack that it has now.
-fn find_gate(cpu: &mut Vcpu, memory: &Memory, caught: &Caught, exception: Exception) -> Result<Gate, ApplyError> {
-    let vector = exception.vector;
-    if vector > 31 || matches!(vector, 2 | 18) {
-        return Err(ApplyError::Vector(vector));
-    }
-    let words = |pushes: bool| if pushes { "with" } else { "without" };
-    let (got, pushes) = (exception.error_code.is_some(), Exception::pushes_error_code(vector));
-    if got != pushes {
-        let expected = if pushes { "one" } else { "none" };
-        return Err(ApplyError::ErrorCode { vector, got: words(got), expected });
-    }
+/// The guest's gate for `vector`, where the CPU would come to its handler with the very stack that it has now.
+fn find_gate(cpu: &mut Vcpu, memory: &Memory, caught: &Caught, stub: &InStub, vector: u8) -> Result<Gate, ApplyError> {
     let sregs = cpu.sregs();
     let (idtr, selector) = (Idtr { base: Va(sregs.idt.base), limit: sregs.idt.limit }, sregs.cs.selector);
     let read = |vector| {
@@ -178,5 +105,5 @@ fn find_gate(cpu: &mut Vcpu, memory: &Memory, caught: &Caught, exception: Except
         return Err(refuse("runs in another code segment than gate 14"));
     }
     // Gate 14 leads to the stub.
-    Ok(if vector == PAGE_FAULT { gate.with_offset(caught.handler) } else { gate })
+    Ok(if vector == PAGE_FAULT { gate.with_offset(stub.handler) } else { gate })
 }

@@ -1,10 +1,11 @@
-//! What the CPU pushed on the way through gate 14, and the fault that it tells of.
+//! What the CPU pushed on the way through gate 14.
 
 use std::sync::atomic::Ordering::Release;
 
 use kvm_bindings::kvm_regs;
-use vector14_hook::{ErrorCode, Fault, GuestError, PAGE_SIZE, Pa, Registers, Va};
+use vector14_hook::{ErrorCode, GuestError, PAGE_SIZE, Pa, Registers, Va};
 
+use crate::engine::registers;
 use crate::memory::Memory;
 use vector14_hook::paging::Paging;
 
@@ -72,46 +73,9 @@ impl Frame {
         Ok(())
     }
 
-    /// The fault that it tells of. Selectors and the error code are as wide as the CPU makes them; what else is in
-    /// their words is padding.
-    #[expect(clippy::cast_possible_truncation, reason = "the upper bits of these words are padding")]
-    pub(super) fn fault(&self, sequence: u64, vcpu: u32, address: Va, paging: &Paging) -> Fault {
-        Fault {
-            sequence,
-            vcpu,
-            address,
-            error_code: ErrorCode::from_bits_retain(self.error_code as u32),
-            cs: self.cs as u16,
-            rip: Va(self.rip),
-            rsp: Va(self.rsp),
-            ss: self.ss as u16,
-            rflags: self.rflags,
-            cr3: paging.cr3,
-        }
-    }
-
     /// Registers of the interrupted context: the stub has changed none, and the CPU only those that it pushed.
     pub(super) fn interrupted(&self, regs: &kvm_regs) -> Registers {
-        Registers {
-            rax: regs.rax,
-            rbx: regs.rbx,
-            rcx: regs.rcx,
-            rdx: regs.rdx,
-            rsi: regs.rsi,
-            rdi: regs.rdi,
-            rbp: regs.rbp,
-            rsp: self.rsp,
-            r8: regs.r8,
-            r9: regs.r9,
-            r10: regs.r10,
-            r11: regs.r11,
-            r12: regs.r12,
-            r13: regs.r13,
-            r14: regs.r14,
-            r15: regs.r15,
-            rip: self.rip,
-            rflags: self.rflags,
-        }
+        Registers { rip: self.rip, rsp: self.rsp, rflags: self.rflags, ..registers::from_kvm(regs) }
     }
 
     /// Takes the pushed registers over from `registers`.
@@ -124,25 +88,18 @@ impl Frame {
     pub(super) fn cs(&self) -> u16 {
         self.cs as u16
     }
-}
 
-/// Takes the registers that the CPU did not push over into `regs`.
-pub(super) fn set_general(regs: &mut kvm_regs, registers: &Registers) {
-    regs.rax = registers.rax;
-    regs.rbx = registers.rbx;
-    regs.rcx = registers.rcx;
-    regs.rdx = registers.rdx;
-    regs.rsi = registers.rsi;
-    regs.rdi = registers.rdi;
-    regs.rbp = registers.rbp;
-    regs.r8 = registers.r8;
-    regs.r9 = registers.r9;
-    regs.r10 = registers.r10;
-    regs.r11 = registers.r11;
-    regs.r12 = registers.r12;
-    regs.r13 = registers.r13;
-    regs.r14 = registers.r14;
-    regs.r15 = registers.r15;
+    /// Selector of the interrupted stack segment.
+    #[expect(clippy::cast_possible_truncation, reason = "the upper bits of the word are padding")]
+    pub(super) fn ss(&self) -> u16 {
+        self.ss as u16
+    }
+
+    /// The error code, as wide as the CPU makes it.
+    #[expect(clippy::cast_possible_truncation, reason = "the upper bits of the word are padding")]
+    pub(super) fn error_code(&self) -> ErrorCode {
+        ErrorCode::from_bits_retain(self.error_code as u32)
+    }
 }
 
 #[cfg(test)]
@@ -150,8 +107,9 @@ mod tests {
     use vector14_hook::Cr3;
 
     use super::*;
+    use vector14_hook::paging::Mode;
 
-    const PAGING: Paging = Paging { cr3: Cr3(0x1000), levels: 4, no_execute: true };
+    const PAGING: Paging = Paging { cr3: Cr3(0x1000), mode: Mode::Long { levels: 4 }, no_execute: true };
 
     /// Virtual pages 0x10000 and 0x11000 are mapped, the second one below the first; 0x12000 is not.
     fn guest() -> Memory {

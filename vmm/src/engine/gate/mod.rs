@@ -2,26 +2,27 @@
 //!
 //! Works on any stock KVM. `idt` knows gate descriptors, `stub` the stub and its place, `table` what has been put into
 //! the guest; this file recognises the stub's exit and keeps the gate in place; `frame` reads what the CPU pushed, and
-//! `apply` carries the verdict out, with `length` for Skip.
+//! `apply` carries a verdict's outcome out.
 
 mod apply;
 mod frame;
 mod idt;
-mod length;
 mod stub;
 mod table;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use vector14_hook::{Fault, GuestError, Pa, Registers, Va, Verdict};
+use vector14_hook::paging::{Mode, Paging};
+use vector14_hook::{GuestError, Pa, Va};
 
-pub(crate) use self::apply::ApplyError;
+pub(super) use self::apply::apply;
 use self::frame::Frame;
 use self::idt::{GATE_SIZE, Gate, Idtr, PAGE_FAULT};
-use self::length::Lengths;
 use self::stub::{FAULT_PORT, OUT_LENGTH, Stub};
 pub(crate) use self::table::{ArmWhen, Table};
+use super::caught::{At, Caught};
+use super::registers;
 use crate::control::Control;
 use crate::guest::Context;
 use crate::memory::Memory;
@@ -37,7 +38,6 @@ pub(crate) struct GateCpu {
     generation: u64,
     /// Gate 14 as it was found last.
     seen: Option<Seen>,
-    lengths: Lengths,
 }
 
 /// A gate 14 that has been looked at: while nothing of this changes there is nothing to be done.
@@ -48,14 +48,12 @@ struct Seen {
     gate: Gate,
 }
 
-/// A fault that has reached the host through the stub.
+/// What only a vCPU that stands in the stub has.
 #[derive(Debug)]
-pub(crate) struct Caught {
+pub(super) struct InStub {
     /// The guest's own handler.
     handler: Va,
     frame: Frame,
-    /// What it interrupted, as it was.
-    context: Context,
 }
 
 /// The stub ran, but not by way of a fault: the stack that it runs on can't be read.
@@ -68,7 +66,7 @@ pub(crate) struct NoFrame {
 
 impl GateCpu {
     pub(crate) fn new(shared: Arc<Table>) -> Self {
-        Self { shared, stubs: Vec::new(), generation: 0, seen: None, lengths: Lengths::default() }
+        Self { shared, stubs: Vec::new(), generation: 0, seen: None }
     }
 
     /// Whether `exit` is the OUT of a stub; an OUT to the same port from anywhere else is the guest's own.
@@ -91,26 +89,22 @@ impl GateCpu {
             .iter()
             .find(|stub| rip == stub.out().0 || rip == stub.out().offset(OUT_LENGTH).0)
             .map(|stub| stub.handler)?;
-        let paging = paging::in_force(cpu.sregs())?;
+        let paging = long_mode(cpu)?;
         let rsp = Va(cpu.regs().rsp);
-        let caught = Frame::read(memory, &paging, rsp).map_err(|source| NoFrame { rsp, source }).map(|frame| {
-            let registers = frame.interrupted(cpu.regs());
-            let code = CodeSegment::of_selector(frame.cs(), cpu.sregs());
-            Caught { handler, frame, context: Context { registers, paging, code } }
-        });
-        Some(caught)
-    }
-
-    /// Carries `verdict` out. `registers` are those of the interrupted context, as the hooks left them.
-    pub(crate) fn apply(
-        &mut self,
-        cpu: &mut Vcpu,
-        memory: &Memory,
-        caught: &Caught,
-        verdict: &Verdict,
-        registers: &Registers,
-    ) -> Result<(), ApplyError> {
-        apply::apply(&mut self.lengths, cpu, memory, caught, verdict, registers)
+        let frame = Frame::read(memory, &paging, rsp).map_err(|source| NoFrame { rsp, source });
+        Some(frame.map(|frame| Caught {
+            address: Va(cpu.sregs().cr2),
+            error_code: frame.error_code(),
+            cs: frame.cs(),
+            ss: frame.ss(),
+            context: Context {
+                registers: frame.interrupted(cpu.regs()),
+                system: registers::system(cpu.sregs()),
+                paging,
+                code: CodeSegment::of_selector(frame.cs(), cpu.sregs()),
+            },
+            at: At::Stub(InStub { handler, frame }),
+        }))
     }
 
     /// Looks whether gate 14 of this vCPU is as it should be, and puts it right where it is not. `thorough` also walks
@@ -137,7 +131,7 @@ impl GateCpu {
         if !self.shared.may_arm(idtr.base) {
             return None;
         }
-        let paging = paging::in_force(cpu.sregs())?;
+        let paging = long_mode(cpu)?;
         let at = idtr.gate(PAGE_FAULT)?;
         let physical = paging.translate(at, |slot| memory.load(slot)).ok()?;
         if (at.0 & (physical.page_size - 1)) + GATE_SIZE > physical.page_size {
@@ -166,17 +160,10 @@ impl GateCpu {
     }
 }
 
-impl Caught {
-    /// The fault, with its place in the order of all faults.
-    pub(crate) fn decode(&self, sequence: u64, cpu: &mut Vcpu) -> Fault {
-        let address = Va(cpu.sregs().cr2);
-        self.frame.fault(sequence, cpu.index(), address, &self.context.paging)
-    }
-
-    /// What it interrupted.
-    pub(crate) fn context(&self) -> &Context {
-        &self.context
-    }
+/// How a vCPU in long mode translates; in other modes an IDT has no gates of 16 bytes.
+fn long_mode(cpu: &mut Vcpu) -> Option<Paging> {
+    let paging = paging::in_force(cpu.sregs());
+    matches!(paging.mode, Mode::Long { .. }).then_some(paging)
 }
 
 fn read_gate(memory: &Memory, at: Pa) -> Option<Gate> {

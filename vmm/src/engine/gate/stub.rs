@@ -200,8 +200,9 @@ mod tests {
     use vector14_hook::Cr3;
 
     use super::*;
+    use vector14_hook::paging::Mode;
 
-    const PAGING: Paging = Paging { cr3: Cr3(0x1000), levels: 4, no_execute: true };
+    const PAGING: Paging = Paging { cr3: Cr3(0x1000), mode: Mode::Long { levels: 4 }, no_execute: true };
 
     /// Memory whose first 2 MiB are mapped at 0 by one leaf; its code is NOPs but for what `runs` fill.
     fn code(runs: &[(u64, usize)]) -> Memory {

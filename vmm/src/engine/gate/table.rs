@@ -207,8 +207,9 @@ mod tests {
     use vector14_hook::Cr3;
 
     use super::*;
+    use vector14_hook::paging::Mode;
 
-    const PAGING: Paging = Paging { cr3: Cr3(0x1000), levels: 4, no_execute: true };
+    const PAGING: Paging = Paging { cr3: Cr3(0x1000), mode: Mode::Long { levels: 4 }, no_execute: true };
     const IDT: u64 = 0x5000;
     const COPY: u64 = 0x6000;
 

@@ -1,0 +1,255 @@
+//! The guest's page tables, read as the CPU reads them in every paging mode: none, 32-bit, PAE, 4 and 5 levels
+//! (SDM vol. 3A, 4.1 to 4.5; APM vol. 2, 5.2 and 5.3), and changed as a kernel would change them.
+//!
+//! Pure: it takes the paging state and a way to reach a table entry. A walk visits at most five entries, whatever they hold.
+//! The VM and the mock guest share it; a hook meets its types in what [`Guest`](crate::Guest) returns.
+//!
+//! # Layout
+//! - `mode`: the paging modes, and where entries are
+//! - `entry`: what an entry says, and how one is made
+//! - `change`: mapping, unmapping, protecting
+
+mod change;
+mod entry;
+mod mode;
+#[cfg(test)]
+mod tests;
+
+pub use self::change::Tables;
+use self::entry::{Link, NoLink};
+pub use self::mode::{Mode, Part, Place};
+use crate::{Cr3, GuestError, PAGE_SIZE, Pa, Va};
+
+bitflags::bitflags! {
+    /// Rights of a mapping, as the product of all levels of a walk grants them.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct Access: u8 {
+        /// R/W set at every level.
+        const WRITE = 1 << 0;
+        /// U/S set at every level.
+        const USER = 1 << 1;
+        /// XD clear at every level (or EFER.NXE off).
+        const EXECUTE = 1 << 2;
+    }
+}
+
+bitflags::bitflags! {
+    /// The flags of a page-table entry (SDM vol. 3A, tables 4-15 to 4-20).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct EntryFlags: u64 {
+        /// P: the entry leads on.
+        const PRESENT = 1 << 0;
+        /// R/W: writes are allowed.
+        const WRITE = 1 << 1;
+        /// U/S: user mode is allowed.
+        const USER = 1 << 2;
+        /// PWT.
+        const WRITE_THROUGH = 1 << 3;
+        /// PCD.
+        const CACHE_DISABLE = 1 << 4;
+        /// A: the CPU has used it.
+        const ACCESSED = 1 << 5;
+        /// D: the CPU has written through it. Leaves only.
+        const DIRTY = 1 << 6;
+        /// PS: a leaf above level 1. In a leaf of level 1 this bit is PAT.
+        const LARGE = 1 << 7;
+        /// G: the translation outlives a change of CR3. Leaves only.
+        const GLOBAL = 1 << 8;
+        /// XD: instruction fetches are forbidden, where EFER.NXE is set; reserved otherwise.
+        const NO_EXECUTE = 1 << 63;
+    }
+}
+
+const MOST_LEVELS: usize = 5;
+
+/// Where a virtual address leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// The guest-physical address that the virtual address stands for.
+    pub address: Pa,
+    /// Size of the leaf page that maps it, in bytes: 4 KiB, 2 MiB or 1 GiB, or 4 MiB in 32-bit paging.
+    pub page_size: u64,
+    /// What the mapping allows.
+    pub access: Access,
+}
+
+/// A leaf as it was before it was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// First byte of the frame.
+    pub frame: Pa,
+    /// Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB, or 4 MiB in 32-bit paging.
+    pub page_size: u64,
+    /// What all levels together allowed.
+    pub access: Access,
+    /// Whether the CPU had written through it.
+    pub dirty: bool,
+    /// Guest-physical address of the leaf's entry.
+    pub slot: Pa,
+    /// The entry, as it was.
+    pub entry: u64,
+}
+
+/// A page-table entry on the way to an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableEntry {
+    /// Level of the table that holds the entry: 1 is the one whose entries map 4 KiB.
+    pub level: u8,
+    /// Guest-physical address of the entry.
+    pub slot: Pa,
+    /// The entry.
+    pub entry: u64,
+}
+
+impl TableEntry {
+    /// Its flags.
+    #[must_use]
+    pub const fn flags(&self) -> EntryFlags {
+        EntryFlags::from_bits_truncate(self.entry)
+    }
+
+    /// The frame, or the next table, that it points to.
+    #[must_use]
+    pub const fn frame(&self) -> Pa {
+        Pa(self.entry & entry::FRAME)
+    }
+}
+
+/// A walk, entry by entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Walk {
+    entries: [TableEntry; MOST_LEVELS],
+    count: u8,
+    end: Step,
+}
+
+impl Walk {
+    /// A walk that was made elsewhere; of its entries the first five count.
+    pub(crate) fn new(entries: &[TableEntry], end: Step) -> Self {
+        let mut walk = Self { entries: Default::default(), count: 0, end };
+        for (slot, entry) in walk.entries.iter_mut().zip(entries) {
+            *slot = *entry;
+            walk.count += 1;
+        }
+        walk
+    }
+
+    /// The entries that were read, from the top-level table down.
+    #[must_use]
+    pub fn entries(&self) -> &[TableEntry] {
+        &self.entries[..usize::from(self.count)]
+    }
+
+    /// Where it ended.
+    #[must_use]
+    pub const fn end(&self) -> Step {
+        self.end
+    }
+}
+
+/// Where a walk ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// At a leaf.
+    Leaf(Translation),
+    /// At an entry without P.
+    Absent(TableEntry),
+    /// At an entry with a reserved bit.
+    Reserved(TableEntry),
+}
+
+/// How a vCPU translates addresses at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Paging {
+    /// The page tables in force.
+    pub cr3: Cr3,
+    /// What their entries look like.
+    pub mode: Mode,
+    /// Whether bit 63 of an entry forbids execution (EFER.NXE); reserved otherwise.
+    pub no_execute: bool,
+}
+
+impl Paging {
+    /// Whether `address` is one that can be translated at all: canonical in long mode, where all bits above the
+    /// translated ones are equal, and below 4 GiB otherwise.
+    #[must_use]
+    pub fn is_canonical(&self, address: Va) -> bool {
+        match self.mode {
+            Mode::Off | Mode::Bits32 { .. } | Mode::Pae => u32::try_from(address.0).is_ok(),
+            Mode::Long { levels } => {
+                let unused = 64 - (12 + 9 * u32::from(levels));
+                ((address.0 << unused).cast_signed() >> unused).cast_unsigned() == address.0
+            }
+        }
+    }
+
+    /// Walks the tables for `address`, reading words with `load` and showing each entry to `visit`.
+    fn descend(
+        &self,
+        address: Va,
+        load: impl Fn(Pa) -> Result<u64, GuestError>,
+        mut visit: impl FnMut(TableEntry),
+    ) -> Result<Step, GuestError> {
+        if !self.is_canonical(address) {
+            return Err(GuestError::Malformed(address));
+        }
+        let mut access = Access::all();
+        let mut table = self.mode.root(self.cr3);
+        for level in (1..=self.mode.levels()).rev() {
+            let shift = self.mode.shift(level);
+            let slot = self.mode.slot(table, address, shift);
+            let place = self.mode.place(slot);
+            let entry = place.part.of(load(place.word)?);
+            let here = TableEntry { level, slot, entry };
+            visit(here);
+            match self.link(entry, level) {
+                Ok(Link::Table { at, rights }) => {
+                    access &= rights;
+                    table = at;
+                }
+                Ok(Link::Page { at, rights }) => {
+                    let page_size = 1 << shift;
+                    let address = Pa(at.0 | (address.0 & (page_size - 1)));
+                    return Ok(Step::Leaf(Translation { address, page_size, access: access & rights }));
+                }
+                Err(NoLink::Absent) => return Ok(Step::Absent(here)),
+                Err(NoLink::Reserved) => return Ok(Step::Reserved(here)),
+            }
+        }
+        match self.mode {
+            Mode::Off => Ok(Step::Leaf(Translation { address: Pa(address.0), page_size: PAGE_SIZE, access })),
+            Mode::Bits32 { .. } | Mode::Pae | Mode::Long { .. } => Err(GuestError::Malformed(address)),
+        }
+    }
+
+    /// Walks the tables for `address`, reading words with `load`: 8 bytes each, at multiples of 8.
+    ///
+    /// # Errors
+    /// [`GuestError::Malformed`] for an address that is not canonical, or what `load` returns for a table outside of
+    /// memory. An entry that does not lead on is not an error but a [`Step`] of its own.
+    pub fn walk(&self, address: Va, load: impl Fn(Pa) -> Result<u64, GuestError>) -> Result<Walk, GuestError> {
+        let (mut entries, mut count) = ([TableEntry::default(); MOST_LEVELS], 0);
+        let end = self.descend(address, load, |entry| {
+            entries[usize::from(count)] = entry;
+            count += 1;
+        })?;
+        Ok(Walk { entries, count, end })
+    }
+
+    /// Where `address` leads.
+    ///
+    /// # Errors
+    /// As [`Paging::walk`], [`GuestError::NotMapped`] for an entry that is not present, and [`GuestError::Malformed`] for one
+    /// with a reserved bit.
+    pub fn translate(
+        &self,
+        address: Va,
+        load: impl Fn(Pa) -> Result<u64, GuestError>,
+    ) -> Result<Translation, GuestError> {
+        match self.descend(address, load, |_| ())? {
+            Step::Leaf(translation) => Ok(translation),
+            Step::Absent(_) => Err(GuestError::NotMapped(address)),
+            Step::Reserved(_) => Err(GuestError::Malformed(address)),
+        }
+    }
+}

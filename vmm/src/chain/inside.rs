@@ -1,0 +1,74 @@
+//! Which hook a vCPU is in: published by the vCPU in a few plain stores, so that another thread can tell how long it stays
+//! there. The vCPU itself looks at no clock.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use vector14_hook::{Fault, Va};
+
+use super::entry::Entry;
+
+/// Tells the places in chains apart: no two have the same, not even one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EntryId(pub(super) NonZeroU64);
+
+/// What one vCPU has published.
+#[derive(Debug, Default)]
+pub(super) struct Inside {
+    /// The [`EntryId`] of the hook that it is in; 0: it is in none.
+    entry: AtomicU64,
+    sequence: AtomicU64,
+    address: AtomicU64,
+    rip: AtomicU64,
+}
+
+impl Inside {
+    /// The hooks are about to be asked about `fault`.
+    #[inline]
+    pub(super) fn begin(&self, fault: &Fault) {
+        self.sequence.store(fault.sequence, Relaxed);
+        self.address.store(fault.address.0, Relaxed);
+        self.rip.store(fault.rip.0, Relaxed);
+    }
+
+    /// A hook is about to be called.
+    #[inline]
+    pub(super) fn enter(&self, entry: &Entry) {
+        self.entry.store(entry.id.0.get(), Release);
+    }
+
+    /// It has returned.
+    #[inline]
+    pub(super) fn leave(&self) {
+        self.entry.store(0, Release);
+    }
+
+    /// The call that vCPU number `vcpu` is in, if it is in one.
+    pub(super) fn look(&self, vcpu: u32) -> Option<Call> {
+        let entry = self.entry.load(Acquire);
+        let (sequence, address, rip) =
+            (self.sequence.load(Acquire), Va(self.address.load(Acquire)), Va(self.rip.load(Acquire)));
+        let entry = NonZeroU64::new(entry).filter(|entry| self.entry.load(Relaxed) == entry.get());
+        Some(Call { entry: EntryId(entry?), vcpu, sequence, address, rip })
+    }
+}
+
+/// One call of a hook: no other has both the same hook and the same fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub(super) entry: EntryId,
+    pub(crate) vcpu: u32,
+    pub(crate) sequence: u64,
+    pub(crate) address: Va,
+    pub(crate) rip: Va,
+}
+
+/// What the call is about.
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { vcpu, sequence, address, rip, .. } = self;
+        write!(f, "fault #{sequence} at {address} (rip {rip}, vcpu {vcpu})")
+    }
+}

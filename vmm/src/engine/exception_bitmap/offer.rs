@@ -1,0 +1,37 @@
+//! What a KVM must offer for this engine.
+
+use kvm_bindings::{KVM_CAP_SYNC_REGS, KVM_CAP_X86_TRIPLE_FAULT_EVENT, KVM_SYNC_X86_EVENTS};
+
+/// Exits at exceptions, by vector. Answers with a mask of the vectors that there can be exits at. Enabled on a VM with
+/// such a mask, and for #PF with a mask of the error code in bits 31 to 0 of the second argument, and in bits 63 to 32
+/// what the code must be under it.
+pub(crate) const KVM_CAP_X86_EXCEPTION_EXIT: u32 = 0x7614;
+
+/// The capability that is missing, as `ask` (KVM_CHECK_EXTENSION) knows them; `None` where the engine can run.
+pub(crate) fn missing(ask: impl Fn(u32) -> i32) -> Option<&'static str> {
+    let has = |capability, bits: u32| ask(capability).cast_unsigned() & bits == bits && ask(capability) > 0;
+    let needs = [
+        (KVM_CAP_X86_EXCEPTION_EXIT, 1 << super::PAGE_FAULT, "exits at #PF (KVM_CAP_X86_EXCEPTION_EXIT)"),
+        (KVM_CAP_SYNC_REGS, KVM_SYNC_X86_EVENTS, "synced events (KVM_CAP_SYNC_REGS, bit 2)"),
+        (KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1, "triple faults as events (KVM_CAP_X86_TRIPLE_FAULT_EVENT)"),
+    ];
+    needs.into_iter().find(|(capability, bits, _)| !has(*capability, *bits)).map(|(_, _, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stock_kvm_is_told_by_its_answer() {
+        let stock = |capability| if capability == KVM_CAP_X86_EXCEPTION_EXIT { 0 } else { 7 };
+        assert!(missing(stock).unwrap().contains("KVM_CAP_X86_EXCEPTION_EXIT"));
+        let changed = |capability| if capability == KVM_CAP_X86_EXCEPTION_EXIT { 1 << 14 } else { 7 };
+        assert_eq!(missing(changed), None);
+        let other_vectors = |capability| if capability == KVM_CAP_X86_EXCEPTION_EXIT { 1 << 13 } else { 7 };
+        assert!(missing(other_vectors).is_some());
+        let without_events = |capability| if capability == KVM_CAP_SYNC_REGS { 3 } else { changed(capability) };
+        assert!(missing(without_events).unwrap().contains("KVM_CAP_SYNC_REGS"));
+        assert!(missing(|_| -1).is_some());
+    }
+}

@@ -1,0 +1,151 @@
+//! What a verdict comes to, whatever the engine: the context that goes on, and what it goes on with. Here a verdict that
+//! can't be carried out is refused, before anything has been changed.
+
+use vector14_hook::{ErrorCode, Exception, GuestError, Registers, Va, Verdict};
+
+use super::caught::{At, Caught};
+use super::length::Lengths;
+use super::registers::RFLAGS_RF;
+use crate::memory::Memory;
+use crate::segment::behind;
+
+/// Why a verdict can't be carried out. The vCPU is then as it was.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApplyError {
+    #[error("said Skip, but the instruction at {rip}, or its code segment, can't be read")]
+    UnreadableCode { rip: Va },
+    #[error("said Skip, but the bytes at {rip} are no instruction")]
+    NoInstruction { rip: Va },
+    #[error("said Skip, but no instruction faulted: {0} was being delivered at {1}")]
+    InDelivery(Event, Va),
+    #[error("would have the guest go on at {rip}, which is not canonical")]
+    NotCanonical { rip: Va },
+    #[error(
+        "said Raise, but vector {0} is no exception that a fault can be turned into: 0 to 31, but for 2 (NMI) and 18 (#MC)"
+    )]
+    Vector(u8),
+    #[error("said Raise of vector {vector} {got} an error code, but the CPU pushes {expected} for it")]
+    ErrorCode { vector: u8, got: &'static str, expected: &'static str },
+    #[error("said ReinjectAs, but no access to {0} can fault that way: it is not canonical")]
+    Address(Va),
+    #[error("said ReinjectAs, but no CPU pushes the error code {0:#x} for a page fault")]
+    PageFaultCode(u32),
+    #[error("said Raise, but the guest's gate {vector} {why}: use Reinject or Skip")]
+    Gate { vector: u8, why: &'static str },
+    #[error("said Raise, but KVM can't inject vector {0} as a fault: it can 0, 1, 5 to 8, 10 to 14, 16, 17 and 19")]
+    NotInjectable(u8),
+    #[error("the interrupted context on the guest's stack can't be changed: {0}")]
+    Frame(GuestError),
+}
+
+/// An event whose delivery the CPU had begun when it faulted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    Exception { vector: u8 },
+    Interrupt { vector: u8 },
+    Nmi,
+}
+
+impl std::fmt::Display for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exception { vector } => write!(f, "exception {vector}"),
+            Self::Interrupt { vector } => write!(f, "interrupt {vector}"),
+            Self::Nmi => f.write_str("an NMI"),
+        }
+    }
+}
+
+/// What a verdict comes to.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// The interrupted context, as it goes on.
+    pub(super) registers: Registers,
+    pub(super) next: Next,
+}
+
+/// What the context goes on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Its instruction.
+    Resume,
+    /// The guest's own vector-14 handler, told of the fault as it was.
+    Fault,
+    /// The same, told of another one.
+    OtherFault { address: Va, error_code: ErrorCode },
+    /// The handler of another exception.
+    Raise(Exception),
+}
+
+impl Outcome {
+    /// What `verdict` on `caught` comes to. `registers` are those of the interrupted context, as the hooks left them.
+    pub(super) fn of(
+        verdict: &Verdict,
+        registers: &Registers,
+        caught: &Caught,
+        lengths: &mut Lengths,
+        memory: &Memory,
+    ) -> Result<Self, ApplyError> {
+        let mut registers = *registers;
+        let next = match verdict {
+            Verdict::Pass | Verdict::Reinject => Next::Fault,
+            Verdict::ReinjectAs { address, error_code } => {
+                check_fault(*address, *error_code, caught)?;
+                Next::OtherFault { address: *address, error_code: *error_code }
+            }
+            Verdict::Resolve | Verdict::Stop(_) => Next::Resume,
+            Verdict::Skip => {
+                if let At::Instruction { delivering: Some(event) } = caught.at {
+                    return Err(ApplyError::InDelivery(event, Va(registers.rip)));
+                }
+                registers.rip = next_instruction(registers.rip, caught, lengths, memory)?;
+                registers.rflags &= !RFLAGS_RF;
+                Next::Resume
+            }
+            Verdict::Raise(exception) => {
+                check_exception(*exception)?;
+                Next::Raise(*exception)
+            }
+        };
+        let rip = Va(registers.rip);
+        if rip.0 != caught.context.registers.rip && !caught.context.paging.is_canonical(rip) {
+            return Err(ApplyError::NotCanonical { rip });
+        }
+        Ok(Self { registers, next })
+    }
+}
+
+/// Where the instruction at `rip` ends.
+fn next_instruction(rip: u64, caught: &Caught, lengths: &mut Lengths, memory: &Memory) -> Result<u64, ApplyError> {
+    let context = &caught.context;
+    let code = context.code.fetch(rip, memory, &context.paging);
+    let code = code.ok_or(ApplyError::UnreadableCode { rip: Va(rip) })?;
+    let length = lengths.of(&code).ok_or(ApplyError::NoInstruction { rip: Va(rip) })?;
+    Ok(behind(&code, length))
+}
+
+/// Whether there can be such a fault.
+fn check_fault(address: Va, error_code: ErrorCode, caught: &Caught) -> Result<(), ApplyError> {
+    if !caught.context.paging.is_canonical(address) {
+        return Err(ApplyError::Address(address));
+    }
+    if !ErrorCode::DEFINED.contains(error_code) {
+        return Err(ApplyError::PageFaultCode(error_code.bits()));
+    }
+    Ok(())
+}
+
+/// Whether the CPU could raise `exception` as it stands.
+fn check_exception(exception: Exception) -> Result<(), ApplyError> {
+    let vector = exception.vector;
+    if vector > 31 || matches!(vector, 2 | 18) {
+        return Err(ApplyError::Vector(vector));
+    }
+    let words = |pushes: bool| if pushes { "with" } else { "without" };
+    let (got, pushes) = (exception.error_code.is_some(), Exception::pushes_error_code(vector));
+    if got != pushes {
+        let expected = if pushes { "one" } else { "none" };
+        return Err(ApplyError::ErrorCode { vector, got: words(got), expected });
+    }
+    Ok(())
+}

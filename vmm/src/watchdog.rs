@@ -1,0 +1,79 @@
+//! Notices hooks that take longer than they may, from the main thread, and ends a VM whose hook does not return.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use event_manager::{EventOps, Events, MutEventSubscriber};
+use vmm_sys_util::timerfd::TimerFd;
+
+use crate::chain::{Hang, Watch};
+use crate::events::watch;
+use crate::run::Shared;
+use crate::summary::Stop;
+use crate::sys::backtrace::{NoBacktrace, capture, symbolise};
+
+/// A hook's budget is looked at so many times.
+const LOOKS: u32 = 4;
+/// So often is looked where budgets are short,
+const QUICK: Duration = Duration::from_millis(1);
+/// and so often where they are long.
+const SLOW: Duration = Duration::from_millis(25);
+
+/// Looks at intervals how long vCPUs have been in hooks.
+pub(crate) struct Watchdog {
+    timer: TimerFd,
+    interval: Duration,
+    watch: Watch,
+    vm: Arc<Shared>,
+}
+
+impl Watchdog {
+    pub(crate) fn new(vm: Arc<Shared>) -> Result<Self, vmm_sys_util::errno::Error> {
+        let mut timer = TimerFd::new()?;
+        timer.reset(SLOW, Some(SLOW))?;
+        Ok(Self { timer, interval: SLOW, watch: Watch::default(), vm })
+    }
+}
+
+impl MutEventSubscriber for Watchdog {
+    fn init(&mut self, ops: &mut EventOps) {
+        watch(ops, &self.timer);
+    }
+
+    fn process(&mut self, _events: Events, _ops: &mut EventOps) {
+        let _ = self.timer.wait();
+        let interval = self.vm.chain.shortest_limit().map_or(SLOW, |limit| (limit / LOOKS).clamp(QUICK, SLOW));
+        if interval != self.interval && self.timer.reset(interval, Some(interval)).is_ok() {
+            self.interval = interval;
+        }
+        let hangs = self.watch.look(&self.vm.chain, Instant::now());
+        // All are stopped before names are looked up, which takes a while.
+        let stacks: Vec<_> = hangs.iter().map(|hang| self.capture(hang)).collect();
+        for Hang { hook, timeout, call } in &hangs {
+            let detail = format!("has not returned within its timeout of {timeout:?}; it is busy with {call}");
+            self.vm.control.stop(Stop::Hook { hook: hook.clone(), detail });
+        }
+        for (hang, stack) in hangs.iter().zip(stacks) {
+            self.vm.chain.note(describe(hang, stack));
+        }
+    }
+}
+
+impl Watchdog {
+    fn capture(&self, hang: &Hang) -> Result<Vec<usize>, NoBacktrace> {
+        let cpu = self.vm.control.cpus().get(hang.call.vcpu as usize).ok_or(NoBacktrace::NoThread)?;
+        capture(&cpu.kicker)
+    }
+}
+
+/// Where the hook stands, in one line: its notes' readers know no others.
+fn describe(Hang { hook, timeout, call }: &Hang, stack: Result<Vec<usize>, NoBacktrace>) -> String {
+    let place = match stack {
+        Ok(frames) => {
+            let lines = symbolise(&frames, |function| function.starts_with("vector14::chain"));
+            format!("it was in {}", lines.join(", called by "))
+        }
+        Err(error) => format!("where it was is not known: {error}"),
+    };
+    format!("hook `{hook}` has not returned within its timeout of {timeout:?} from {call}; {place}")
+}
