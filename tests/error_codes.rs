@@ -5,10 +5,15 @@ use std::collections::BTreeSet;
 
 use libtest_mimic::Trial;
 
-use crate::harness::{Guest, Recorder, emulated_by_qemu, kvm_test, off_and_on};
+use vector14_hook::{ErrorCode, Fault, Guest as Handle, Hook, Result};
+
+use crate::harness::{Guest, Oracle, Recorder, emulated_by_qemu, kvm_test, off_and_on};
 
 pub fn tests() -> Vec<Trial> {
-    vec![kvm_test("error-codes", error_codes)]
+    vec![
+        kvm_test("error-codes", error_codes),
+        kvm_test("error-codes::a_wrong_one_does_not_escape_the_oracle", wrong_codes),
+    ]
 }
 
 fn error_codes() {
@@ -42,4 +47,30 @@ fn fault_line(line: &str) -> Option<[u64; 3]> {
         u64::from_str_radix(digits.strip_prefix("0x")?, 16).ok()
     };
     Some([number("address=")?, number("error=")?, number("rip=")?])
+}
+
+/// Tells the oracle of faults with one bit of the error code turned round.
+struct Liar {
+    bit: ErrorCode,
+    oracle: Oracle,
+}
+
+impl Hook for Liar {
+    fn on_fault(&self, fault: &Fault, guest: &mut dyn Handle) -> Result {
+        self.oracle.on_fault(&Fault { error_code: fault.error_code ^ self.bit, ..*fault }, guest)
+    }
+}
+
+/// The oracle that other tests rely on finds every one of them.
+fn wrong_codes() {
+    for bit in [ErrorCode::PRESENT, ErrorCode::WRITE, ErrorCode::USER, ErrorCode::RESERVED, ErrorCode::FETCH] {
+        let oracle = Oracle::default();
+        let outcome =
+            Guest::new("scenario=error-codes").hook("liar", Liar { bit, oracle: oracle.clone() }).run().passed();
+        let disagreements = oracle.disagreements();
+        assert_eq!(disagreements.len() as u64, outcome.summary.faults.total, "{bit}\n{outcome}");
+        for words in ["hardware: error code", "entry at", "which is", "bytes at"] {
+            assert!(disagreements[0].contains(words), "no `{words}` in {}", disagreements[0]);
+        }
+    }
 }

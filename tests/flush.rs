@@ -8,7 +8,8 @@ use vector14_hook::{Access, ErrorCode, Fault, Guest as Handle, Hook, Mapping, PA
 
 use crate::harness::{Guest, kvm_test};
 
-const PAGES: u64 = 40;
+const PAGE_COUNT: usize = 40;
+const PAGES: u64 = PAGE_COUNT as u64;
 const FILL: u8 = 0x5a;
 
 pub fn tests() -> Vec<Trial> {
@@ -37,7 +38,7 @@ struct State {
 
 impl OnePage {
     fn new(flushes: bool) -> Self {
-        let contents = (0..PAGES).map(|_| [FILL; 4096]).collect();
+        let contents = vec![[FILL; 4096]; PAGE_COUNT];
         Self { state: Mutex::new(State { frame: None, mapped: None, contents }), flushes }
     }
 }

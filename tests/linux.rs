@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 
-use crate::harness::{Command, Finished, engine, kvm_test};
+use vector14::config::{BootConfig, Config, Kernel, VmConfig};
+use vector14::summary::Stop;
+
+use crate::harness::{Command, Finished, Guest, Oracle, engine, exception_bitmap_test, kvm_test};
 
 pub fn tests() -> Vec<Trial> {
     if guests().is_none() {
         return Vec::new();
     }
-    vec![
+    let mut tests = vec![
         kvm_test("linux::cloud_6_1_with_pti_on_2_vcpus", || boots("linux-6.1-cloud", 2, "pti=on")),
         kvm_test("linux::cloud_6_12_with_pti_on_2_vcpus", || boots("linux-6.12-cloud", 2, "pti=on")),
         kvm_test("linux::generic_6_1_with_4_levels", || boots("linux-6.1", 1, "no5lvl")),
@@ -26,7 +29,10 @@ pub fn tests() -> Vec<Trial> {
         kvm_test("linux::detach_and_attach", detach_and_attach),
         kvm_test("linux::console_input_and_power_off", console),
         kvm_test("linux::disk", disk),
-    ]
+    ];
+    tests.push(kvm_test("linux::error_codes_as_the_tables_have_them", error_codes));
+    tests.extend(exception_bitmap_test("linux::faults_in_the_decompressor", decompressor));
+    tests
 }
 
 fn guests() -> Option<PathBuf> {
@@ -193,4 +199,49 @@ fn disk() {
     }
     assert_eq!(&finished.read("disk.img")[512..519], "written", "{finished}");
     assert!(finished.read("fixed.img").bytes().all(|byte| byte == b'b'), "{finished}");
+}
+
+/// From the first fault that is seen to the reset, through a boot and workloads: each error code follows from the tables and the
+/// instruction. A hook does not see PKRU, so the guest has no protection keys.
+fn error_codes() {
+    let guests = guests().unwrap();
+    let boot = BootConfig {
+        initrd: Some(guests.join("initramfs.cpio.gz")),
+        cmdline: format!("{CMDLINE} nopku v14=workload:copy-on-write,mmap,stack,mprotect,segv,efault"),
+        ..BootConfig::of(Kernel::Path(guests.join("linux-6.1-cloud")))
+    };
+    let vm = VmConfig { memory: 512 << 20, ..VmConfig::default() };
+    let oracle = Oracle::default();
+    let guest = Guest::of(Config { vm, boot, ..Config::tiny("") }).timeout(Duration::from_secs(300));
+    let outcome = guest.hook("oracle", oracle.clone()).run().balanced();
+    assert_eq!(outcome.summary.stop, Stop::Reset, "{outcome}");
+    let findings = oracle.findings(&outcome);
+    assert!(findings.agreed > 1000, "{findings:?}\n{outcome}");
+    assert_eq!(findings.raced, 0, "there is one vCPU\n{findings:?}\n{outcome}");
+}
+
+/// A bzImage decompresses itself by code that has an IDT of its own, and faults its way through page tables that grow: all
+/// before the kernel proper, which runs in the upper half of the address space.
+fn decompressor() {
+    let further = "[intercept]\nengine = \"exception-bitmap\"\n\
+                   [[hook]]\nname = \"trace\"\nformat = \"json\"\nfile = \"faults.jsonl\"\n";
+    let finished = well(linux("linux-6.1-cloud", 1, "", further).finish(), "reset");
+    assert!(finished.stdout().contains("guest: init"), "{finished}");
+
+    // Linux, Documentation/arch/x86/boot.rst: pref_address and init_size.
+    let image = std::fs::read(guests().unwrap().join("linux-6.1-cloud")).unwrap();
+    let field =
+        |at: usize, size: usize| image[at..at + size].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+    let (start, size) = (field(0x258, 8), field(0x260, 4));
+    let trace = finished.read("faults.jsonl");
+    let rip = |line: &str| {
+        let fault: serde_json::Value = serde_json::from_str(line).unwrap();
+        u64::from_str_radix(fault["rip"].as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
+    };
+    let early: Vec<u64> = trace.lines().map(rip).take_while(|rip| *rip < 1 << 32).collect();
+    assert!(early.len() >= 5, "{early:#x?}\n{finished}");
+    assert!(
+        early.iter().all(|rip| (start..start + size).contains(rip)),
+        "{early:#x?}, not in {size:#x} from {start:#x}"
+    );
 }

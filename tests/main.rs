@@ -14,6 +14,8 @@ mod chain_edits;
 mod crash;
 mod demand;
 mod demo;
+mod early;
+mod engines;
 mod error_codes;
 mod exception_exit;
 mod flush;
@@ -23,6 +25,7 @@ mod hook_failures;
 mod hook_project;
 mod idt;
 mod interception;
+mod keys;
 mod linux;
 mod loaded;
 mod loaded_refused;
@@ -33,6 +36,7 @@ mod multiboot;
 mod nested;
 mod noexec;
 mod pause;
+mod protected_mode;
 mod quiet;
 mod raise;
 mod readonly;
@@ -59,6 +63,8 @@ fn main() {
         crash::tests(),
         demand::tests(),
         demo::tests(),
+        early::tests(),
+        engines::tests(),
         error_codes::tests(),
         exception_exit::tests(),
         flush::tests(),
@@ -68,6 +74,7 @@ fn main() {
         hook_project::tests(),
         idt::tests(),
         interception::tests(),
+        keys::tests(),
         linux::tests(),
         loaded::tests(),
         loaded_refused::tests(),
@@ -78,6 +85,7 @@ fn main() {
         nested::tests(),
         noexec::tests(),
         pause::tests(),
+        protected_mode::tests(),
         quiet::tests(),
         raise::tests(),
         readonly::tests(),

@@ -4,7 +4,7 @@ use libtest_mimic::Trial;
 use tempfile::TempDir;
 use vector14::config::{BootConfig, Config, Kernel, Module};
 
-use crate::harness::{Guest, kvm_test};
+use crate::harness::{Guest, Oracle, kvm_test};
 
 pub fn tests() -> Vec<Trial> {
     vec![kvm_test("multiboot", multiboot)]
@@ -24,7 +24,9 @@ fn multiboot() {
 
     let off = guest().off().run().passed();
     assert_eq!(off.summary.faults.total, 0, "{off}");
-    let on = guest().run().passed().guest_saw_what_was_reinjected();
+    let oracle = Oracle::default();
+    let on = guest().hook("oracle", oracle.clone()).run().passed().guest_saw_what_was_reinjected();
+    oracle.agreed(&on);
     assert_eq!(on.console, off.console);
     assert_eq!(on.summary.faults.total, 32, "{on}");
     let lines = [

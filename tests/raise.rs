@@ -1,23 +1,61 @@
 //! Another exception in the place of the fault.
 
 use libtest_mimic::Trial;
+use vector14::config::EngineChoice;
 use vector14::summary::Stop;
 use vector14_guest_abi::window::RAISE;
 use vector14_hook::{Exception, Verdict};
 
-use crate::harness::{Act, Guest, Outcome, kvm_test};
+use crate::harness::{Act, Guest, Outcome, exception_bitmap_test, kvm_test, of_gate};
 
 pub fn tests() -> Vec<Trial> {
-    vec![
+    let mut tests = vec![
         kvm_test("raise", raise),
         kvm_test("raise::an_exception_without_error_code", without_error_code),
         kvm_test("raise::what_cannot_be_raised_is_reinjected", impossible),
-    ]
+    ];
+    tests.extend(of_gate(vec![kvm_test("raise::a_stack_of_its_own_is_out_of_reach", out_of_reach)]));
+    tests.extend(exception_bitmap_test("raise::on_a_stack_of_its_own", on_its_own_stack));
+    tests.extend(exception_bitmap_test("raise::what_kvm_does_not_inject", not_injected));
+    tests
 }
 
 fn run(exception: Exception) -> Outcome {
+    run_guest(Guest::new("scenario=raise code=0x1234"), exception)
+}
+
+fn run_guest(guest: Guest, exception: Exception) -> Outcome {
     let act = Act { window: RAISE, verdict: Verdict::Raise(exception) };
-    Guest::new("scenario=raise code=0x1234").hook("raise", act).run().balanced()
+    guest.hook("raise", act).run().balanced()
+}
+
+fn refused(outcome: &Outcome, why: &str) {
+    assert_eq!(outcome.summary.verdicts.reinject, 1, "{outcome}");
+    assert_eq!(outcome.summary.hooks[0].faulted, 1, "{outcome}");
+    assert!(outcome.summary.notes[0].contains(why), "{outcome}");
+}
+
+const ON_ITS_OWN_STACK: &str = "scenario=raise code=0x1234 ist=1";
+
+/// The CPU has come through gate 14 by then, on another stack.
+fn out_of_reach() {
+    let outcome = run_guest(Guest::new(ON_ITS_OWN_STACK), Exception::general_protection(0x1234));
+    refused(&outcome, "runs on another stack (IST)");
+}
+
+fn on_its_own_stack() {
+    let guest = Guest::new(ON_ITS_OWN_STACK).engine(EngineChoice::ExceptionBitmap);
+    let outcome = run_guest(guest, Exception::general_protection(0x1234)).passed();
+    assert_eq!(outcome.summary.verdicts.raise, 2, "{outcome}");
+}
+
+/// KVM takes a #BP for an INT3, whose RIP is the next instruction's, and CPUs refuse vectors that are nobody's.
+fn not_injected() {
+    for vector in [3, 4, 9, 15, 31] {
+        let guest = Guest::new("scenario=raise").engine(EngineChoice::ExceptionBitmap);
+        let outcome = run_guest(guest, Exception { vector, error_code: None });
+        refused(&outcome, &format!("KVM can't inject vector {vector}"));
+    }
 }
 
 fn raise() {
@@ -43,9 +81,6 @@ fn impossible() {
         (Exception { vector: 6, error_code: Some(1) }, "pushes none"),
     ];
     for (exception, why) in cases {
-        let outcome = run(exception);
-        assert_eq!(outcome.summary.verdicts.reinject, 1, "{outcome}");
-        assert_eq!(outcome.summary.hooks[0].faulted, 1, "{outcome}");
-        assert!(outcome.summary.notes[0].contains(why), "{outcome}");
+        refused(&run(exception), why);
     }
 }

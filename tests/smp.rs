@@ -8,7 +8,7 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 use vector14_hook::{Fault, Guest as Handle, Hook, Result, Verdict};
 
-use crate::harness::{Guest, Recorder, kvm_test};
+use crate::harness::{Guest, Oracle, Recorder, kvm_test};
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -21,8 +21,11 @@ pub fn tests() -> Vec<Trial> {
 fn smp() {
     Guest::new("scenario=smp").vcpus(2).off().run().passed();
     let recorder = Recorder::default();
-    let guest = Guest::new("scenario=smp").vcpus(2).hook("recorder", recorder.clone());
+    let oracle = Oracle::default();
+    let guest = Guest::new("scenario=smp").vcpus(2).hook("recorder", recorder.clone()).hook("oracle", oracle.clone());
     let outcome = guest.run().passed().guest_saw_what_was_reinjected();
+    let findings = oracle.findings(&outcome);
+    assert_eq!((findings.implicit, findings.stale), (0, 0), "{outcome}");
     let mut sequences: Vec<u64> = recorder.faults().iter().map(|fault| fault.sequence).collect();
     sequences.sort_unstable();
     assert!(sequences.iter().copied().eq(0..outcome.summary.faults.total), "a number is missing or twice\n{outcome}");

@@ -6,6 +6,7 @@
 #ifndef _ASM_X86_KVM_EXCEPTION_EXIT_H
 #define _ASM_X86_KVM_EXCEPTION_EXIT_H
 
+#include <linux/bits.h>
 #include <linux/types.h>
 
 /**
@@ -20,7 +21,7 @@ struct kvm_exception_exit {
 	u64 pf;
 };
 
-#define KVM_EXCEPTION_EXIT_NONE	(1ULL << 32)
+#define KVM_EXCEPTION_EXIT_NONE	BIT_ULL(32)
 
 /**
  * struct kvm_vcpu_exception_exit - a vCPU's fault on its way to user space

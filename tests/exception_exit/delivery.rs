@@ -7,6 +7,7 @@ use super::{PF_MASK, READ, fault, intercepted};
 
 const UD2: [u8; 2] = [0x0f, 0x0b];
 const UD: u8 = 6;
+const DF: u8 = 8;
 /// int 0x40
 const INT: [u8; 2] = [0xcd, 0x40];
 const VECTOR: u8 = 0x40;
@@ -74,6 +75,35 @@ pub fn of_a_fault() {
     machine.map(STACK - 4096, SPARE);
     assert_eq!(machine.run(), Exit::Handled(14));
     assert_eq!(machine.state().sregs.cr2, ABSENT);
+}
+
+/// A machine without a stack for #PF, and with one of its own for #DF (IST 1).
+fn without_stack(args: [u64; 4]) -> Machine {
+    let machine = Machine::new(&READ);
+    machine.enable(args).unwrap();
+    machine.unmap(STACK - 4096);
+    machine.use_ist(DF);
+    machine
+}
+
+/// Faults that KVM keeps for the guest make a #DF of each other, as they do without KVM.
+pub fn kept_from_user_space() {
+    const FETCHES: u64 = 0x10 | 0x10 << 32;
+    let mut machine = without_stack([PF_MASK, FETCHES, 0, 0]);
+    assert_eq!(machine.run(), Exit::Handled(DF.into()));
+}
+
+/// User space makes a #DF of a fault that it has reinjected and the one that came of it.
+pub fn of_a_reinjected_fault() {
+    let mut machine = without_stack([PF_MASK, 0, 0, 0]);
+    assert_eq!(machine.run(), fault(0));
+    machine.queue(14, Some(0));
+    assert_eq!(machine.run(), fault(2));
+    let exception = machine.state().events.exception;
+    assert_eq!((exception.injected, exception.nr, exception.error_code), (1, 14, 0));
+    machine.queue(DF, Some(0));
+    assert_eq!(machine.run(), Exit::Handled(DF.into()));
+    assert_eq!(machine.state().sregs.cr2, STACK - 8);
 }
 
 /// The fault takes the exception's place where user space wants it so: the instruction raises that one again.

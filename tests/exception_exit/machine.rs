@@ -123,6 +123,12 @@ impl Machine {
         self.write(TABLE + 8 * (page >> 12), &[0; 8]);
     }
 
+    /// Has a vector's handler run on a stack of its own (SDM vol. 3A, 6.14.5).
+    pub fn use_ist(&self, vector: u8) {
+        self.write(TSS + 0x24, &(SPARE + 0x1000).to_le_bytes());
+        self.write(IDT + 16 * u64::from(vector) + 4, &[1]);
+    }
+
     /// The state that the last exit has left; changes go with the next entry once they are said to be [`Self::changed`].
     pub fn state(&mut self) -> &mut kvm_sync_regs {
         self.vcpu.sync_regs_mut()

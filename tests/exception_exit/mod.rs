@@ -29,7 +29,7 @@ const EINVAL: i32 = 22;
 pub fn tests() -> Vec<Trial> {
     let mut tests =
         vec![kvm_test("exception_exit::capability", capability), kvm_test("exception_exit::unasked", unasked)];
-    let with_exits: [(&str, fn()); 17] = [
+    let with_exits: [(&str, fn()); 19] = [
         ("exits_before_delivery", exits_before_delivery),
         ("reinjected", reinjected),
         ("resolved", resolved),
@@ -44,6 +44,8 @@ pub fn tests() -> Vec<Trial> {
         ("during_delivery::of_an_nmi", delivery::of_an_nmi),
         ("during_delivery::of_a_fault", delivery::of_a_fault),
         ("during_delivery::of_an_exception_that_gives_way", delivery::of_an_exception_that_gives_way),
+        ("during_delivery::of_a_reinjected_fault", delivery::of_a_reinjected_fault),
+        ("during_delivery::kept_from_user_space", delivery::kept_from_user_space),
         ("emulator::port", emulator::port),
         ("emulator::mmio", emulator::mmio),
         ("emulator::reinjected", emulator::reinjected),

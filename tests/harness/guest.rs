@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use vector14::chain::NamedHook;
-use vector14::config::{Config, EngineChoice};
+use vector14::config::{Config, EngineChoice, ErrorCodeFilter};
 use vector14::summary::{Stop, Summary};
 use vector14::vm::{Surroundings, Vm, VmHandle};
 use vector14_hook::{Hook, Va};
 
+use super::Oracle;
 use super::engine::engine;
 
 /// No test's guest runs longer than this.
@@ -68,6 +69,12 @@ impl Guest {
         self
     }
 
+    /// Which faults leave the guest.
+    pub fn error_code(mut self, filter: ErrorCodeFilter) -> Self {
+        self.config.intercept.error_code = Some(filter);
+        self
+    }
+
     /// Puts a hook at the end of the chain.
     pub fn hook(self, name: &str, hook: impl Hook + 'static) -> Self {
         self.named_hook(NamedHook::new(name, hook))
@@ -76,6 +83,12 @@ impl Guest {
     /// The same, of a hook that is trusted otherwise than usual.
     pub fn named_hook(mut self, hook: NamedHook) -> Self {
         self.hooks.push(hook);
+        self
+    }
+
+    /// The same, of a hook of a kind that is not known here.
+    pub fn boxed_hook(mut self, name: &str, hook: Box<dyn Hook>) -> Self {
+        self.hooks.push(NamedHook::boxed(name, hook));
         self
     }
 
@@ -175,12 +188,15 @@ impl Write for Console {
 }
 
 /// Runs a scenario that needs nothing from the host twice: with interception off, and on with all faults reinjected.
-/// It passes both times, and the second time guest and host count the same faults.
+/// It passes both times, and the second time guest and host count the same faults, and each has the error code that the
+/// guest's tables and instructions account for.
 #[track_caller]
 pub fn off_and_on(cmdline: &str) -> Outcome {
     let off = Guest::new(cmdline).off().run().passed();
     assert_eq!(off.summary.faults.total, 0, "{off}");
-    let on = Guest::new(cmdline).run().passed().guest_saw_what_was_reinjected();
+    let oracle = Oracle::default();
+    let on = Guest::new(cmdline).hook("oracle", oracle.clone()).run().passed().guest_saw_what_was_reinjected();
+    oracle.agreed(&on);
     assert_eq!(on.console, off.console, "the guest says something else when its faults are intercepted");
     on
 }

@@ -1,12 +1,13 @@
 //! What the tests share: guests inside of this process ([`guest`]), the command as its users run it ([`command`]), hooks
-//! that tests need ([`hooks`]), also as shared libraries ([`libraries`]), and the engine that all of them run with
-//! ([`engine`]).
+//! that tests need ([`hooks`]), also as shared libraries ([`libraries`]), the oracle that judges error codes ([`oracle`]), and
+//! the engine that all of them run with ([`engine`]).
 
 pub mod command;
 pub mod engine;
 pub mod guest;
 pub mod hooks;
 pub mod libraries;
+pub mod oracle;
 
 use std::fs::File;
 use std::process::Stdio;
@@ -17,6 +18,7 @@ pub use self::command::{Command, Finished};
 pub use self::engine::{engine, exception_bitmap_test, of_gate};
 pub use self::guest::{Guest, Outcome, off_and_on};
 pub use self::hooks::{Act, Recorder, panic_at};
+pub use self::oracle::Oracle;
 
 /// A test that needs no KVM.
 pub fn test(name: &str, body: fn()) -> Trial {

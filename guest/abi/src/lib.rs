@@ -1,12 +1,14 @@
 //! What vector14's host side and its tiny guest kernel agree on.
 //!
 //! # Layout
+//! - [`protected_mode`]: what the multiboot kernel faults on outside of long mode
 //! - [`port`]: the I/O ports that the guest writes to
 //! - [`window`]: the ranges of virtual addresses that its scenarios fault in, and what they leave there
 //! - [`scenario`]: its scenarios, their parameters, and how each of them ends
 #![no_std]
 
 pub mod port;
+pub mod protected_mode;
 pub mod scenario;
 pub mod window;
 

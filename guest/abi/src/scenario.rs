@@ -93,13 +93,17 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario("reserved", "reads through a PTE with a reserved bit set, which the guest's handler clears", &[]),
     scenario("ring0", "demand, readonly, noexec and reserved from ring 0; writes with CR0.WP set and clear", &[]),
     scenario("error-codes", "every combination of P, W, U, I and RSVD that can be made; a line for each", &[]),
+    scenario("keys", "accesses that protection keys forbid, where the CPU has them", &[]),
     scenario("twice", "one instruction that faults on two pages", &[]),
     scenario("nested", "the guest's handler faults itself", &[parameter("pages", "4", "how many")]),
     acting("skip", "instructions of many encodings fault; the host skips each, none may have an effect", &[]),
     acting(
         "raise",
         "a fault that the host turns into #GP",
-        &[parameter("code", "0x0", "error code that the #GP must come with")],
+        &[
+            parameter("code", "0x0", "error code that the #GP must come with"),
+            parameter("ist", "0", "1: the #GP's handler has a stack of its own"),
+        ],
     ),
     scenario("idt", "loads other IDTs, rewrites gate 14 in place, copies a table, restores a gate", &[]),
     scenario(
@@ -130,6 +134,12 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     ending("spin", Ending::Never, "never ends, and makes no exit", &[]),
     ending("crash", Ending::Crash, "a triple fault: a #PF with an empty IDT", &[]),
+    scenario("idt-readonly", "loads an IDT from a page that is mapped read-only", &[]),
+    acting(
+        "idt-absent",
+        "loads an IDT from a page that is not present, and takes exceptions: the host maps it when they are delivered",
+        &[parameter("first", "fault", "fault: a #PF comes first; call: a #UD, by a call into ring 0")],
+    ),
     ending("idt-outside", Ending::Crash, "faults with an IDT outside of RAM", &[]),
     scenario("tables-loop", "faults through a page table whose entries all point to the table itself", &[]),
     ending("stack-unmapped", Ending::Crash, "faults with a stack that is not mapped", &[RING]),

@@ -45,6 +45,8 @@ pub const STORM: Range<u64> = window(11);
 pub const NO_ROOM: Range<u64> = window(12);
 /// Reached through a page table all of whose entries point to the table itself.
 pub const TABLES_LOOP: Range<u64> = window(13);
+/// One page, with a copy of the interrupt descriptor table in it.
+pub const IDT_COPY: Range<u64> = window(14);
 
 /// The window that `address` lies in, counted from [`WINDOWS_START`], if it lies in one.
 #[inline(always)]
@@ -56,6 +58,9 @@ pub const fn window_index(address: u64) -> Option<usize> {
 /// A PTE bit above every physical address that a CPU of up to 51 address bits can form: setting it is a reserved-bit
 /// violation (SDM vol. 3A, 5.7).
 pub const RESERVED_BIT: u64 = 1 << 51;
+
+/// What `keys` has in PKRU: protection key 1 forbids every access, key 2 writes (SDM vol. 3A, 4.6.2).
+pub const KEYS_PKRU: u32 = 0b01 << 2 | 0b10 << 4;
 
 /// Outside of any RAM below the local APIC, and mapped to itself: what the hostile scenarios use as memory.
 pub const OUTSIDE_RAM: u64 = 0xd000_0000;

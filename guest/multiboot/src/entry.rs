@@ -1,4 +1,5 @@
-//! The header that makes this a multiboot kernel (specification, 3.1), its entry, and the boot information (3.3).
+//! The header that makes this a multiboot kernel (specification, 3.1), its entry, and the boot information (3.3). What comes
+//! after that, the end of the command line says: `paging=32`, `paging=pae` and `no-idt`, or else long mode.
 
 use core::arch::global_asm;
 
@@ -70,6 +71,18 @@ _start:
 2:
     mov esi, offset end_text
     call print
+    mov esi, [ebx + 16]
+5:  cmp byte ptr [esi], 0
+    je 6f
+    inc esi
+    jmp 5b
+6:  mov eax, [esi - 4]
+    cmp eax, {bits32}
+    je enter_32_bit_paging
+    cmp eax, {pae}
+    je enter_pae_paging
+    cmp eax, {no_idt}
+    je fault_without_idt
     jmp enter_long_mode
 
 /* EAX: how many entries the memory map has; each is preceded by its size. */
@@ -116,5 +129,8 @@ stack_end:
     checksum = const HEADER_MAGIC.wrapping_add(FLAGS).wrapping_neg(),
     loader_magic = const LOADER_MAGIC,
     wanted = const WANTED,
+    bits32 = const u32::from_le_bytes(*b"g=32"),
+    pae = const u32::from_le_bytes(*b"=pae"),
+    no_idt = const u32::from_le_bytes(*b"-idt"),
     exit_port = const EXIT_PORT,
 );

@@ -120,6 +120,12 @@ pub fn set_rsp0(rsp0: u64) {
     unsafe { gdt::set_rsp0(&raw mut (*CPUS.block(0)).tss, rsp0) }
 }
 
+/// Points the stack that gates can ask for elsewhere, on the first CPU.
+pub fn set_ist1(ist1: u64) {
+    // SAFETY: the block is static, and mapped user-accessible.
+    unsafe { gdt::set_ist1(&raw mut (*CPUS.block(0)).tss, ist1) }
+}
+
 /// Loads this CPU's GDT, IDT, TSS and control registers. Returns the stack to enter ring 3 with.
 ///
 /// # Safety

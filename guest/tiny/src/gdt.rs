@@ -39,7 +39,9 @@ pub const GDT_LIMIT: u16 = (8 * (8 + 2 * MAX_CPUS) - 1) as u16;
 pub struct Tss {
     _reserved: u32,
     rsp0: [u32; 2],
-    _unused: [u32; 22],
+    _unused: [u32; 6],
+    ist1: [u32; 2],
+    _unused_too: [u32; 14],
     bitmap_offset: u32,
     /// A clear bit for each port below 0x400.
     bitmap: [u8; 0x400 / 8],
@@ -57,6 +59,18 @@ pub unsafe fn set_rsp0(tss: *mut Tss, rsp0: u64) {
     unsafe {
         (&raw mut (*tss).rsp0[0]).write_volatile(rsp0 as u32);
         (&raw mut (*tss).rsp0[1]).write_volatile((rsp0 >> 32) as u32);
+    }
+}
+
+/// Points exceptions whose gate asks for it to the stack that ends at `ist1`.
+///
+/// # Safety
+/// `tss` is valid for writes.
+pub unsafe fn set_ist1(tss: *mut Tss, ist1: u64) {
+    // SAFETY: the caller's promise. Volatile: the CPU reads it.
+    unsafe {
+        (&raw mut (*tss).ist1[0]).write_volatile(ist1 as u32);
+        (&raw mut (*tss).ist1[1]).write_volatile((ist1 >> 32) as u32);
     }
 }
 

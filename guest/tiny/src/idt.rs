@@ -80,6 +80,11 @@ impl Gate {
         self.low.store(low, Relaxed);
     }
 
+    /// Has its handler run on the stack that the TSS calls IST 1.
+    pub fn set_ist1(&self) {
+        self.low.fetch_or(1 << 32, Relaxed);
+    }
+
     /// Where the gate points.
     pub fn handler(&self) -> u64 {
         let GateBytes { low, high } = self.read();

@@ -36,6 +36,11 @@ pub fn write_cr0(value: u64) {
     call(mov_cr0, value, 0);
 }
 
+/// Sets bits of CR4.
+pub fn set_cr4(bits: u64) {
+    call(or_cr4, bits, 0);
+}
+
 /// Loads IDTR.
 pub fn load_idt(base: u64, limit: u16) {
     call(lidt, base, limit as u64);
@@ -58,6 +63,12 @@ unsafe extern "C" fn reload_cr3(_: u64, _: u64) -> u64 {
 #[unsafe(link_section = ".ring0")]
 unsafe extern "C" fn mov_cr0(_value: u64, _: u64) -> u64 {
     naked_asm!("mov cr0, rdi", "ret")
+}
+
+#[unsafe(naked)]
+#[unsafe(link_section = ".ring0")]
+unsafe extern "C" fn or_cr4(_bits: u64, _: u64) -> u64 {
+    naked_asm!("mov rax, cr4", "or rax, rdi", "mov cr4, rax", "ret")
 }
 
 #[unsafe(naked)]

@@ -13,12 +13,13 @@ use crate::{ErrorCode, Va};
 /// | `Reinject` | its own vector-14 handler, with the CPU's error code and CR2 | at the handler's first instruction, as the CPU would have come there | never |
 /// | `ReinjectAs` | the same, with another address in CR2 and another error code | as `Reinject` | an address that is not canonical, an error code with bits that no CPU sets |
 /// | `Resolve` | nothing: the instruction is tried again | at the faulting instruction | never; a guest that makes no progress that way is given the fault |
-/// | `Skip` | an instruction without effect | behind the instruction, RFLAGS.RF clear | the instruction can't be read or decoded |
-/// | `Raise` | another exception, at the faulting instruction | at that vector's handler | a vector that is no exception, an error code where the CPU pushes none or the other way round; with the engine `gate`, a gate that is missing, has a stack or a code segment of its own |
+/// | `Skip` | an instruction without effect | behind the instruction, RFLAGS.RF clear | the instruction can't be read or decoded; there is none, since the CPU was delivering another event |
+/// | `Raise` | another exception, at the faulting instruction | at that vector's handler | a vector that is no exception, an error code where the CPU pushes none or the other way round; with the engine `gate`, a gate that is missing, has a stack or a code segment of its own; with `exception-bitmap`, vectors 3 and 4, and those that CPUs don't know |
 /// | `Stop` | nothing any more | | never |
 ///
-/// Registers that a hook has changed are in force in all cases but the failures. A verdict that fails is reported as its hook's
-/// failure, and the fault is reinjected with the registers as they were.
+/// Registers that a hook has changed are in force in all cases but the failures. An instruction pointer that is not canonical
+/// fails with any verdict. A verdict that fails is reported as its hook's failure, and the fault is reinjected with the registers
+/// as they were.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// No opinion: the next hook of the chain is asked.

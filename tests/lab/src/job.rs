@@ -35,7 +35,7 @@ impl Job {
         Self { script, attendance: Attendance::Attended }
     }
 
-    /// The integration tests, as strict as in CI.
+    /// The integration tests, as strict as in CI, with the engine that `VECTOR14_ENGINE` names here.
     pub(crate) fn tests(arguments: &[String]) -> Self {
         let color = if stdout().is_terminal() { "always" } else { "never" };
         let mut words = vec!["integration".to_owned()];
@@ -43,7 +43,9 @@ impl Job {
             words.push(format!("--color={color}"));
         }
         words.extend_from_slice(arguments);
-        Self::unattended("export CI=1\n", &words)
+        let engine = std::env::var("VECTOR14_ENGINE").ok();
+        let engine = engine.map(|engine| format!("export VECTOR14_ENGINE={}\n", quote(&engine))).unwrap_or_default();
+        Self::unattended(&format!("export CI=1\n{engine}"), &words)
     }
 
     /// A command.

@@ -54,6 +54,7 @@ struct Cli {
 const ENVIRONMENT: &str = "\
 Environment:
     VECTOR14_LAB          the cache folder (default: target/lab)
+    VECTOR14_ENGINE       the engine that the tests run with: auto, gate or exception-bitmap
     VECTOR14_LAB_TIMEOUT  when a run is ended, as `90s` or `20m` (default: 15m; a shell has all the time)
 
 A run leaves its output, the lab's kernel log and QEMU's command line in the folder `last` of the cache. One that hangs

@@ -8,7 +8,9 @@ mod error_codes;
 mod gate_absent;
 mod hidden;
 mod idt;
+mod idt_copy;
 mod idt_outside;
+mod keys;
 mod looping;
 mod nested;
 mod no_room;
@@ -59,6 +61,7 @@ pub fn run(cmdline: &Cmdline) {
         "reserved" => reserved::run(),
         "ring0" => ring0::run(),
         "error-codes" => error_codes::run(),
+        "keys" => keys::run(),
         "twice" => twice::run(),
         "nested" => nested::run(cmdline),
         "skip" => skip::run(),
@@ -70,6 +73,8 @@ pub fn run(cmdline: &Cmdline) {
         "storm" => storm::run(cmdline),
         "spin" => spin::run(),
         "crash" => crash::run(),
+        "idt-readonly" => idt_copy::readonly(),
+        "idt-absent" => idt_copy::absent(cmdline),
         "idt-outside" => idt_outside::run(),
         "tables-loop" => tables_loop::run(),
         "stack-unmapped" => stack_unmapped::run(cmdline),

@@ -1,0 +1,123 @@
+//! Who accesses what, and how: read off the instruction at RIP, and nothing else.
+
+use std::fmt;
+
+use iced_x86::{Instruction, InstructionInfoFactory, OpAccess, Register, UsedMemory};
+use vector14_hook::{Fault, Guest, PAGE_SIZE, Registers, Va};
+
+use crate::harness::emulated_by_qemu;
+
+/// One way of touching memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Read,
+    Write,
+    Fetch,
+}
+
+/// In whose name it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// An instruction of user code.
+    User,
+    /// An instruction of the kernel's; RFLAGS.AC lets it at user pages in spite of SMAP.
+    Kernel { ac: bool },
+    /// The CPU itself, for its descriptor tables and frames.
+    Cpu,
+}
+
+/// An access that an instruction makes.
+#[derive(Clone, Debug)]
+pub struct Access {
+    start: u64,
+    /// In bytes; 0 where the instruction alone does not tell.
+    size: u64,
+    /// In the order in which they are checked.
+    pub ways: &'static [Way],
+    pub by: By,
+}
+
+impl Access {
+    /// Whether the address is one of its own.
+    pub fn touches(&self, address: Va) -> bool {
+        // The largest that does not tell is XSAVE's, of less than a page and a half.
+        let size = if self.size == 0 { PAGE_SIZE * 2 } else { self.size };
+        address.0.wrapping_sub(self.start) < size
+    }
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} of {} bytes at {:#x} by {:?}", self.ways, self.size, self.start, self.by)
+    }
+}
+
+/// All accesses of the instruction that faulted, the fetch of it among them.
+pub fn of_instruction(fault: &Fault, guest: &dyn Guest) -> Vec<Access> {
+    const RFLAGS_AC: u64 = 1 << 18;
+    let by = if fault.from_user() { By::User } else { By::Kernel { ac: fault.rflags & RFLAGS_AC != 0 } };
+    let instruction = guest.instruction().ok();
+    // What can't be decoded may have as many bytes as any.
+    let length = instruction.map_or(15, |instruction| instruction.len() as u64);
+    let mut accesses = vec![Access { start: fault.rip.0, size: length, ways: &[Way::Fetch], by }];
+    accesses.extend(instruction.iter().flat_map(|instruction| of_operands(instruction, guest, by)));
+    accesses
+}
+
+fn of_operands(instruction: &Instruction, guest: &dyn Guest, by: By) -> Vec<Access> {
+    let mut factory = InstructionInfoFactory::new();
+    let used = factory.info(instruction).used_memory();
+    used.iter().filter_map(|memory| of_operand(memory, guest, by)).collect()
+}
+
+fn of_operand(memory: &UsedMemory, guest: &dyn Guest, by: By) -> Option<Access> {
+    let ways: &[Way] = match memory.access() {
+        OpAccess::Read | OpAccess::CondRead => &[Way::Read],
+        OpAccess::Write | OpAccess::CondWrite => &[Way::Write],
+        // A CPU asks for both at once. QEMU reads first (guest/tiny/src/quirks.rs).
+        OpAccess::ReadWrite | OpAccess::ReadCondWrite if emulated_by_qemu() => &[Way::Read, Way::Write],
+        OpAccess::ReadWrite | OpAccess::ReadCondWrite => &[Way::Write],
+        OpAccess::None | OpAccess::NoMemAccess => return None,
+    };
+    let start = memory.virtual_address(0, |register, _, _| value(register, guest))?;
+    Some(Access { start, size: memory.memory_size().size() as u64, ways, by })
+}
+
+/// What a register holds, as far as addresses are made of it: flat segments begin at 0.
+fn value(register: Register, guest: &dyn Guest) -> Option<u64> {
+    let (registers, system) = (guest.registers(), guest.system_registers());
+    Some(match register {
+        Register::CS | Register::DS | Register::ES | Register::SS => 0,
+        Register::FS => system.fs_base.0,
+        Register::GS => system.gs_base.0,
+        _ => {
+            let whole = general(register.full_register(), registers)?;
+            match register.size() {
+                8 => whole,
+                size => whole & ((1 << (8 * size)) - 1),
+            }
+        }
+    })
+}
+
+fn general(register: Register, registers: &Registers) -> Option<u64> {
+    Some(match register {
+        Register::RAX => registers.rax,
+        Register::RBX => registers.rbx,
+        Register::RCX => registers.rcx,
+        Register::RDX => registers.rdx,
+        Register::RSI => registers.rsi,
+        Register::RDI => registers.rdi,
+        Register::RBP => registers.rbp,
+        Register::RSP => registers.rsp,
+        Register::R8 => registers.r8,
+        Register::R9 => registers.r9,
+        Register::R10 => registers.r10,
+        Register::R11 => registers.r11,
+        Register::R12 => registers.r12,
+        Register::R13 => registers.r13,
+        Register::R14 => registers.r14,
+        Register::R15 => registers.r15,
+        _ => return None,
+    })
+}
