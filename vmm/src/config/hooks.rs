@@ -7,7 +7,7 @@ use serde_json::{Map, Number, Value as Json};
 use vector14_hook::{Hook, HookType, OptionDoc, Options, OptionsError};
 
 use crate::chain::{NamedHook, Origin, Trust};
-use crate::library::{Library, LibraryError};
+use crate::library::Library;
 
 use super::node::{Entry, Node, Table, Value};
 use super::place::Place;
@@ -86,12 +86,9 @@ impl Kind<'_> {
 }
 
 impl HookConfig {
-    /// The same hook, with its library loaded anew.
-    ///
-    /// # Errors
-    /// [`LibraryError`].
-    pub(crate) fn reload(&self, library: &Library) -> Result<Self, LibraryError> {
-        Ok(Self { library: Some(Library::load(library.path())?), ..self.clone() })
+    /// The hook as it is by now in a chain, made from another library.
+    pub(crate) fn remade(&self, origin: Origin, trust: Trust, library: Library) -> Self {
+        Self { library: Some(library), trust, options: origin.options, ..self.clone() }
     }
 
     /// Makes the hook. It may open and truncate files.

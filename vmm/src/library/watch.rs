@@ -58,8 +58,15 @@ enum Stays {
     Library(LibraryError),
     #[error("{}", all(.0))]
     Options(Vec<Problem>),
-    #[error(transparent)]
-    Vm(#[from] HandleError),
+    /// And will for ever.
+    #[error("{0}")]
+    ForGood(String),
+}
+
+impl From<HandleError> for Stays {
+    fn from(error: HandleError) -> Self {
+        Self::ForGood(error.to_string())
+    }
 }
 
 impl Watched {
@@ -79,22 +86,28 @@ impl Watched {
         let (name, path) = (&self.name, self.library.path().display());
         match self.replace(vm, types) {
             Ok(0) => tell(&format!("hook `{name}` was loaded anew from {path}")),
-            Ok(_) => {
-                tell(&format!("hook `{name}` was loaded anew from {path}; the old one is still busy, and ends later"))
-            }
-            Err(Stays::Vm(HandleError::Edit(error))) => {
-                tell(&format!("{path} is not watched any more: {error}"));
+            Ok(_) => tell(&format!("hook `{name}` was loaded anew from {path}; the old one is busy, and ends later")),
+            Err(Stays::ForGood(_)) if vm.state() == State::Ended => return false,
+            Err(Stays::ForGood(why)) => {
+                tell(&format!("{path} is not watched any more: {why}"));
                 return false;
             }
-            Err(stays) => tell(&format!("hook `{name}` stays as it was: {stays}")),
+            Err(stays @ (Stays::Library(_) | Stays::Options(_))) => {
+                tell(&format!("hook `{name}` stays as it was: {stays}"));
+            }
         }
         true
     }
 
-    /// Returns how many hooks are not ended yet.
+    /// Puts a hook of the new library in the place of the one that there is, with the options that this has by now. Returns how
+    /// many hooks are not ended yet.
     fn replace(&self, vm: &VmHandle, types: &[HookType]) -> Result<usize, Stays> {
-        let hook = self.hook.reload(&self.library).map_err(Stays::Library)?;
-        let made = hook.create(types).map_err(Stays::Options)?;
+        let (origin, trust) = vm.origin(&self.name)?;
+        if origin.library.as_ref().map(Library::path) != Some(self.library.path()) {
+            return Err(Stays::ForGood(format!("hook `{}` is another by now", self.name)));
+        }
+        let library = Library::load(self.library.path()).map_err(Stays::Library)?;
+        let made = self.hook.remade(origin, trust, library).create(types).map_err(Stays::Options)?;
         Ok(vm.replace(&self.name, made)?)
     }
 }
