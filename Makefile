@@ -39,10 +39,8 @@ check:
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path guest/tiny/Cargo.toml --check
 	$(CARGO) fmt --manifest-path guest/multiboot/Cargo.toml --check
-	$(CARGO) fmt --manifest-path guest/multiboot/Cargo.toml --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --locked --release --manifest-path guest/tiny/Cargo.toml -- -D warnings
-	$(CARGO) clippy --locked --release --manifest-path guest/multiboot/Cargo.toml -- -D warnings
 	$(CARGO) clippy --locked --release --manifest-path guest/multiboot/Cargo.toml -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
 

@@ -4,11 +4,12 @@ use libtest_mimic::Trial;
 
 use vector14::config::EngineChoice;
 
-use crate::harness::{Command, emulated_by_qemu, engine, kvm_test, kvm_test_with};
+use crate::harness::{Command, emulated_by_qemu, engine, kvm_test, kvm_test_with, off_and_on};
 
 pub fn tests() -> Vec<Trial> {
     vec![
         kvm_test("storm", storm),
+        kvm_test("storm::from_either_ring", from_either_ring),
         kvm_test_with("strace", "storm::one_kvm_run_a_fault", ioctls),
         kvm_test("storm::bench", bench),
     ]
@@ -21,6 +22,13 @@ fn storm() {
     assert_eq!(finished.status(), Some(0), "{finished}");
     assert_eq!(finished.summary()["faults"]["total"], 10_000, "{finished}");
     assert_eq!(finished.summary()["verdicts"]["reinject"], 10_000, "{finished}");
+}
+
+fn from_either_ring() {
+    for ring in [0, 3] {
+        let outcome = off_and_on(&format!("scenario=storm count=500 ring={ring}"));
+        assert_eq!(outcome.summary.faults.total, 500, "{outcome}");
+    }
 }
 
 fn ioctls() {

@@ -46,6 +46,10 @@ pub fn of_a_software_interrupt() {
 
 pub fn of_an_interrupt() {
     let machine = without_idt(&READ);
+    // VMX refuses to inject an interrupt where the guest has interrupts off (SDM vol. 3C, 27.3.1.4).
+    let mut regs = machine.vcpu.get_regs().unwrap();
+    regs.rflags |= 1 << 9;
+    machine.vcpu.set_regs(&regs).unwrap();
     let mut events = machine.vcpu.get_vcpu_events().unwrap();
     (events.interrupt.injected, events.interrupt.nr) = (1, VECTOR);
     machine.vcpu.set_vcpu_events(&events).unwrap();

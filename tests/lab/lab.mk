@@ -2,7 +2,7 @@
 
 LAB_COMMAND = $(CARGO) run --quiet --locked --package vector14-lab --
 
-# KVM=exception-exit loads the modules of kvm/ instead of the kernel's own; LAB_KERNEL=linux-6.12 runs another kernel.
+# KVM=stock or KVM=exception-exit (the modules of kvm/) chooses one KVM; LAB_KERNEL=linux-6.12 runs another kernel.
 LAB_MACHINE = $(if $(KVM),--kvm $(KVM)) $(if $(LAB_KERNEL),--kernel $(LAB_KERNEL))
 
 .PHONY: lab lab-update lab-shell lab-test lab-run lab-clean
@@ -20,7 +20,7 @@ lab-update:
 lab-shell:
 	@$(LAB_COMMAND) $(LAB_MACHINE) shell
 
-## lab-test: the integration tests in the lab; T=linux chooses those with linux in their names
+## lab-test: the integration tests in the lab, on stock KVM and on that of kvm/, with each engine; T=linux chooses by name
 lab-test:
 	@$(LAB_COMMAND) $(LAB_MACHINE) test $(T)
 

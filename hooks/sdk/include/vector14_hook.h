@@ -14,7 +14,6 @@ extern "C" {
 #endif
 
 typedef struct vector14_registers vector14_registers;
-typedef struct vector14_system_registers vector14_system_registers;
 typedef struct vector14_text vector14_text;
 typedef struct vector14_sink vector14_sink;
 typedef struct vector14_fault vector14_fault;
@@ -25,6 +24,7 @@ typedef struct vector14_mapping vector14_mapping;
 typedef struct vector14_table_entry vector14_table_entry;
 typedef struct vector14_walk vector14_walk;
 typedef struct vector14_code vector14_code;
+typedef struct vector14_system_registers vector14_system_registers;
 typedef struct vector14_guest vector14_guest;
 typedef struct vector14_guest_calls vector14_guest_calls;
 typedef struct vector14_options vector14_options;
@@ -54,20 +54,6 @@ struct vector14_registers {
     uint64_t r15;
     uint64_t rip;
     uint64_t rflags;
-};
-
-/* What else decides how the faulting instruction ran, as it was when it faulted. */
-struct vector14_system_registers {
-    /* CR0: paging, and whether read-only pages hold for the kernel (SDM vol. 3A, 2.5). */
-    uint64_t cr0;
-    /* CR4: the paging mode, SMEP, SMAP, protection keys. */
-    uint64_t cr4;
-    /* EFER: long mode, NX. */
-    uint64_t efer;
-    /* Where FS begins. */
-    uint64_t fs_base;
-    /* Where GS begins. */
-    uint64_t gs_base;
 };
 
 /* The first 8 bytes of every descriptor, whatever the version: "v14 hook". */
@@ -173,7 +159,7 @@ struct vector14_guest_result {
 struct vector14_translation {
     /* The physical address. */
     uint64_t address;
-    /* Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB, or 4 MiB in 32-bit paging. */
+    /* Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB. */
     uint64_t page_size;
     /* What the mapping allows: bit 0 writes, 1 user mode, 2 instruction fetches. */
     uint32_t access;
@@ -185,7 +171,7 @@ struct vector14_translation {
 struct vector14_mapping {
     /* Physical address of the page's frame. */
     uint64_t frame;
-    /* Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB, or 4 MiB in 32-bit paging. */
+    /* Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB. */
     uint64_t page_size;
     /* Physical address of the leaf's entry. */
     uint64_t slot;
@@ -239,6 +225,20 @@ struct vector14_code {
     uint8_t bytes[16];
 };
 
+/* What else decides how the faulting instruction ran. */
+struct vector14_system_registers {
+    /* CR0: paging, and whether read-only pages hold for the kernel. */
+    uint64_t cr0;
+    /* CR4: the paging mode, SMEP, SMAP, protection keys. */
+    uint64_t cr4;
+    /* EFER: long mode, NX. */
+    uint64_t efer;
+    /* Where FS begins. */
+    uint64_t fs_base;
+    /* Where GS begins. */
+    uint64_t gs_base;
+};
+
 /* The guest, while a fault waits for its verdict. Valid until the function returns that was given it, on its thread. */
 struct vector14_guest {
     /* What can be done with it; each function takes the guest itself as its first argument. */
@@ -252,7 +252,7 @@ struct vector14_guest_calls {
     /* The interrupted registers. What is written to them is in force when the guest goes on. */
     vector14_registers *(*registers)(vector14_guest *guest);
     /* System registers of the vCPU that faulted. */
-    const vector14_system_registers *(*system_registers)(vector14_guest *guest);
+    void (*system_registers)(vector14_guest *guest, vector14_system_registers *registers);
     /* The page tables that virtual addresses go through. */
     uint64_t (*address_space)(vector14_guest *guest);
     /* Sends virtual addresses through other page tables, until the hook returns. */
@@ -336,7 +336,6 @@ struct vector14_sizes {
     uint32_t sink;
     uint32_t fault;
     uint32_t registers;
-    uint32_t system_registers;
     uint32_t verdict;
     uint32_t guest_result;
     uint32_t translation;
@@ -344,6 +343,7 @@ struct vector14_sizes {
     uint32_t table_entry;
     uint32_t walk;
     uint32_t code;
+    uint32_t system_registers;
     uint32_t guest;
     uint32_t guest_calls;
     uint32_t options;
@@ -358,7 +358,6 @@ struct vector14_sizes {
     sizeof(vector14_sink), \
     sizeof(vector14_fault), \
     sizeof(vector14_registers), \
-    sizeof(vector14_system_registers), \
     sizeof(vector14_verdict), \
     sizeof(vector14_guest_result), \
     sizeof(vector14_translation), \
@@ -366,6 +365,7 @@ struct vector14_sizes {
     sizeof(vector14_table_entry), \
     sizeof(vector14_walk), \
     sizeof(vector14_code), \
+    sizeof(vector14_system_registers), \
     sizeof(vector14_guest), \
     sizeof(vector14_guest_calls), \
     sizeof(vector14_options), \

@@ -31,7 +31,6 @@ pub struct Registers {
 }
 
 /// What else decides how the faulting instruction ran, as it was when it faulted.
-#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SystemRegisters {
     /// CR0: paging, and whether read-only pages hold for the kernel (SDM vol. 3A, 2.5).

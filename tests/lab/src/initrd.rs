@@ -62,7 +62,7 @@ pub(crate) fn write(cache: &Cache, parts: &Parts<'_>, job: &Job) -> Result<PathB
         archive = archive.file(&format!("guests/{guest}"), &guests.join(guest));
     }
 
-    let path = cache.root().join("initrd.cpio");
+    let path = cache.root().join(format!("{}.cpio", job.name()));
     archive.create(&path)?;
     Ok(path)
 }

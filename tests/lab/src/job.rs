@@ -10,7 +10,13 @@ use crate::modules::Kvm;
 pub(crate) struct Job {
     script: String,
     attendance: Attendance,
+    kvm: Kvm,
+    /// What its records and its initial RAM file system are called.
+    name: String,
 }
+
+/// The name of a job that has the lab to itself.
+const ALONE: &str = "last";
 
 /// Whether somebody sits in front of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +29,7 @@ pub(crate) enum Attendance {
 
 impl Job {
     /// A shell on the terminal.
-    pub(crate) fn shell() -> Self {
+    pub(crate) fn shell(kvm: Kvm) -> Self {
         let (columns, rows) = terminal_size::terminal_size().map_or((80, 24), |(width, height)| (width.0, height.0));
         let terminal = std::env::var("TERM").unwrap_or_else(|_| "linux".to_owned());
         let script = format!(
@@ -32,34 +38,35 @@ impl Job {
              job() {{ setsid -c busybox sh <>/dev/ttyS0 >&0 2>&1; }}\n",
             terminal = quote(&terminal),
         );
-        Self { script, attendance: Attendance::Attended }
+        Self { script, attendance: Attendance::Attended, kvm, name: ALONE.to_owned() }
     }
 
-    /// The integration tests, as strict as in CI, with the engine that `VECTOR14_ENGINE` names here.
-    pub(crate) fn tests(arguments: &[String]) -> Self {
+    /// The integration tests, as strict as in CI, with `engine`; without one, with what `auto` takes.
+    pub(crate) fn tests(kvm: Kvm, engine: Option<&str>, arguments: &[String]) -> Self {
         let color = if stdout().is_terminal() { "always" } else { "never" };
         let mut words = vec!["integration".to_owned()];
         if !arguments.iter().any(|argument| argument.starts_with("--color")) {
             words.push(format!("--color={color}"));
         }
         words.extend_from_slice(arguments);
-        let engine = std::env::var("VECTOR14_ENGINE").ok();
-        let engine = engine.map(|engine| format!("export VECTOR14_ENGINE={}\n", quote(&engine))).unwrap_or_default();
-        Self::unattended(&format!("export CI=1\n{engine}"), &words)
+        let engine = engine.map(|engine| format!("export VECTOR14_ENGINE={}\n", quote(engine))).unwrap_or_default();
+        Self::unattended(kvm, &format!("export CI=1\n{engine}"), &words)
     }
 
     /// A command.
-    pub(crate) fn command(words: &[String]) -> Self {
-        Self::unattended(if stdout().is_terminal() { "" } else { "export NO_COLOR=1\n" }, words)
+    pub(crate) fn command(kvm: Kvm, words: &[String]) -> Self {
+        Self::unattended(kvm, if stdout().is_terminal() { "" } else { "export NO_COLOR=1\n" }, words)
     }
 
-    fn unattended(environment: &str, words: &[String]) -> Self {
+    fn unattended(kvm: Kvm, environment: &str, words: &[String]) -> Self {
         let words: Vec<String> = words.iter().map(|word| quote(word)).collect();
         let command = words.join(" ");
         let script = format!(
-            "{environment}stty -F /dev/ttyS0 -opost -echo\njob() {{ {command} </dev/null >/dev/ttyS0 2>&1; }}\n"
+            "{environment}export VECTOR14_KVM={}\nstty -F /dev/ttyS0 -opost -echo\n\
+             job() {{ {command} </dev/null >/dev/ttyS0 2>&1; }}\n",
+            kvm.name()
         );
-        Self { script, attendance: Attendance::Unattended }
+        Self { script, attendance: Attendance::Unattended, kvm, name: ALONE.to_owned() }
     }
 
     /// Has the lab end this job by itself after a time, with what it can tell of the reason.
@@ -68,13 +75,18 @@ impl Job {
         self
     }
 
-    /// Tells what runs which KVM it has.
-    pub(crate) fn on(mut self, kvm: Kvm) -> Self {
-        match kvm {
-            Kvm::Stock => {}
-            Kvm::ExceptionExit => self.script.push_str("export VECTOR14_KVM=exception-exit\n"),
-        }
+    /// One of several jobs that run side by side.
+    pub(crate) fn named(mut self, name: String) -> Self {
+        self.name = name;
         self
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn kvm(&self) -> Kvm {
+        self.kvm
     }
 
     pub(crate) fn script(&self) -> &str {
@@ -98,13 +110,13 @@ mod tests {
     #[test]
     fn words_reach_the_shell_unchanged() {
         assert_eq!(quote("it's $HOME"), r"'it'\''s $HOME'");
-        let job = Job::command(&["echo".to_owned(), "a b".to_owned()]);
+        let job = Job::command(Kvm::Stock, &["echo".to_owned(), "a b".to_owned()]);
         assert!(job.script().contains("job() { 'echo' 'a b' </dev/null"), "{}", job.script());
     }
 
     #[test]
     fn a_color_that_was_asked_for_is_the_only_one() {
-        let job = Job::tests(&["--color=always".to_owned()]);
+        let job = Job::tests(Kvm::Stock, None, &["--color=always".to_owned()]);
         assert_eq!(job.script().matches("--color").count(), 1, "{}", job.script());
     }
 }

@@ -10,6 +10,7 @@
 //! - [`archive`], [`guest`], [`initrd`]: the initramfs for Linux guests, and the lab's own with all of it inside
 //! - [`job`]: what is asked of the lab, as the script that runs in it
 //! - [`machine`], [`run`]: QEMU's command line, and a run of it up to its end or its deadline
+//! - [`suites`]: the integration tests on every KVM and with every engine, side by side
 
 mod apt;
 mod archive;
@@ -21,6 +22,7 @@ mod machine;
 mod modules;
 mod programs;
 mod run;
+mod suites;
 mod wanted;
 
 use std::path::Path;
@@ -32,6 +34,7 @@ use crate::cache::Cache;
 use crate::initrd::Parts;
 use crate::job::Job;
 use crate::modules::Kvm;
+use crate::run::{Machine, Show};
 use crate::wanted::{LAB_KERNELS, LabKernel};
 
 /// Exit status of a lab that could not be built or gave no verdict.
@@ -41,9 +44,9 @@ const NO_VERDICT: u8 = 125;
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 120, after_help = ENVIRONMENT)]
 struct Cli {
-    /// Which KVM the lab's kernel loads
-    #[arg(long, value_name = "KVM", default_value = "stock")]
-    kvm: Kvm,
+    /// Which KVM the lab's kernel loads: stock, but for `test`, which then takes every KVM with every engine that runs there
+    #[arg(long, value_name = "KVM")]
+    kvm: Option<Kvm>,
     /// The kernel that the lab runs
     #[arg(long, value_name = "KERNEL", default_value = LAB_KERNELS[0].key, value_parser = parse_kernel)]
     kernel: &'static LabKernel,
@@ -54,11 +57,11 @@ struct Cli {
 const ENVIRONMENT: &str = "\
 Environment:
     VECTOR14_LAB          the cache folder (default: target/lab)
-    VECTOR14_ENGINE       the engine that the tests run with: auto, gate or exception-bitmap
+    VECTOR14_ENGINE       the engine that `--kvm KVM test` runs with: auto, gate or exception-bitmap
     VECTOR14_LAB_TIMEOUT  when a run is ended, as `90s` or `20m` (default: 15m; a shell has all the time)
 
-A run leaves its output, the lab's kernel log and QEMU's command line in the folder `last` of the cache. One that hangs
-is ended with status 124, and leaves KVM's exit statistics and QEMU's state there too.
+A run leaves its output, the lab's kernel log and QEMU's command line in the folder `last` of the cache, or in one folder a
+suite. One that hangs is ended with status 124, and leaves KVM's exit statistics and QEMU's state there too.
 Exit status: that of what ran inside; 124 a deadline; 125 there is no lab, or it ended without a verdict.";
 
 #[derive(Debug, Subcommand)]
@@ -105,38 +108,46 @@ fn execute(cli: &Cli) -> Result<u8, Box<dyn std::error::Error>> {
     let workspace = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).canonicalize()?;
     let mut cache = Cache::open(&workspace)?;
     let timeout = run::timeout()?;
-    let job = match &cli.command {
-        Command::Build => None,
+    let jobs = match &cli.command {
+        Command::Build => Vec::new(),
         Command::KvmModule => {
             cache.fill()?;
             println!("{}", modules::provide(&mut cache, &workspace, cli.kernel)?.display());
             return Ok(0);
         }
         Command::Update => return Ok(cache.forget().map(|()| 0)?),
-        Command::Shell => Some(Job::shell()),
-        Command::Test { arguments } => Some(Job::tests(arguments)),
-        Command::Run { command } => Some(Job::command(command)),
+        Command::Shell => vec![Job::shell(cli.kvm.unwrap_or_default())],
+        Command::Test { arguments } => match cli.kvm {
+            Some(kvm) => vec![Job::tests(kvm, std::env::var("VECTOR14_ENGINE").ok().as_deref(), arguments)],
+            None => suites::jobs(arguments),
+        },
+        Command::Run { command } => vec![Job::command(cli.kvm.unwrap_or_default(), command)],
     };
 
     apt::provide_qemu()?;
     cache.fill()?;
     let programs = programs::build(&workspace, cache.root())?;
     let guests = guest::provide(&cache, &programs)?;
-    let modules = match (cli.kvm, &job) {
-        (Kvm::ExceptionExit, _) | (Kvm::Stock, None) => Some(modules::provide(&mut cache, &workspace, cli.kernel)?),
-        (Kvm::Stock, Some(_)) => None,
-    };
-    let Some(job) = job else {
+    let needs_modules = jobs.is_empty() || jobs.iter().any(|job| job.kvm() == Kvm::ExceptionExit);
+    let modules = if needs_modules { Some(modules::provide(&mut cache, &workspace, cli.kernel)?) } else { None };
+    if jobs.is_empty() {
         println!("lab: built; guest kernels and their initramfs are in {}", guests.display());
         return Ok(0);
-    };
-    let limit = run::limit(timeout, job.attendance());
-    let job = match limit {
-        Some(limit) => job.limited_to(limit),
-        None => job,
-    };
-    let job = job.on(cli.kvm);
-    let parts = Parts { programs: &programs, guests: &guests, kernel: cli.kernel.key, modules: modules.as_deref() };
-    let initrd = initrd::write(&cache, &parts, &job)?;
-    Ok(run::run(&cache, cli.kernel.key, &initrd, &job, limit)?)
+    }
+    let mut machines = Vec::new();
+    for job in jobs {
+        let limit = run::limit(timeout, job.attendance());
+        let job = match limit {
+            Some(limit) => job.limited_to(limit),
+            None => job,
+        };
+        let modules = modules.as_deref().filter(|_| job.kvm() == Kvm::ExceptionExit);
+        let parts = Parts { programs: &programs, guests: &guests, kernel: cli.kernel.key, modules };
+        let initrd = initrd::write(&cache, &parts, &job)?;
+        machines.push(Machine { kernel: cli.kernel.key, initrd, job, limit });
+    }
+    Ok(match &machines[..] {
+        [one] => run::run(&cache, one, Show::AsItComes)?,
+        several => suites::run(&cache, several)?,
+    })
 }

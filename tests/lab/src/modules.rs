@@ -17,12 +17,23 @@ use crate::cache::{Cache, CacheError, files_below, hexadecimal};
 use crate::wanted::LabKernel;
 
 /// Which KVM the lab's kernel loads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kvm {
     /// The kernel's own
+    #[default]
     Stock,
     /// With the change in `kvm/`: page faults can be had as exits
     ExceptionExit,
+}
+
+impl Kvm {
+    /// As the command line and the tests' environment write it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Stock => "stock",
+            Self::ExceptionExit => "exception-exit",
+        }
+    }
 }
 
 /// Why there are no modules.

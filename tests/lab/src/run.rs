@@ -19,6 +19,8 @@ const DEADLINE: u8 = 124;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// The lab ends a job by itself at the deadline. After this much more it is ended from outside.
 const GRACE: Duration = Duration::from_secs(45);
+/// The job's output.
+pub(crate) const OUTPUT: &str = "output.log";
 /// How much of the kernel's log is shown when the lab ends without a verdict.
 const LINES_SHOWN: usize = 20;
 
@@ -66,15 +68,28 @@ pub(crate) fn limit(timeout: Option<Duration>, attendance: Attendance) -> Option
     }
 }
 
-/// Runs the machine with this kernel of the lab's, and returns the job's exit status.
-pub(crate) fn run(
-    cache: &Cache,
-    kernel: &'static str,
-    initrd: &Path,
-    job: &Job,
-    limit: Option<Duration>,
-) -> Result<u8, RunError> {
-    let last = Last::create(cache.root())?;
+/// A machine that is ready to run its job.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    /// The lab's name for its kernel.
+    pub(crate) kernel: &'static str,
+    pub(crate) initrd: PathBuf,
+    pub(crate) job: Job,
+    pub(crate) limit: Option<Duration>,
+}
+
+/// When the output of a job that nobody sits in front of is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Show {
+    AsItComes,
+    /// All of it, when the machine has ended.
+    AtItsEnd,
+}
+
+/// Runs a machine, and returns its job's exit status.
+pub(crate) fn run(cache: &Cache, machine: &Machine, show: Show) -> Result<u8, RunError> {
+    let Machine { kernel, initrd, job, limit } = machine;
+    let last = Last::create(cache.root(), job.name())?;
     let version = cache.package(kernel).map_or("", |package| package.version.as_str());
     let kernel = cache.file(kernel, KERNEL_IMAGE).ok_or(RunError::NoKernel(kernel))?;
     // The path of a socket has to be short.
@@ -95,7 +110,7 @@ pub(crate) fn run(
         }
         Attendance::Unattended => {
             let mut child = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(RunError::Qemu)?;
-            let copier = child.stdout.take().map(|output| copy(output, last.path("output.log")));
+            let copier = child.stdout.take().map(|output| copy(output, last.path(OUTPUT), show));
             let waited = wait(&mut child, deadline, &last, &monitor);
             if let Some(copier) = copier {
                 // A copy that has failed loses output, not the verdict.
@@ -103,6 +118,9 @@ pub(crate) fn run(
             }
             waited?;
         }
+    }
+    if show == Show::AtItsEnd {
+        last.show(job.name());
     }
     match job.attendance() {
         // Whoever sits in front of it may end it in any way.
@@ -118,16 +136,18 @@ fn hint(attendance: Attendance) -> &'static str {
     }
 }
 
-/// Shows the job's output while it comes, and keeps it.
-fn copy(mut output: ChildStdout, path: PathBuf) -> thread::JoinHandle<()> {
+/// Keeps the job's output, and shows it while it comes.
+fn copy(mut output: ChildStdout, path: PathBuf, show: Show) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let mut file = File::create(path).ok();
         let mut buffer = [0; 4096];
         while let Ok(length @ 1..) = output.read(&mut buffer) {
             let bytes = buffer.get(..length).unwrap_or_default();
-            // Whoever does not read on still wants the run to end, and the file to be whole.
-            let mut stdout = io::stdout();
-            let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
+            if show == Show::AsItComes {
+                // Whoever does not read on still wants the run to end, and the file to be whole.
+                let mut stdout = io::stdout();
+                let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
+            }
             if let Some(file) = &mut file {
                 let _ = file.write_all(bytes);
             }
@@ -162,8 +182,8 @@ struct Last {
 
 impl Last {
     /// An empty one, in the place of the run before.
-    fn create(root: &Path) -> Result<Self, RunError> {
-        let folder = root.join("last");
+    fn create(root: &Path, name: &str) -> Result<Self, RunError> {
+        let folder = root.join(name);
         let emptied = if folder.exists() { fs::remove_dir_all(&folder) } else { Ok(()) };
         emptied.and_then(|()| fs::create_dir(&folder)).map_err(|error| RunError::Io { path: folder.clone(), error })?;
         Ok(Self { folder })
@@ -175,6 +195,14 @@ impl Last {
 
     fn write(&self, name: &str, content: &[u8]) -> Result<(), RunError> {
         fs::write(self.path(name), content).map_err(|error| RunError::Io { path: self.path(name), error })
+    }
+
+    /// Shows what the job called `name` has printed.
+    fn show(&self, name: &str) {
+        let output = fs::read(self.path(OUTPUT)).unwrap_or_default();
+        let mut stdout = io::stdout().lock();
+        // Whoever does not read it has it in the file.
+        let _ = write!(stdout, "\n--- {name}\n").and_then(|()| stdout.write_all(&output)).and_then(|()| stdout.flush());
     }
 
     /// The job's exit status, if it has told it.
@@ -210,7 +238,7 @@ mod tests {
     #[test]
     fn a_run_without_a_verdict_is_none_that_has_passed() {
         let root = tempfile::tempdir().unwrap();
-        let last = Last::create(root.path()).unwrap();
+        let last = Last::create(root.path(), "last").unwrap();
         for (written, verdict) in [(&b""[..], NO_VERDICT), (&[0], 0), (&[101], 101), (&[DEADLINE], DEADLINE)] {
             last.write("status", written).unwrap();
             assert_eq!(last.verdict().unwrap(), verdict);

@@ -32,19 +32,19 @@ pub(super) struct Args {
     kvm: KvmArgs,
 }
 
-/// An engine that faults can be measured with.
-fn engine(name: &str) -> Result<EngineChoice, String> {
-    let engines = || EngineChoice::ALL.into_iter().filter(|engine| *engine != EngineChoice::Off);
-    let names = || engines().map(EngineChoice::name).collect::<Vec<_>>().join(", ");
-    engines().find(|engine| engine.name() == name).ok_or_else(|| format!("must be one of {}", names()))
-}
-
 /// All that was measured.
 #[derive(Serialize)]
 struct Results {
     #[serde(flatten)]
     faults: Option<Bench>,
     dispatch: Dispatch,
+}
+
+/// An engine that faults can be measured with.
+fn engine(name: &str) -> Result<EngineChoice, String> {
+    let engines = || EngineChoice::ALL.into_iter().filter(|engine| *engine != EngineChoice::Off);
+    let names = || engines().map(EngineChoice::name).collect::<Vec<_>>().join(", ");
+    engines().find(|engine| engine.name() == name).ok_or_else(|| format!("must be one of {}", names()))
 }
 
 pub(super) fn run(args: &Args) -> Result<u8, Failure> {

@@ -5,8 +5,8 @@ use std::marker::PhantomData;
 
 use super::convert::access;
 use super::text::say;
-use super::types::{Code, Guest, GuestCalls, GuestResult, Mapping, Sink, Text, Translation, Walk};
-use crate::{Cr3, GuestError, Pa, Registers, SystemRegisters, Va};
+use super::types::{Code, Guest, GuestCalls, GuestResult, Mapping, Sink, SystemRegisters, Text, Translation, Walk};
+use crate::{Cr3, GuestError, Pa, Registers, Va};
 
 /// A guest, lent to the other side for one call.
 pub(super) struct Lent<'a, 'g> {
@@ -88,9 +88,9 @@ unsafe extern "C" fn registers(guest: *mut Guest) -> *mut Registers {
     unsafe { exclusive(guest) }.registers_mut()
 }
 
-unsafe extern "C" fn system_registers(guest: *mut Guest) -> *const SystemRegisters {
+unsafe extern "C" fn system_registers(guest: *mut Guest, registers: *mut SystemRegisters) {
     // SAFETY: the contract.
-    unsafe { shared(guest) }.system_registers()
+    unsafe { registers.write((*shared(guest).system_registers()).into()) }
 }
 
 unsafe extern "C" fn address_space(guest: *mut Guest) -> u64 {

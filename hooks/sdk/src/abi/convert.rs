@@ -228,3 +228,16 @@ impl From<types::Code> for Code {
         Self { rip: Va(raw.rip), bytes, count, bits: raw.bits }
     }
 }
+impl From<crate::SystemRegisters> for types::SystemRegisters {
+    fn from(system: crate::SystemRegisters) -> Self {
+        let crate::SystemRegisters { cr0, cr4, efer, fs_base, gs_base } = system;
+        Self { cr0, cr4, efer, fs_base: fs_base.0, gs_base: gs_base.0 }
+    }
+}
+
+impl From<types::SystemRegisters> for crate::SystemRegisters {
+    fn from(system: types::SystemRegisters) -> Self {
+        let types::SystemRegisters { cr0, cr4, efer, fs_base, gs_base } = system;
+        Self { cr0, cr4, efer, fs_base: Va(fs_base), gs_base: Va(gs_base) }
+    }
+}

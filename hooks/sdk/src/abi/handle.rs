@@ -1,5 +1,6 @@
 //! The library's side of the guest handle: a [`Guest`] whose methods are calls into the host.
 
+use std::cell::OnceCell;
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -12,6 +13,8 @@ use crate::{Access, Code, Cr3, Guest, GuestError, Mapping, Pa, Registers, System
 pub(super) struct Handle<'a> {
     raw: *mut types::Guest,
     calls: &'a GuestCalls,
+    /// Fetched when they are asked for.
+    system: OnceCell<SystemRegisters>,
     _lent: PhantomData<&'a mut types::Guest>,
 }
 
@@ -23,7 +26,7 @@ impl Handle<'_> {
     /// `raw` is a guest that the host has lent for at least as long as the handle is there.
     pub(super) unsafe fn new(raw: *mut types::Guest) -> Self {
         // SAFETY: the caller's promise; the host's table of calls is a constant.
-        Self { raw, calls: unsafe { &*(*raw).calls }, _lent: PhantomData }
+        Self { raw, calls: unsafe { &*(*raw).calls }, system: OnceCell::new(), _lent: PhantomData }
     }
 
     /// The result of a call that fills something in.
@@ -46,8 +49,12 @@ impl Guest for Handle<'_> {
     }
 
     fn system_registers(&self) -> &SystemRegisters {
-        // SAFETY: as above; they are there as long as the guest, and nobody changes them.
-        unsafe { &*(self.calls.system_registers)(self.raw) }
+        self.system.get_or_init(|| {
+            let mut system = types::SystemRegisters::default();
+            // SAFETY: as above.
+            unsafe { (self.calls.system_registers)(self.raw, &raw mut system) };
+            system.into()
+        })
     }
 
     fn address_space(&self) -> Cr3 {

@@ -31,8 +31,8 @@ pub use self::export::{Export, option_docs};
 pub use self::foreign::Foreign;
 pub use self::types::{
     Code, Descriptor, Fault, Guest, GuestCalls, GuestResult, GuestStatus, MAGIC, Mapping, OptionDoc, Options,
-    OptionsError, Prefix, Sink, Sizes, Status, Step, TableEntry, Text, Translation, VERSION, Verdict, VerdictKind,
-    Walk,
+    OptionsError, Prefix, Sink, Sizes, Status, Step, SystemRegisters, TableEntry, Text, Translation, VERSION, Verdict,
+    VerdictKind, Walk,
 };
 pub use self::version::Mismatch;
 

@@ -7,7 +7,7 @@ use super::*;
 use crate::paging::{Mode, Paging};
 use crate::{
     Access, Cr3, ErrorCode, Exception, Guest as _, GuestError, Hook, HookType, Instruction, Options, Pa, Registers,
-    Report, SystemRegisters, Table, Va,
+    Report, Table, Va,
 };
 
 #[test]
@@ -208,7 +208,6 @@ fn a_descriptor_of_another_make_is_refused() {
 /// A guest with an answer to every call by which it can be told from the others.
 struct Answers {
     registers: Registers,
-    system: SystemRegisters,
     paging: Paging,
     log: std::cell::RefCell<String>,
 }
@@ -216,9 +215,11 @@ struct Answers {
 impl Default for Answers {
     fn default() -> Self {
         let registers = Registers { rax: 1, rflags: 18, ..Registers::default() };
-        let system = SystemRegisters { cr0: 1, cr4: 2, efer: 3, fs_base: Va(4), gs_base: Va(5) };
-        let paging = Paging { cr3: Cr3(0x1000), mode: Mode::Long { levels: 4 }, no_execute: true };
-        Self { registers, system, paging, log: Default::default() }
+        Self {
+            registers,
+            paging: Paging { cr3: Cr3(0x1000), mode: Mode::Long { levels: 4 }, no_execute: true },
+            log: Default::default(),
+        }
     }
 }
 
@@ -255,8 +256,10 @@ impl crate::Guest for Answers {
         &mut self.registers
     }
 
-    fn system_registers(&self) -> &SystemRegisters {
-        &self.system
+    fn system_registers(&self) -> &crate::SystemRegisters {
+        const SYSTEM: crate::SystemRegisters =
+            crate::SystemRegisters { cr0: 1, cr4: 2, efer: 3, fs_base: Va(4), gs_base: Va(5) };
+        &SYSTEM
     }
 
     fn address_space(&self) -> Cr3 {

@@ -3,7 +3,7 @@
 
 use std::ffi::{c_char, c_void};
 
-use crate::{Registers, SystemRegisters};
+use crate::Registers;
 
 /// The first 8 bytes of every descriptor, whatever the version: "v14 hook".
 pub const MAGIC: u64 = 0x6b6f_6f68_2034_3176;
@@ -149,7 +149,7 @@ pub struct GuestResult {
 pub struct Translation {
     /// The physical address.
     pub address: u64,
-    /// Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB, or 4 MiB in 32-bit paging.
+    /// Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB.
     pub page_size: u64,
     /// What the mapping allows: bit 0 writes, 1 user mode, 2 instruction fetches.
     pub access: u32,
@@ -163,7 +163,7 @@ pub struct Translation {
 pub struct Mapping {
     /// Physical address of the page's frame.
     pub frame: u64,
-    /// Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB, or 4 MiB in 32-bit paging.
+    /// Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB.
     pub page_size: u64,
     /// Physical address of the leaf's entry.
     pub slot: u64,
@@ -231,6 +231,22 @@ pub struct Code {
     pub bytes: [u8; 16],
 }
 
+/// What else decides how the faulting instruction ran.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemRegisters {
+    /// CR0: paging, and whether read-only pages hold for the kernel.
+    pub cr0: u64,
+    /// CR4: the paging mode, SMEP, SMAP, protection keys.
+    pub cr4: u64,
+    /// EFER: long mode, NX.
+    pub efer: u64,
+    /// Where FS begins.
+    pub fs_base: u64,
+    /// Where GS begins.
+    pub gs_base: u64,
+}
+
 /// The guest, while a fault waits for its verdict. Valid until the function returns that was given it, on its thread.
 #[repr(C)]
 #[derive(Debug)]
@@ -248,7 +264,7 @@ pub struct GuestCalls {
     /// The interrupted registers. What is written to them is in force when the guest goes on.
     pub registers: unsafe extern "C" fn(guest: *mut Guest) -> *mut Registers,
     /// System registers of the vCPU that faulted.
-    pub system_registers: unsafe extern "C" fn(guest: *mut Guest) -> *const SystemRegisters,
+    pub system_registers: unsafe extern "C" fn(guest: *mut Guest, registers: *mut SystemRegisters),
     /// The page tables that virtual addresses go through.
     pub address_space: unsafe extern "C" fn(guest: *mut Guest) -> u64,
     /// Sends virtual addresses through other page tables, until the hook returns.
@@ -357,7 +373,6 @@ pub struct Sizes {
     pub sink: u32,
     pub fault: u32,
     pub registers: u32,
-    pub system_registers: u32,
     pub verdict: u32,
     pub guest_result: u32,
     pub translation: u32,
@@ -365,6 +380,7 @@ pub struct Sizes {
     pub table_entry: u32,
     pub walk: u32,
     pub code: u32,
+    pub system_registers: u32,
     pub guest: u32,
     pub guest_calls: u32,
     pub options: u32,

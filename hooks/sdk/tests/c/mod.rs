@@ -187,7 +187,7 @@ fn c_type(ty: &Type) -> String {
             "u8" => "uint8_t".to_owned(),
             "u16" => "uint16_t".to_owned(),
             "u32" => "uint32_t".to_owned(),
-            "u64" | "Va" => "uint64_t".to_owned(),
+            "u64" => "uint64_t".to_owned(),
             "usize" => "size_t".to_owned(),
             "c_char" => "char".to_owned(),
             "c_void" => "void".to_owned(),

@@ -15,6 +15,7 @@ mod delivery;
 pub(crate) mod offer;
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use kvm_bindings::KVM_CAP_X86_TRIPLE_FAULT_EVENT;
@@ -39,7 +40,7 @@ const PAGE_FAULT: u8 = 14;
 pub(crate) struct Bitmap {
     machine: MappedVm,
     filter: ErrorCodeFilter,
-    on: Mutex<bool>,
+    on: AtomicBool,
     since: Instant,
     notes: Mutex<Vec<String>>,
 }
@@ -48,7 +49,8 @@ impl Bitmap {
     /// Has all faults of `machine` that pass `filter` leave the guest, from its first instruction on.
     pub(super) fn new(machine: MappedVm, filter: ErrorCodeFilter) -> Result<Self, kvm_ioctls::Error> {
         machine.enable_cap(KVM_CAP_X86_TRIPLE_FAULT_EVENT, [1, 0])?;
-        let bitmap = Self { machine, filter, on: Mutex::new(true), since: Instant::now(), notes: Mutex::default() };
+        let bitmap =
+            Self { machine, filter, on: AtomicBool::new(true), since: Instant::now(), notes: Mutex::default() };
         bitmap.set(true)?;
         Ok(bitmap)
     }
@@ -58,26 +60,19 @@ impl Bitmap {
         self.since
     }
 
-    /// Takes the bit out, or puts it back. It is in force at each vCPU's next entry at the latest.
-    pub(super) fn want(&self, wanted: bool) {
-        let mut on = lock(&self.on);
-        if *on == wanted {
-            return;
-        }
-        match self.set(wanted) {
-            Ok(()) => *on = wanted,
-            Err(error) => {
-                let which = if wanted { "on" } else { "off" };
-                let note = format!("interception could not be switched {which}: {error}");
-                tracing::warn!("{note}");
-                lock(&self.notes).push(note);
-            }
+    /// Has faults leave the guest, or not. It is in force at each vCPU's next entry at the latest.
+    pub(super) fn want(&self, on: bool) {
+        self.on.store(on, Ordering::Relaxed);
+        if let Err(error) = self.set(on) {
+            let note = format!("interception could not be switched {}: {error}", if on { "on" } else { "off" });
+            tracing::warn!("{note}");
+            lock(&self.notes).push(note);
         }
     }
 
-    /// Whether the bit is set.
+    /// Whether faults leave the guest.
     pub(super) fn is_on(&self) -> bool {
-        *lock(&self.on)
+        self.on.load(Ordering::Relaxed)
     }
 
     fn set(&self, on: bool) -> Result<(), kvm_ioctls::Error> {
