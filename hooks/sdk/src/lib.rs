@@ -60,3 +60,8 @@ pub use verdict::{Exception, Verdict, VerdictError};
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// Runs the steps of the guide.
+#[cfg(all(doctest, feature = "mock"))]
+#[doc = include_str!("../../../docs/hooks.md")]
+struct Guide;
