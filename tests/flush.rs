@@ -1,6 +1,7 @@
 //! What a hook takes away is gone: on nested paging and on shadow paging, the next access faults.
 
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
 
 use libtest_mimic::Trial;
 use vector14_guest_abi::window::HIDDEN;
@@ -17,6 +18,7 @@ pub fn tests() -> Vec<Trial> {
         kvm_test("flush::unmap", unmap),
         kvm_test("flush::unmap_without_a_flush_of_its_own", unmap_lazily),
         kvm_test("flush::protect", protect),
+        kvm_test("flush::reaches_other_vcpus", reaches_other_vcpus),
     ]
 }
 
@@ -113,4 +115,60 @@ fn protect() {
     let outcome = hidden(TakesBack::default());
     let faults = outcome.summary.faults;
     assert_eq!((faults.total, faults.present, faults.write), (2 * PAGES, PAGES, PAGES), "{outcome}");
+}
+
+const ROUNDS: u64 = 200;
+/// What a frame holds that has been taken away.
+const TAKEN: [u8; 8] = [0xff; 8];
+
+/// Puts another frame behind the first page at each fault of vCPU 0. While it is in there, vCPU 1 runs.
+#[derive(Default)]
+struct Swap {
+    state: Mutex<Swapping>,
+    mapped: Condvar,
+}
+
+#[derive(Default)]
+struct Swapping {
+    frames: Vec<Pa>,
+    round: u64,
+    is_mapped: bool,
+}
+
+impl Swapping {
+    fn frame(&self) -> Pa {
+        self.frames[usize::from(!self.round.is_multiple_of(2))]
+    }
+}
+
+impl Hook for Swap {
+    fn on_fault(&self, fault: &Fault, guest: &mut dyn Handle) -> Result {
+        let (mut state, first) = (self.state.lock().unwrap(), Va(HIDDEN.start));
+        if fault.address.page() == first {
+            if state.frames.is_empty() {
+                state.frames = vec![guest.allocate_page()?, guest.allocate_page()?];
+            }
+            guest.map(first, state.frame(), Access::USER)?;
+            state.is_mapped = true;
+            self.mapped.notify_all();
+            return Ok(Verdict::Resolve);
+        }
+        let old = guest.unmap(first)?.frame;
+        assert_eq!(old, state.frame());
+        guest.flush()?;
+        // From here on nobody reads the old frame.
+        guest.write_physical(old, &TAKEN)?;
+        (state.round, state.is_mapped) = (state.round + 1, false);
+        guest.write_physical(state.frame(), &state.round.to_le_bytes())?;
+        let missed = self.mapped.wait_timeout_while(state, Duration::from_secs(5), |state| !state.is_mapped).unwrap().1;
+        assert!(!missed.timed_out(), "vCPU 1 goes on without a fault");
+        Ok(Verdict::Skip)
+    }
+}
+
+fn reaches_other_vcpus() {
+    let guest = Guest::new(&format!("scenario=shootdown rounds={ROUNDS}")).vcpus(2);
+    let outcome = guest.hook("swap", Swap::default()).run().passed();
+    assert_eq!(outcome.summary.verdicts.skip, ROUNDS, "{outcome}");
+    assert_eq!(outcome.summary.verdicts.resolve, ROUNDS + 1, "{outcome}");
 }

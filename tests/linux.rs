@@ -35,7 +35,7 @@ pub fn tests() -> Vec<Trial> {
     tests
 }
 
-fn guests() -> Option<PathBuf> {
+pub fn guests() -> Option<PathBuf> {
     std::env::var_os("VECTOR14_GUESTS").map(PathBuf::from)
 }
 
@@ -44,7 +44,7 @@ const CMDLINE: &str =
     "console=ttyS0 panic=-1 reboot=k pci=off mitigations=auto cryptomgr.notests random.trust_cpu=on quiet";
 
 /// `vector14 run` of a Debian kernel.
-fn linux(kernel: &str, vcpus: u32, cmdline: &str, further: &str) -> Command {
+pub fn linux(kernel: &str, vcpus: u32, cmdline: &str, further: &str) -> Command {
     let guests = guests().unwrap();
     Command::run_config(&format!(
         "[vm]\nmemory = \"512M\"\nvcpus = {vcpus}\ntimeout = \"300s\"\n\
@@ -55,7 +55,7 @@ fn linux(kernel: &str, vcpus: u32, cmdline: &str, further: &str) -> Command {
 
 /// The run ended as it was meant to, and the ledger adds up.
 #[track_caller]
-fn well(finished: Finished, reason: &str) -> Finished {
+pub fn well(finished: Finished, reason: &str) -> Finished {
     assert_eq!(finished.status(), Some(0), "{finished}");
     let summary = finished.summary();
     assert_eq!(summary["stop"]["reason"], reason, "{finished}");

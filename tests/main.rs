@@ -19,6 +19,7 @@ mod demo;
 mod early;
 mod engines;
 mod error_codes;
+mod examples;
 mod exception_exit;
 mod flush;
 mod footprint;
@@ -29,6 +30,8 @@ mod idt;
 mod interception;
 mod keys;
 mod linux;
+mod linux_hooks;
+mod linux_pager;
 mod loaded;
 mod loaded_refused;
 mod loaded_watch;
@@ -37,11 +40,14 @@ mod memory;
 mod multiboot;
 mod nested;
 mod noexec;
+mod pager;
 mod pause;
 mod protected_mode;
 mod quiet;
 mod raise;
 mod readonly;
+mod removal;
+mod replay;
 mod reserved;
 mod ring0;
 mod run_command;
@@ -54,6 +60,7 @@ mod terminal;
 mod trace;
 mod trust;
 mod twice;
+mod verdicts;
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
@@ -70,6 +77,7 @@ fn main() {
         early::tests(),
         engines::tests(),
         error_codes::tests(),
+        examples::tests(),
         exception_exit::tests(),
         flush::tests(),
         footprint::tests(),
@@ -80,6 +88,8 @@ fn main() {
         interception::tests(),
         keys::tests(),
         linux::tests(),
+        linux_hooks::tests(),
+        linux_pager::tests(),
         loaded::tests(),
         loaded_refused::tests(),
         loaded_watch::tests(),
@@ -88,11 +98,14 @@ fn main() {
         multiboot::tests(),
         nested::tests(),
         noexec::tests(),
+        pager::tests(),
         pause::tests(),
         protected_mode::tests(),
         quiet::tests(),
         raise::tests(),
         readonly::tests(),
+        replay::tests(),
+        removal::tests(),
         reserved::tests(),
         ring0::tests(),
         run_command::tests(),
@@ -105,6 +118,7 @@ fn main() {
         trace::tests(),
         trust::tests(),
         twice::tests(),
+        verdicts::tests(),
     ];
     libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
 }

@@ -77,8 +77,8 @@ fn impossible() {
     let cases = [
         (Exception { vector: 2, error_code: None }, "vector 2 is no exception"),
         (Exception { vector: 200, error_code: None }, "vector 200 is no exception"),
-        (Exception { vector: 13, error_code: None }, "pushes one"),
-        (Exception { vector: 6, error_code: Some(1) }, "pushes none"),
+        (Exception { vector: 13, error_code: None }, "the CPU pushes one"),
+        (Exception { vector: 6, error_code: Some(1) }, "the CPU pushes none"),
     ];
     for (exception, why) in cases {
         refused(&run(exception), why);

@@ -159,6 +159,11 @@ impl Finished {
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}\n{self}", path.display()))
     }
 
+    pub fn bytes(&self, name: &str) -> Vec<u8> {
+        let path = self.folder.path().join(name);
+        std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}\n{self}", path.display()))
+    }
+
     /// The summary that `--summary summary.json` wrote.
     pub fn summary(&self) -> serde_json::Value {
         serde_json::from_str(&self.read("summary.json")).unwrap_or_else(|error| panic!("{error}\n{self}"))

@@ -1,6 +1,6 @@
 //! What the tests share: guests inside of this process ([`guest`]), the command as its users run it ([`command`]), hooks
-//! that tests need ([`hooks`]), also as shared libraries ([`libraries`]), the oracle that judges error codes ([`oracle`]), and
-//! the engine that all of them run with ([`engine`]).
+//! that tests need ([`hooks`]), also as shared libraries ([`libraries`]), the oracle that judges error codes ([`oracle`]), files
+//! for pagers ([`paged`]), and the engine that all of them run with ([`engine`]).
 
 pub mod command;
 pub mod engine;
@@ -8,6 +8,7 @@ pub mod guest;
 pub mod hooks;
 pub mod libraries;
 pub mod oracle;
+pub mod paged;
 
 use std::fs::File;
 use std::process::Stdio;

@@ -29,6 +29,8 @@ pub struct FaultedGuest<'a> {
     paging: Paging,
     code: CodeSegment,
     registers: Registers,
+    /// The registers as they were at the fault.
+    interrupted: Registers,
     system: SystemRegisters,
     /// When the VM began to run.
     start: Instant,
@@ -47,7 +49,8 @@ impl<'a> FaultedGuest<'a> {
     pub fn new(memory: &'a Memory, context: &Context, start: Instant) -> Self {
         let Context { registers, system, paging, code } = *context;
         let (hook, owner, cr3) = ("", Owner::GUEST, paging.cr3);
-        Self { memory, paging, code, registers, system, start, hook, owner, cr3, stale: false }
+        let interrupted = registers;
+        Self { memory, paging, code, registers, interrupted, system, start, hook, owner, cr3, stale: false }
     }
 
     /// From here on, `hook` has it.
@@ -59,6 +62,11 @@ impl<'a> FaultedGuest<'a> {
     /// From here on, a hook has it that is being ended.
     pub(crate) fn enter_hook_at_end(&mut self, owner: Owner) {
         (self.hook, self.owner, self.paging.cr3) = ("", owner, self.cr3);
+    }
+
+    /// Undoes what hooks have done to the registers.
+    pub(crate) fn restore_registers(&mut self) {
+        self.registers = self.interrupted;
     }
 
     pub(crate) fn memory(&self) -> &'a Memory {

@@ -7,6 +7,7 @@
 //! From the command line down; each module uses those below it.
 //! - [`config`], [`display`], [`doctor`], [`bench`](mod@bench): what the commands of `vector14` are made of
 //! - [`ctl`]: a running VM, controlled from another process
+//! - [`replay`]: hooks, asked about faults of a trace
 //! - [`vm`]: a VM from its config to its [`summary`]
 //! - `run`: one vCPU's loop, and the path of a fault
 //! - `engine`: how faults reach the host; [`chain`]: the hooks; [`progress`]: the loop detector; [`guest`]: what hooks
@@ -40,6 +41,7 @@ pub mod memory;
 mod paging;
 mod pool;
 pub mod progress;
+pub mod replay;
 mod run;
 pub mod segment;
 pub mod summary;

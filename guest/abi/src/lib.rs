@@ -4,9 +4,11 @@
 //! - [`protected_mode`]: what the multiboot kernel faults on outside of long mode
 //! - [`port`]: the I/O ports that the guest writes to
 //! - [`window`]: the ranges of virtual addresses that its scenarios fault in, and what they leave there
+//! - [`paged`]: what one of them does, where the host has to come to the same result
 //! - [`scenario`]: its scenarios, their parameters, and how each of them ends
 #![no_std]
 
+pub mod paged;
 pub mod port;
 pub mod protected_mode;
 pub mod scenario;

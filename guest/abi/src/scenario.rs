@@ -88,6 +88,16 @@ pub const SCENARIOS: &[Scenario] = &[
         "pages whose faults the guest calls fatal: the host maps them, filled",
         &[parameter("pages", "16", "how many"), parameter("fill", "0x5a", "byte that each must be filled with")],
     ),
+    scenario(
+        "patient",
+        "pages mapped at their first touch, however often the handler is told of each",
+        &[parameter("pages", "100", "how many")],
+    ),
+    scenario(
+        "jit",
+        "writes code to pages that can be written and executed, and executes it",
+        &[parameter("pages", "4", "how many"), parameter("rounds", "3", "how often each")],
+    ),
     scenario("readonly", "copy on write by the guest's handler", &[parameter("pages", "8", "how many")]),
     scenario("noexec", "fetches from an NX page, which the guest's handler makes executable", &[]),
     scenario("reserved", "reads through a PTE with a reserved bit set, which the guest's handler clears", &[]),
@@ -105,6 +115,20 @@ pub const SCENARIOS: &[Scenario] = &[
             parameter("ist", "0", "1: the #GP's handler has a stack of its own"),
         ],
     ),
+    acting(
+        "verdict",
+        "one fault, and a line on what came of it: saw=handler, saw=exception or saw=nothing",
+        &[
+            parameter(
+                "access",
+                "load",
+                "what faults. load: reads; fetch: jumps there; garbage: the same, and there is no instruction",
+            ),
+            parameter("vector", "13", "exception that may come in its place"),
+            parameter("gate", "good", "what that exception's gate is. good, absent, stack or segment: another's"),
+            RING,
+        ],
+    ),
     scenario("idt", "loads other IDTs, rewrites gate 14 in place, copies a table, restores a gate", &[]),
     scenario(
         "quiet",
@@ -115,6 +139,27 @@ pub const SCENARIOS: &[Scenario] = &[
         "smp",
         "all CPUs fault together, on different pages and on the same",
         &[parameter("pages", "64", "how many for each CPU, and how many shared")],
+    ),
+    acting(
+        "shootdown",
+        "CPU 1 reads a page all the time; each fault of CPU 0 has the host put another frame there",
+        &[parameter("rounds", "100", "how many faults")],
+    ),
+    acting(
+        "paged",
+        "pages of which the host keeps some in memory and the others in a file",
+        &[
+            parameter("pages", "4096", "how many"),
+            parameter(
+                "kind",
+                "read",
+                "read: each CPU reads a part; read-all: each reads all; read-hot: each reads a part, and one page of it all the \
+                 time; random: each reads some; write: each fills every other page of a part; count: each counts up a word of \
+                 its own in all; sync: CPU 0 asks for all to be written back while the others count",
+            ),
+            parameter("rounds", "4", "how many times around, or how many pages at random"),
+            parameter("syncs", "1", "how many times to ask that everything be written back, at the end"),
+        ],
     ),
     scenario("loop", "one fault, to be resolved by the host without mapping until it stops doing so", &[]),
     scenario(

@@ -47,6 +47,9 @@ pub const NO_ROOM: Range<u64> = window(12);
 pub const TABLES_LOOP: Range<u64> = window(13);
 /// One page, with a copy of the interrupt descriptor table in it.
 pub const IDT_COPY: Range<u64> = window(14);
+/// Its first page is what `verdict` faults on; faults anywhere in it are recorded by the guest's handler, and the instruction
+/// given up.
+pub const VERDICT: Range<u64> = window(15);
 
 /// The window that `address` lies in, counted from [`WINDOWS_START`], if it lies in one.
 #[inline(always)]

@@ -96,6 +96,11 @@ impl Gate {
         self.low.fetch_and(!(1 << 47), Relaxed);
     }
 
+    /// Flips bits of its first 8 bytes: bits 34:32 are the stack, 31:16 the segment.
+    pub fn change_low(&self, bits: u64) {
+        self.low.fetch_xor(bits, Relaxed);
+    }
+
     /// Its bytes as they are.
     pub fn read(&self) -> GateBytes {
         GateBytes { low: self.low.load(Relaxed), high: self.high.load(Relaxed) }

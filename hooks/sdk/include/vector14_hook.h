@@ -144,6 +144,7 @@ typedef uint32_t vector14_guest_status;
 #define VECTOR14_GUEST_STATUS_UNREADABLE_CODE 9 /* The instruction at `value` can't be read. */
 #define VECTOR14_GUEST_STATUS_NO_INSTRUCTION 10 /* The bytes at `value` are no instruction. */
 #define VECTOR14_GUEST_STATUS_FLUSH 11 /* The vCPUs' translations can't be flushed; `value` is the errno. */
+#define VECTOR14_GUEST_STATUS_NO_GUEST 12 /* There is a recorded fault and no guest. */
 
 /* How a call of the guest's ended, and the address or number that this is about. */
 struct vector14_guest_result {

@@ -82,6 +82,9 @@ pub enum GuestError {
     /// The bytes at the instruction pointer are no instruction.
     #[error("the bytes at {0} are no instruction")]
     NoInstruction(Va),
+    /// There is a recorded fault and no guest.
+    #[error("there is no guest: a trace has faults in it, and neither memory nor general registers")]
+    NoGuest,
     /// KVM refuses to drop the translations that the vCPUs hold.
     #[error("the vCPUs' translations can't be flushed (errno {0})")]
     Flush(i32),

@@ -12,7 +12,7 @@ pub trait Hook: Send + Sync {
     /// Decides about one fault. The guest stands still on this vCPU until it returns.
     ///
     /// # Errors
-    /// Any error: the fault is then reinjected, the hook is reported and, after that, left out.
+    /// Any error: the fault is then reinjected with the registers as they were, the hook is reported and, after that, left out.
     fn on_fault(&self, fault: &Fault, guest: &mut dyn Guest) -> Result;
 
     /// Called once, after the last fault: when the VM has ended, or the hook has been taken out of the chain and no vCPU is in

@@ -54,9 +54,14 @@ pub use options::{Options, OptionsError};
 pub use paging::{Access, EntryFlags, Mapping, Step, TableEntry, Translation, Walk};
 pub use per_vcpu::{Counter, MAX_VCPUS, PerVcpu};
 pub use report::{Report, Table};
-pub use verdict::{Exception, Verdict};
+pub use verdict::{Exception, Verdict, VerdictError};
 
 /// Keeps the hook in the README compiling.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// Runs the steps of the guide.
+#[cfg(all(doctest, feature = "mock"))]
+#[doc = include_str!("../../../docs/hooks.md")]
+struct Guide;

@@ -36,6 +36,12 @@ pub struct PerVcpu<T>([Slot<T>; MAX_VCPUS]);
 struct Slot<T>(T);
 
 impl<T> PerVcpu<T> {
+    /// A value for each vCPU, made from its number.
+    pub fn new(mut value: impl FnMut(u32) -> T) -> Self {
+        let mut vcpus = 0..;
+        Self(std::array::from_fn(|_| Slot(value(vcpus.next().unwrap_or_default()))))
+    }
+
     /// The value of the vCPU that faulted.
     #[must_use]
     pub fn of(&self, fault: &Fault) -> &T {

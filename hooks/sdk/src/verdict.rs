@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::paging::Paging;
 use crate::{ErrorCode, Va};
 
 /// What happens with a fault. The first verdict of a chain that is not [`Verdict::Pass`] decides; a chain in which
@@ -44,6 +45,47 @@ pub enum Verdict {
     Stop(Cow<'static, str>),
 }
 
+/// Why a verdict can't be carried out, whatever the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VerdictError {
+    /// An exception that no instruction can cause.
+    #[error(
+        "said Raise, but vector {0} is no exception that a fault can be turned into: 0 to 31, but for 2 (NMI) and 18 (#MC)"
+    )]
+    Vector(u8),
+    /// An error code where the CPU pushes none.
+    #[error("said Raise of vector {0} with an error code, but the CPU pushes none for it")]
+    NeedlessErrorCode(u8),
+    /// No error code where the CPU pushes one.
+    #[error("said Raise of vector {0} without an error code, but the CPU pushes one for it")]
+    MissingErrorCode(u8),
+    /// An address that no access can fault at as a #PF: it would be a #GP.
+    #[error("said ReinjectAs, but no access to {0} can fault that way: it is not canonical")]
+    Address(Va),
+    /// Bits that are no error code of a page fault.
+    #[error("said ReinjectAs, but no CPU pushes the error code {:#x} for a page fault", .0.bits())]
+    PageFaultCode(ErrorCode),
+}
+
+impl Verdict {
+    /// Whether there can be such a fault or exception on a CPU that translates addresses as `paging` says. What else can go wrong
+    /// depends on the guest: the instruction to be skipped, the gate of the exception.
+    ///
+    /// # Errors
+    /// [`VerdictError`].
+    pub fn check(&self, paging: &Paging) -> Result<(), VerdictError> {
+        match self {
+            Self::Pass | Self::Reinject | Self::Resolve | Self::Skip | Self::Stop(_) => Ok(()),
+            Self::ReinjectAs { address, .. } if !paging.is_canonical(*address) => Err(VerdictError::Address(*address)),
+            Self::ReinjectAs { error_code, .. } if !ErrorCode::DEFINED.contains(*error_code) => {
+                Err(VerdictError::PageFaultCode(*error_code))
+            }
+            Self::ReinjectAs { .. } => Ok(()),
+            Self::Raise(exception) => exception.check(),
+        }
+    }
+}
+
 /// A contributory or benign exception to be raised in the place of a #PF (SDM vol. 3A, table 6-1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exception {
@@ -67,5 +109,14 @@ impl Exception {
     #[must_use]
     pub const fn pushes_error_code(vector: u8) -> bool {
         matches!(vector, 8 | 10..=14 | 17 | 21 | 29 | 30)
+    }
+    fn check(self) -> Result<(), VerdictError> {
+        let Self { vector, error_code } = self;
+        match (Self::pushes_error_code(vector), error_code) {
+            _ if vector > 31 || matches!(vector, 2 | 18) => Err(VerdictError::Vector(vector)),
+            (true, None) => Err(VerdictError::MissingErrorCode(vector)),
+            (false, Some(_)) => Err(VerdictError::NeedlessErrorCode(vector)),
+            (true, Some(_)) | (false, None) => Ok(()),
+        }
     }
 }

@@ -115,6 +115,21 @@ impl AddressRange {
         Self::new(start, end)
     }
 
+    /// Its first address.
+    pub(crate) const fn start(self) -> Va {
+        Va(self.start)
+    }
+
+    /// Its last address.
+    pub(crate) const fn last(self) -> Va {
+        Va(self.last)
+    }
+
+    /// How many 4 KiB pages it has, from the first to the last that it touches.
+    pub(crate) const fn pages(self) -> u64 {
+        self.last / PAGE_SIZE - self.start / PAGE_SIZE + 1
+    }
+
     /// Whether `address` lies in it.
     pub(crate) const fn contains(self, address: Va) -> bool {
         self.start <= address.0 && address.0 <= self.last

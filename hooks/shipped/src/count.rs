@@ -1,19 +1,17 @@
 //! `count`: how many faults there were, by kind, by place and by instruction, as tables at the end.
 //!
-//! On the fault's path it adds one to each of four or five counters. They are kept apart per vCPU, in [`Shard`]s, so
-//! that vCPUs that fault together do not fight over a cache line; the shards are added up at the end.
+//! On the fault's path it adds one to each of four or five counters. Each vCPU has its own, a [`Shard`]; they are added up at
+//! the end.
 //!
 //! - `count/options.rs`: what the config file says
-//! - `count/counters.rs`: the counters of fixed capacity behind it all
 //! - `count/tables.rs`: from counters to tables
 
-mod counters;
 mod options;
 mod tables;
 
-use vector14_hook::{Fault, Guest, Hook, HookType, OptionDoc, Options, OptionsError, Report, Result, Verdict};
+use vector14_hook::{Fault, Guest, Hook, HookType, OptionDoc, Options, OptionsError, PerVcpu, Report, Result, Verdict};
 
-use counters::{Counters, Tally};
+use crate::counters::{Counters, Tally};
 use options::{NamedRange, Settings};
 
 pub(crate) const TYPE: HookType = HookType {
@@ -37,8 +35,6 @@ pub(crate) const TYPE: HookType = HookType {
     create: |options| Ok(Box::new(Count::new(options)?)),
 };
 
-/// As many shards as a VM has vCPUs at most; with more, some would share one, which is slower and just as right.
-const SHARDS: usize = 8;
 /// Regions are 2 MiB: what one page table covers.
 const REGION_SHIFT: u32 = 21;
 /// Combinations of error-code bits; the CPU makes about a dozen.
@@ -48,11 +44,10 @@ const PLACES: usize = 4096;
 
 struct Count {
     settings: Settings,
-    shards: [Shard; SHARDS],
+    shards: PerVcpu<Shard>,
 }
 
-/// The counters of one vCPU. The alignment keeps two shards out of one pair of cache lines.
-#[repr(align(128))]
+/// The counters of one vCPU.
 struct Shard {
     kinds: Counters,
     /// By index in the settings' ranges.
@@ -65,14 +60,14 @@ struct Shard {
 impl Count {
     fn new(options: &Options) -> std::result::Result<Self, OptionsError> {
         let settings = Settings::new(options)?;
-        let shards = std::array::from_fn(|_| Shard::new(&settings));
+        let shards = PerVcpu::new(|_| Shard::new(&settings));
         Ok(Self { settings, shards })
     }
 }
 
 impl Hook for Count {
     fn on_fault(&self, fault: &Fault, _guest: &mut dyn Guest) -> Result {
-        let shard = &self.shards[fault.vcpu as usize % SHARDS];
+        let shard = self.shards.of(fault);
         shard.kinds.add(fault.error_code.bits().into());
         shard.instructions.add(fault.rip.0);
         if self.settings.ranges.is_empty() {

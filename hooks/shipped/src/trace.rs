@@ -8,10 +8,12 @@
 //! - `trace/line.rs`: what a line looks like
 //! - `trace/output.rs`: where lines go
 //! - `trace/writer.rs`: the thread between
+//! - `trace/reader.rs`: lines, read back
 
 mod line;
 mod output;
 mod queue;
+mod reader;
 mod writer;
 
 use std::path::PathBuf;
@@ -22,6 +24,7 @@ use vector14_hook::{Fault, Guest, Hook, HookType, OptionDoc, Options, OptionsErr
 
 use line::Format;
 use output::Target;
+pub use reader::{TraceError, TraceReader};
 use writer::{Tally, Writer};
 
 pub(crate) const TYPE: HookType = HookType {

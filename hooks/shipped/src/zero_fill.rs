@@ -3,13 +3,10 @@
 //! The guest's own handler never sees these faults: what it would call a bad address reads as zeroes, or as a pattern.
 //! Pages belong to page tables, not to addresses: every address space of the guest that touches a page gets its own.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-use crossbeam_queue::ArrayQueue;
 use serde::Deserialize;
 use vector14_hook::{
-    Access, Error, ErrorCode, Fault, Guest, GuestError, Hook, HookType, OptionDoc, Options, OptionsError, Pa, Report,
-    Result, Table, Va, Verdict,
+    Access, Counter, Error, ErrorCode, Fault, Guest, GuestError, Hook, HookType, OptionDoc, Options, OptionsError, Pa,
+    PerVcpu, Report, Result, Table, Va, Verdict,
 };
 
 use crate::address::{AddressRange, Number};
@@ -32,9 +29,6 @@ pub(crate) const TYPE: HookType = HookType {
     check: |options| ZeroFill::new(options).map(drop),
     create: |options| Ok(Box::new(ZeroFill::new(options)?)),
 };
-
-/// Pages that can wait for their next use: as many as there are vCPUs at most, since each holds one at a time.
-const SPARE_PAGES: usize = 64;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,10 +57,13 @@ struct ZeroFill {
     window: AddressRange,
     fill: u8,
     access: Access,
-    /// Pages that were taken from the pool, filled, and not mapped in the end.
-    spare: ArrayQueue<Pa>,
-    mapped: AtomicU64,
-    unmappable: AtomicU64,
+    counts: PerVcpu<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    mapped: Counter,
+    unmappable: Counter,
 }
 
 impl ZeroFill {
@@ -77,14 +74,7 @@ impl ZeroFill {
         let fill = u8::try_from(fill.0)
             .map_err(|_| OptionsError::new("fill", format!("fill = {:#x}: must be from 0 to 0xff", fill.0)))?;
         let user = if user { Access::USER } else { Access::empty() };
-        Ok(Self {
-            window,
-            fill,
-            access: access.bits() | user,
-            spare: ArrayQueue::new(SPARE_PAGES),
-            mapped: AtomicU64::new(0),
-            unmappable: AtomicU64::new(0),
-        })
+        Ok(Self { window, fill, access: access.bits() | user, counts: PerVcpu::default() })
     }
 }
 
@@ -93,12 +83,17 @@ impl Hook for ZeroFill {
         if fault.error_code.contains(ErrorCode::PRESENT) || !self.window.contains(fault.address) {
             return Ok(Verdict::Pass);
         }
+        let counts = self.counts.of(fault);
         match self.fill_page(fault.address.page(), guest) {
+            Ok(()) => {
+                counts.mapped.add(1);
+                Ok(Verdict::Resolve)
+            }
             // Another vCPU was faster: the guest's next try finds its page.
-            Ok(()) | Err(GuestError::AlreadyMapped(_)) => Ok(Verdict::Resolve),
+            Err(GuestError::AlreadyMapped(_)) => Ok(Verdict::Resolve),
             // The guest's own page tables lead nowhere here. That is for its own handler to find out.
             Err(GuestError::Malformed(_) | GuestError::OutsideMemory(_) | GuestError::NotMapped(_)) => {
-                self.unmappable.fetch_add(1, Relaxed);
+                counts.unmappable.add(1);
                 Ok(Verdict::Pass)
             }
             Err(error @ GuestError::PoolExhausted { .. }) => Err(self.out_of_pages(fault.address, error)),
@@ -111,13 +106,9 @@ impl Hook for ZeroFill {
         report.tables.push(Table {
             title: "pages mapped".to_owned(),
             columns: ["window", "fill", "pages"].map(str::to_owned).to_vec(),
-            rows: vec![vec![
-                self.window.to_string(),
-                format!("{:#04x}", self.fill),
-                self.mapped.load(Relaxed).to_string(),
-            ]],
+            rows: vec![vec![self.window.to_string(), format!("{:#04x}", self.fill), self.mapped().to_string()]],
         });
-        let unmappable = self.unmappable.load(Relaxed);
+        let unmappable: u64 = self.counts.iter().map(|counts| counts.unmappable.get()).sum();
         if unmappable > 0 {
             report.warnings.push(format!(
                 "{unmappable} faults in {} were left to the guest: its page tables could not be walked there",
@@ -135,20 +126,13 @@ impl ZeroFill {
             return Err(GuestError::AlreadyMapped(page));
         }
         let frame = self.take_page(guest)?;
-        let mapped = guest.map(page, frame, self.access);
-        if mapped.is_ok() {
-            self.mapped.fetch_add(1, Relaxed);
-        } else {
-            // The pool takes nothing back, so an unused page is kept. There is room: see `SPARE_PAGES`.
-            let _ = self.spare.push(frame);
-        }
-        mapped
+        guest.map(page, frame, self.access).inspect_err(|_| {
+            // It was not mapped, so nobody has seen it.
+            let _ = guest.free_page(frame);
+        })
     }
 
     fn take_page(&self, guest: &mut dyn Guest) -> std::result::Result<Pa, GuestError> {
-        if let Some(frame) = self.spare.pop() {
-            return Ok(frame);
-        }
         let frame = guest.allocate_page()?;
         if self.fill != 0 {
             guest.write_physical(frame, &[self.fill; 4096])?;
@@ -156,8 +140,12 @@ impl ZeroFill {
         Ok(frame)
     }
 
+    fn mapped(&self) -> u64 {
+        self.counts.iter().map(|counts| counts.mapped.get()).sum()
+    }
+
     fn out_of_pages(&self, address: Va, error: GuestError) -> Error {
-        let pages = self.mapped.load(Relaxed);
+        let pages = self.mapped();
         format!(
             "no page for address {address} after {pages} pages of the window {}: {error}; \
              let the guest use fewer pages there, or make the window smaller",
@@ -192,7 +180,7 @@ mod tests {
     use crate::tests::fault;
     use serde_json::json;
     use std::thread;
-    use vector14_hook::mock::{MockGuest, options};
+    use vector14_hook::mock::{Method, MockGuest, Outcome, When, options};
 
     fn hook(more: serde_json::Value) -> ZeroFill {
         let mut all = json!({"start": "0x10000", "end": 0x20000});
@@ -242,38 +230,36 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_lost_the_race_is_used_for_the_next_fault() {
-        let (hook, mut guest) = (hook(json!({})), MockGuest::new(1));
-        guest.fail_to_map(Some(GuestError::AlreadyMapped(Va(0x1_0000))));
+    fn a_page_that_lost_the_race_goes_back_to_the_pool() {
+        let (hook, mut guest) = (hook(json!({"fill": 1})), MockGuest::new(1));
+        guest.fail(Method::Map, When::Always, GuestError::AlreadyMapped(Va(0x1_0000)));
         for sequence in 0..3 {
-            assert_eq!(hook.on_fault(&fault(sequence, 0x1_0000), &mut guest).unwrap(), Verdict::Resolve);
+            assert_eq!(guest.take(&hook, &fault(sequence, 0x1_0000)), Outcome::Retried);
         }
-        guest.fail_to_map(None);
-        assert_eq!(hook.on_fault(&fault(3, 0x1_1000), &mut guest).unwrap(), Verdict::Resolve);
-        assert_eq!((guest.pages_taken(), pages(&hook).as_str()), (1, "1"));
+        assert_eq!((guest.pages_taken(), pages(&hook).as_str()), (0, "0"));
     }
 
     #[test]
     fn vcpus_that_fault_together_get_one_page_an_address() {
         let (hook, guest) = (hook(json!({})), MockGuest::new(64));
         thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    let mut guest = guest.clone();
+            for vcpu in 0..4 {
+                let (hook, mut guest) = (&hook, guest.clone());
+                scope.spawn(move || {
                     for page in (0x1_0000..0x2_0000).step_by(4096) {
-                        assert_eq!(hook.on_fault(&fault(0, page), &mut guest).unwrap(), Verdict::Resolve);
+                        assert_eq!(guest.take(hook, &Fault { vcpu, ..fault(0, page) }), Outcome::Retried);
                     }
                 });
             }
         });
         assert_eq!((guest.pages_mapped(), pages(&hook).as_str()), (16, "16"));
-        assert_eq!(guest.pages_taken(), 16 + hook.spare.len());
+        assert_eq!(guest.pages_taken(), 16);
     }
 
     #[test]
     fn broken_page_tables_are_the_guests_own_affair() {
         let (hook, mut guest) = (hook(json!({})), MockGuest::new(8));
-        guest.fail_to_map(Some(GuestError::OutsideMemory(Pa(1 << 50))));
+        guest.fail(Method::Map, When::Always, GuestError::OutsideMemory(Pa(1 << 50)));
         assert_eq!(hook.on_fault(&fault(0, 0x1_0000), &mut guest).unwrap(), Verdict::Pass);
         assert_eq!(hook.on_end(&mut MockGuest::new(0)).warnings.len(), 1);
     }

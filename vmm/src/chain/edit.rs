@@ -249,13 +249,16 @@ impl Chain {
 
     /// An entry of a name that none of `others` has.
     pub(super) fn entry(&self, mut hook: NamedHook, others: &[Arc<Entry>], owner: Owner) -> Arc<Entry> {
-        let taken = |name: &str| others.iter().any(|other| other.name == name);
-        if taken(&hook.name) {
-            let numbered = (2..).map(|number| format!("{}#{number}", hook.name));
-            hook.name = numbered.into_iter().find(|name| !taken(name)).unwrap_or_default();
-        }
+        hook.name = unique(hook.name, |name| others.iter().any(|other| other.name == name));
         Arc::new(Entry::new(hook, self.new_id(), owner))
     }
+}
+
+/// `name`, or `name#2` and so on where it is taken.
+pub(crate) fn unique(name: String, taken: impl Fn(&str) -> bool) -> String {
+    let numbered = (2..).map(|number| format!("{name}#{number}"));
+    let free = std::iter::once(name.clone()).chain(numbered).find(|name| !taken(name));
+    free.unwrap_or(name)
 }
 
 fn find(entries: &[Arc<Entry>], name: &str) -> Result<usize, EditError> {

@@ -20,6 +20,7 @@ use vector14_hook::{Fault, PerVcpu, Report, Verdict};
 
 pub use self::edit::EditError;
 use self::edit::Leaving;
+pub(crate) use self::edit::unique;
 use self::entry::Entry;
 pub use self::entry::{HookStatus, NamedHook};
 pub(crate) use self::inside::Call;
@@ -127,7 +128,9 @@ impl Chain {
                 Ok(Err(error)) => format!("failed: {error}"),
                 Err(payload) => format!("panicked: {}", describe_panic(payload.as_ref())),
             };
-            return Decision { verdict: self.fail(entry, fault, &failure), hook: Some(index) };
+            let verdict = self.fail(entry, fault, &failure);
+            guest.restore_registers();
+            return Decision { verdict, hook: Some(index) };
         }
         Decision { verdict: Verdict::Pass, hook: None }
     }

@@ -7,6 +7,7 @@ use miette::Diagnostic;
 use vector14::config::{ConfigError, Problem};
 use vector14::ctl::BindError;
 use vector14::library::LibraryError;
+use vector14_hooks::TraceError;
 
 use super::hook::ProjectError;
 
@@ -53,6 +54,17 @@ pub(super) enum Failure {
         /// Why not.
         error: io::Error,
     },
+    /// A trace can't be read on.
+    #[error("{trace}: {error}")]
+    Trace {
+        /// The file, as it was named.
+        trace: String,
+        /// What is wrong with it.
+        error: TraceFailure,
+    },
+    /// There is nobody to be asked.
+    #[error("no hook is named: use --hook NAME, or --config FILE with a [[hook]] in it")]
+    NoHooks,
     /// There is no control socket. The guest did not run.
     #[error("{error}")]
     Bind {
@@ -92,6 +104,17 @@ pub(super) enum Failure {
     },
 }
 
+/// Why a trace can't be read on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TraceFailure {
+    /// It can't be opened.
+    #[error("can't be opened: {0}")]
+    Open(#[source] io::Error),
+    /// A line is wrong.
+    #[error(transparent)]
+    Line(#[from] TraceError),
+}
+
 impl From<BindError> for Failure {
     fn from(error: BindError) -> Self {
         let help = error.help();
@@ -111,7 +134,9 @@ impl Failure {
             | Self::Project(_)
             | Self::SummaryFile { .. }
             | Self::Bind { .. }
-            | Self::Option(_) => Self::USAGE,
+            | Self::Option(_)
+            | Self::Trace { .. }
+            | Self::NoHooks => Self::USAGE,
             Self::SummaryLost { .. } | Self::Stdout { .. } | Self::Answer { .. } => Self::HOST,
             Self::Vm { status, .. } | Self::Control { status, .. } => *status,
         }

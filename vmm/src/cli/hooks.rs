@@ -81,7 +81,7 @@ fn table(hook: &Listed<'_>, style: Style) -> String {
         grid.row([option.name, option.value, default(option), option.help]);
     }
     let options = if hook.options.is_empty() { String::new() } else { grid.render(style) };
-    head.render(style) + &options
+    [head.render(style), options].concat()
 }
 
 fn default(option: &OptionDoc) -> &'static str {

@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! - [`args`]: what all commands share
-//! - [`demo`], [`run`], [`ctl`], [`check`], [`doctor`], [`hooks`], [`hook`], [`bench`], [`completions`]: the commands
+//! - [`demo`], [`run`], [`ctl`], [`replay`], [`check`], [`doctor`], [`hooks`], [`hook`], [`bench`], [`completions`]: the commands
 //! - [`vm`]: where the command line meets the library's VM
 //! - [`failure`]: why a command ends badly, and its exit status
 //! - [`logging`], [`output`]: to stderr and to stdout
@@ -19,6 +19,7 @@ mod hook;
 mod hooks;
 mod logging;
 mod output;
+mod replay;
 mod run;
 mod vm;
 
@@ -54,6 +55,8 @@ enum Command {
     Run(run::Args),
     /// Look at a VM that runs, and change it
     Ctl(ctl::Args),
+    /// Ask hooks about the faults of a trace, without a guest
+    Replay(replay::Args),
     /// Check a config file and say what it would run
     Check(check::Args),
     /// Say what this host's KVM offers, which engines can run, and what to do about what is missing
@@ -77,6 +80,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args, cli.logging.loudness()),
         Command::Run(args) => run::run(args, cli.logging.loudness()),
         Command::Ctl(args) => ctl::run(args),
+        Command::Replay(args) => replay::run(args),
         Command::Check(args) => check::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Hooks(args) => hooks::run(args),

@@ -20,4 +20,4 @@ pub use diagnostic::diagnostic;
 pub use grid::Grid;
 pub use status::{hooks, stats, stats_head, status};
 pub use style::{Colour, Style};
-pub use summary::{remarks, summary};
+pub use summary::{remarks, reports, summary};

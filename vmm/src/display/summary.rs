@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use vector14_hook::Report;
+
 use super::grid::{Grid, printable};
 use super::{Colour, Style};
 use crate::summary::{Exits, Faults, HookSummary, Stop, Summary, Until, Verdicts};
@@ -17,7 +19,7 @@ pub fn summary(summary: &Summary, style: Style) -> String {
         Style::Terminal { .. } => table(summary).render(style),
     };
     for hook in &summary.hooks {
-        text += &tables(hook, style);
+        text += &tables(&with_end(hook), &hook.report, style);
     }
     text + &remarks(summary, style)
 }
@@ -26,6 +28,14 @@ pub fn summary(summary: &Summary, style: Style) -> String {
 #[must_use]
 pub fn remarks(summary: &Summary, style: Style) -> String {
     warnings(summary).iter().map(|warning| remark(warning, style)).collect()
+}
+
+/// What hooks report: their tables, and their warnings, a line each.
+#[must_use]
+pub fn reports(hooks: &[(String, Report)], style: Style) -> String {
+    let tables = hooks.iter().map(|(name, report)| tables(name, report, style));
+    let warnings = hooks.iter().flat_map(|(name, report)| of_hook(name, report));
+    tables.chain(warnings.map(|warning| remark(&warning, style))).collect()
 }
 
 /// Why the VM ended, in words.
@@ -147,15 +157,20 @@ fn times(count: usize) -> String {
     if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
-fn tables(hook: &HookSummary, style: Style) -> String {
+/// The hook's name, and what became of it before the end.
+fn with_end(hook: &HookSummary) -> String {
+    let until = match hook.until {
+        Until::End => "",
+        Until::Replaced => " (replaced)",
+        Until::Removed => " (removed)",
+    };
+    format!("{}{until}", hook.name)
+}
+
+fn tables(name: &str, report: &Report, style: Style) -> String {
     let mut text = String::new();
-    for table in &hook.report.tables {
-        let until = match hook.until {
-            Until::End => "",
-            Until::Replaced => " (replaced)",
-            Until::Removed => " (removed)",
-        };
-        let title = printable(&format!("{}{until}: {}", hook.name, table.title));
+    for table in &report.tables {
+        let title = printable(&format!("{name}: {}", table.title));
         let grid = Grid { columns: table.columns.clone(), rows: table.rows.clone() };
         let gap = if style == Style::Plain { "" } else { "\n" };
         // Writing to a string does not fail.
@@ -165,12 +180,16 @@ fn tables(hook: &HookSummary, style: Style) -> String {
 }
 
 fn warnings(summary: &Summary) -> Vec<String> {
-    let notes = summary.notes.iter().cloned();
-    let of_hook = |hook: &HookSummary| {
-        let name = hook.name.clone();
-        hook.report.warnings.clone().into_iter().map(move |warning| format!("hook {name}: {warning}"))
-    };
-    notes.chain(summary.hooks.iter().flat_map(of_hook)).collect()
+    summary
+        .notes
+        .iter()
+        .cloned()
+        .chain(summary.hooks.iter().flat_map(|hook| of_hook(&hook.name, &hook.report)))
+        .collect()
+}
+
+fn of_hook(name: &str, report: &Report) -> impl Iterator<Item = String> {
+    report.warnings.iter().map(move |warning| format!("hook {name}: {warning}"))
 }
 
 fn remark(text: &str, style: Style) -> String {

@@ -1,7 +1,7 @@
 //! What a verdict comes to, whatever the engine: the context that goes on, and what it goes on with. Here a verdict that
 //! can't be carried out is refused, before anything has been changed.
 
-use vector14_hook::{ErrorCode, Exception, GuestError, Registers, Va, Verdict};
+use vector14_hook::{ErrorCode, Exception, GuestError, Registers, Va, Verdict, VerdictError};
 
 use super::caught::{At, Caught};
 use super::length::Lengths;
@@ -20,16 +20,8 @@ pub(crate) enum ApplyError {
     InDelivery(Event, Va),
     #[error("would have the guest go on at {rip}, which is not canonical")]
     NotCanonical { rip: Va },
-    #[error(
-        "said Raise, but vector {0} is no exception that a fault can be turned into: 0 to 31, but for 2 (NMI) and 18 (#MC)"
-    )]
-    Vector(u8),
-    #[error("said Raise of vector {vector} {got} an error code, but the CPU pushes {expected} for it")]
-    ErrorCode { vector: u8, got: &'static str, expected: &'static str },
-    #[error("said ReinjectAs, but no access to {0} can fault that way: it is not canonical")]
-    Address(Va),
-    #[error("said ReinjectAs, but no CPU pushes the error code {0:#x} for a page fault")]
-    PageFaultCode(u32),
+    #[error(transparent)]
+    Impossible(#[from] VerdictError),
     #[error("said Raise, but the guest's gate {vector} {why}: use Reinject or Skip")]
     Gate { vector: u8, why: &'static str },
     #[error("said Raise, but KVM can't inject vector {0} as a fault: it can 0, 1, 5 to 8, 10 to 14, 16, 17 and 19")]
@@ -86,11 +78,11 @@ impl Outcome {
         lengths: &mut Lengths,
         memory: &Memory,
     ) -> Result<Self, ApplyError> {
+        verdict.check(&caught.context.paging)?;
         let mut registers = *registers;
         let next = match verdict {
             Verdict::Pass | Verdict::Reinject => Next::Fault,
             Verdict::ReinjectAs { address, error_code } => {
-                check_fault(*address, *error_code, caught)?;
                 Next::OtherFault { address: *address, error_code: *error_code }
             }
             Verdict::Resolve | Verdict::Stop(_) => Next::Resume,
@@ -102,10 +94,7 @@ impl Outcome {
                 registers.rflags &= !RFLAGS_RF;
                 Next::Resume
             }
-            Verdict::Raise(exception) => {
-                check_exception(*exception)?;
-                Next::Raise(*exception)
-            }
+            Verdict::Raise(exception) => Next::Raise(*exception),
         };
         let rip = Va(registers.rip);
         if rip.0 != caught.context.registers.rip && !caught.context.paging.is_canonical(rip) {
@@ -122,30 +111,4 @@ fn next_instruction(rip: u64, caught: &Caught, lengths: &mut Lengths, memory: &M
     let code = code.ok_or(ApplyError::UnreadableCode { rip: Va(rip) })?;
     let length = lengths.of(&code).ok_or(ApplyError::NoInstruction { rip: Va(rip) })?;
     Ok(behind(&code, length))
-}
-
-/// Whether there can be such a fault.
-fn check_fault(address: Va, error_code: ErrorCode, caught: &Caught) -> Result<(), ApplyError> {
-    if !caught.context.paging.is_canonical(address) {
-        return Err(ApplyError::Address(address));
-    }
-    if !ErrorCode::DEFINED.contains(error_code) {
-        return Err(ApplyError::PageFaultCode(error_code.bits()));
-    }
-    Ok(())
-}
-
-/// Whether the CPU could raise `exception` as it stands.
-fn check_exception(exception: Exception) -> Result<(), ApplyError> {
-    let vector = exception.vector;
-    if vector > 31 || matches!(vector, 2 | 18) {
-        return Err(ApplyError::Vector(vector));
-    }
-    let words = |pushes: bool| if pushes { "with" } else { "without" };
-    let (got, pushes) = (exception.error_code.is_some(), Exception::pushes_error_code(vector));
-    if got != pushes {
-        let expected = if pushes { "one" } else { "none" };
-        return Err(ApplyError::ErrorCode { vector, got: words(got), expected });
-    }
-    Ok(())
 }

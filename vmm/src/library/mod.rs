@@ -1,6 +1,6 @@
 //! Hooks that are loaded from shared libraries.
 //!
-//! A library's file is read once. What was read is looked at ([`inspect`]) and then loaded from memory, so that a file that is
+//! A library's file is read once. What was read is looked at (`inspect`) and then loaded from memory, so that a file that is
 //! rebuilt meanwhile changes nothing of what runs, and can be loaded again beside it. Before anything of it runs, the
 //! version of the interface that it is made for is read out of its file. Nothing here is on the path of a fault.
 
@@ -43,8 +43,10 @@ impl Library {
         let (image, stamp) = read(path).map_err(failed)?;
         inspect::check(&image).map_err(failed)?;
 
+        // For debuggers. The host takes no longer one.
+        const NAME_MAX: usize = 200;
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-        let name = CString::new(name).unwrap_or_default();
+        let name = CString::new(&name[..name.len().min(NAME_MAX)]).unwrap_or_default();
         let file = dynamic::sealed_file(&name, &image).map_err(|error| failed(Reason::Host(error)))?;
         let loaded = dynamic::Loaded::open(file).map_err(|message| failed(Reason::Load(message)))?;
         let symbol = CString::new(abi::SYMBOL).unwrap_or_default();

@@ -7,12 +7,16 @@
 //! # Layout
 //! - [`processes`]: process storm, copy-on-write; [`memory`]: mappings, stack, huge pages, protections, pressure
 //! - [`signals`]: a SIGSEGV handler that repairs its own fault; [`userfault`]: userfaultfd; [`threads`]: shared pages
+//! - [`paged`]: memory that a hook on the host backs by a file
 //! - [`kernel`]: faults that the kernel takes in system calls; [`counters`]: the kernel's own count of them
+//! - [`chosen`]: faults at addresses that hooks on the host are told to look at
 //! - [`sys`]: system calls, and all of the unsafe code
 
+mod chosen;
 mod counters;
 mod kernel;
 mod memory;
+mod paged;
 mod processes;
 mod signals;
 mod sys;
@@ -39,13 +43,23 @@ const WORKLOADS: &[Workload] = &[
     ("userfaultfd", userfault::userfaultfd),
     ("threads", threads::threads),
     ("efault", kernel::efault),
+    ("watched", chosen::watched),
+    ("guarded", chosen::guarded),
+    ("written-code", chosen::written_code),
+    ("copies", chosen::copies),
     ("counters", counters::counters),
 ];
+
+/// Those that pass only where the host has a hook for them: `all` leaves them out.
+const WITH_A_HOOK: &[Workload] = &[("pager", paged::pager)];
 
 fn main() -> ExitCode {
     let asked = std::env::args().nth(1).unwrap_or_default();
     if asked == processes::CHILD {
         return ExitCode::from(processes::CHILD_STATUS);
+    }
+    if asked == chosen::TOUCH {
+        return chosen::touch();
     }
     let names: Vec<&str> =
         if asked == "all" { WORKLOADS.iter().map(|(name, _)| *name).collect() } else { asked.split(',').collect() };
@@ -60,8 +74,9 @@ fn main() -> ExitCode {
 }
 
 fn run(name: &str) -> Outcome {
-    let Some((_, workload)) = WORKLOADS.iter().find(|(known, _)| *known == name) else {
-        let known: Vec<&str> = WORKLOADS.iter().map(|(name, _)| *name).collect();
+    let workloads = || WORKLOADS.iter().chain(WITH_A_HOOK);
+    let Some((_, workload)) = workloads().find(|(known, _)| *known == name) else {
+        let known: Vec<&str> = workloads().map(|(name, _)| *name).collect();
         return Err(format!("there is no such workload, only all, {}", known.join(", ")).into());
     };
     workload()?;

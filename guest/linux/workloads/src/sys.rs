@@ -68,11 +68,36 @@ impl Mapping {
         unsafe { self.byte(page).write_volatile(value) }
     }
 
+    /// One of a page's 8-byte words.
+    pub(crate) fn read_word(&self, page: usize, word: u64) -> u64 {
+        // SAFETY: `word` is inside of the mapping and aligned, and any 8 bytes are a u64.
+        unsafe { self.word(page, word).read_volatile() }
+    }
+
+    /// Writes one of a page's 8-byte words.
+    pub(crate) fn write_word(&self, page: usize, word: u64, value: u64) {
+        // SAFETY: as for `read_word`; nobody holds a reference to this memory.
+        unsafe { self.word(page, word).write_volatile(value) }
+    }
+
     /// Adds to the first byte of a page, whoever else does.
     pub(crate) fn add(&self, page: usize, value: u8) {
         // SAFETY: inside of the mapping, aligned as a u8 always is, and accessed atomically by all that share it.
         let byte = unsafe { std::sync::atomic::AtomicU8::from_ptr(self.byte(page)) };
         byte.fetch_add(value, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Writes `mov eax, value; ret` to the first page, and calls it.
+    pub(crate) fn execute_returning(&self, value: u8) -> u8 {
+        let code = [0xb8, value, 0, 0, 0, 0xc3];
+        for (offset, byte) in code.into_iter().enumerate() {
+            // SAFETY: inside of the first page, to which nobody holds a reference.
+            unsafe { self.start.add(offset).write_volatile(byte) };
+        }
+        // SAFETY: what was just written is a function of the C ABI that changes no register but EAX; the callers have made
+        // the page executable.
+        let function = unsafe { std::mem::transmute::<*mut u8, extern "C" fn() -> u8>(self.start) };
+        function()
     }
 
     /// `PROT_` bits for some of the pages.
@@ -88,6 +113,12 @@ impl Mapping {
         result(unsafe { libc::madvise(self.start.cast(), self.pages * PAGE, advice) })
     }
 
+    /// Has the kernel put a page of its own there, without a fault.
+    pub(crate) fn populate(&self, page: usize) -> io::Result<()> {
+        // SAFETY: as for `protect`.
+        result(unsafe { libc::madvise(self.byte(page).cast(), PAGE, libc::MADV_POPULATE_WRITE) })
+    }
+
     /// Moves it to where there is room for more pages.
     pub(crate) fn grow(&mut self, pages: usize) -> io::Result<()> {
         let (old, new) = (self.pages * PAGE, pages * PAGE);
@@ -98,6 +129,12 @@ impl Mapping {
         }
         (self.start, self.pages) = (start.cast(), pages);
         Ok(())
+    }
+
+    fn word(&self, page: usize, word: u64) -> *mut u64 {
+        let word = usize::try_from(word).ok().filter(|word| *word < PAGE / 8).expect("a word of a page");
+        // SAFETY: the page is inside of the mapping, and the word inside of the page.
+        unsafe { self.byte(page).cast::<u64>().add(word) }
     }
 
     fn byte(&self, page: usize) -> *mut u8 {
@@ -112,6 +149,12 @@ impl Drop for Mapping {
         // SAFETY: this mapping, to which there are no references.
         unsafe { libc::munmap(self.start.cast(), self.pages * PAGE) };
     }
+}
+
+/// Reads a byte at an address at which nothing is: something other than this program sees to it that it gets past that.
+pub(crate) fn touch(address: usize) {
+    // SAFETY: whatever is read is not used; the access is for its fault, and without the host's hook it ends the process.
+    unsafe { ptr::without_provenance::<u8>(address).read_volatile() };
 }
 
 /// Runs `child` in a copy of this process, and returns its status.

@@ -10,16 +10,20 @@ mod hidden;
 mod idt;
 mod idt_copy;
 mod idt_outside;
+mod jit;
 mod keys;
 mod looping;
 mod nested;
 mod no_room;
 mod noexec;
+mod paged;
+mod patient;
 mod quiet;
 mod raise;
 mod readonly;
 mod reserved;
 mod ring0;
+mod shootdown;
 mod skip;
 mod smp;
 mod spin;
@@ -28,6 +32,7 @@ mod stack_unmapped;
 mod storm;
 mod tables_loop;
 mod twice;
+mod verdict;
 
 use core::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst, compiler_fence};
 
@@ -56,6 +61,8 @@ pub fn run(cmdline: &Cmdline) {
         "demand" => demand::run(cmdline),
         "drip" => drip::run(cmdline),
         "hidden" => hidden::run(cmdline),
+        "patient" => patient::run(cmdline),
+        "jit" => jit::run(cmdline),
         "readonly" => readonly::run(cmdline),
         "noexec" => noexec::run(),
         "reserved" => reserved::run(),
@@ -66,9 +73,12 @@ pub fn run(cmdline: &Cmdline) {
         "nested" => nested::run(cmdline),
         "skip" => skip::run(),
         "raise" => raise::run(cmdline),
+        "verdict" => verdict::run(cmdline),
         "idt" => idt::run(),
         "quiet" => quiet::run(cmdline),
         "smp" => smp::run(cmdline),
+        "shootdown" => shootdown::run(cmdline),
+        "paged" => paged::run(cmdline),
         "loop" => looping::run(),
         "storm" => storm::run(cmdline),
         "spin" => spin::run(),

@@ -107,6 +107,7 @@ impl From<Result<(), GuestError>> for GuestResult {
             Err(GuestError::UnreadableCode(va)) => (GuestStatus::UNREADABLE_CODE, va.0),
             Err(GuestError::NoInstruction(va)) => (GuestStatus::NO_INSTRUCTION, va.0),
             Err(GuestError::Flush(errno)) => (GuestStatus::FLUSH, u64::from(errno.cast_unsigned())),
+            Err(GuestError::NoGuest) => (GuestStatus::NO_GUEST, 0),
         };
         Self { status, padding: 0, value }
     }
@@ -127,6 +128,7 @@ impl From<GuestResult> for Result<(), GuestError> {
             GuestStatus::UNREADABLE_CODE => GuestError::UnreadableCode(Va(value)),
             GuestStatus::NO_INSTRUCTION => GuestError::NoInstruction(Va(value)),
             GuestStatus::FLUSH => GuestError::Flush(i32::try_from(value).unwrap_or(i32::MAX)),
+            GuestStatus::NO_GUEST => GuestError::NoGuest,
             // The host has this version of the interface, so there are no others; a made-up result is not well.
             GuestStatus(_) => GuestError::Malformed(Va(value)),
         })

@@ -15,7 +15,7 @@ pub trait Export {
     const TYPE: HookType;
 }
 
-/// Makes this crate, a `cdylib`, a library that `[[hook]] path = "..."` loads. It takes a [`HookType`](crate::HookType), and
+/// Makes this crate, a `cdylib`, a library that `[[hook]] path = "..."` loads. It takes a [`HookType`], and
 /// stands in a crate once.
 ///
 /// ```

@@ -1,4 +1,4 @@
-//! The library's side of the guest handle: a [`Guest`](crate::Guest) whose methods are calls into the host.
+//! The library's side of the guest handle: a [`Guest`] whose methods are calls into the host.
 
 use std::cell::OnceCell;
 use std::ffi::c_void;

@@ -186,6 +186,7 @@ fn every_error_of_the_guest_crosses_unchanged() {
         GuestError::UnreadableCode(Va(9)),
         GuestError::NoInstruction(Va(10)),
         GuestError::Flush(11),
+        GuestError::NoGuest,
     ] {
         assert_eq!(Result::<(), GuestError>::from(GuestResult::from(Err(error))), Err(error));
     }

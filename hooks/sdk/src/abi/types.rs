@@ -129,6 +129,8 @@ impl GuestStatus {
     pub const NO_INSTRUCTION: Self = Self(10);
     /// The vCPUs' translations can't be flushed; `value` is the errno.
     pub const FLUSH: Self = Self(11);
+    /// There is a recorded fault and no guest.
+    pub const NO_GUEST: Self = Self(12);
 }
 
 /// How a call of the guest's ended, and the address or number that this is about.

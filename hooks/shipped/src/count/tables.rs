@@ -3,12 +3,13 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use vector14_hook::{ErrorCode, Report, Table, Va};
+use vector14_hook::{ErrorCode, PerVcpu, Report, Table, Va};
 
-use super::{Counters, NamedRange, REGION_SHIFT, Settings, Shard};
+use super::{NamedRange, REGION_SHIFT, Settings, Shard};
+use crate::counters::Counters;
 
 /// The report over all shards.
-pub(super) fn report(settings: &Settings, shards: &[Shard]) -> Report {
+pub(super) fn report(settings: &Settings, shards: &PerVcpu<Shard>) -> Report {
     let kinds = Sums::of(shards, |shard| &shard.kinds);
     let instructions = Sums::of(shards, |shard| &shard.instructions);
     let mut report = Report::default();
@@ -34,7 +35,7 @@ struct Sums {
 }
 
 impl Sums {
-    fn of(shards: &[Shard], counters: impl Fn(&Shard) -> &Counters) -> Self {
+    fn of(shards: &PerVcpu<Shard>, counters: impl Fn(&Shard) -> &Counters) -> Self {
         let mut sums = HashMap::<u64, u64>::new();
         for (key, count) in shards.iter().flat_map(|shard| counters(shard).iter()) {
             *sums.entry(key).or_default() += count;
@@ -79,7 +80,7 @@ fn place_table(what: &str, places: &Sums, top: usize, address: impl Fn(u64) -> V
 }
 
 /// All ranges, those without faults too, and what fell in none.
-fn range_table(ranges: &[NamedRange], shards: &[Shard]) -> Table {
+fn range_table(ranges: &[NamedRange], shards: &PerVcpu<Shard>) -> Table {
     let mut table = table("faults by address range", &["range", "addresses", "faults", "share"]);
     let sum = |place| shards.iter().map(|shard| shard.ranges.get(place)).sum::<u64>();
     let elsewhere = sum(None);

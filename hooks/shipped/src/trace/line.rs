@@ -1,9 +1,12 @@
 //! What a line of a trace looks like.
 
+use std::borrow::Cow;
+use std::fmt::LowerHex;
 use std::io;
 
-use serde::{Deserialize, Serialize, Serializer};
-use vector14_hook::{ErrorCode, Fault};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use vector14_hook::{Cr3, ErrorCode, Fault, MAX_VCPUS, Va};
 
 /// How lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -46,19 +49,27 @@ fn write_text(fault: &Fault, out: &mut Vec<u8>) {
     out.extend_from_slice(line.as_bytes());
 }
 
-#[derive(Serialize)]
+/// The fault of a JSON line.
+pub(super) fn parse_json(line: &[u8]) -> serde_json::Result<Fault> {
+    serde_json::from_slice(line).map(|line: JsonLine| line.into())
+}
+
+#[derive(Serialize, Deserialize)]
 struct JsonLine {
     seq: u64,
+    #[serde(deserialize_with = "vcpu")]
     vcpu: u32,
-    address: Hex,
-    error_code: Hex,
+    address: Hex<u64>,
+    error_code: Hex<u32>,
+    /// Names for what `error_code` says.
+    #[serde(skip_deserializing)]
     flags: Flags,
-    rip: Hex,
-    rsp: Hex,
-    cs: Hex,
-    ss: Hex,
-    rflags: Hex,
-    cr3: Hex,
+    rip: Hex<u64>,
+    rsp: Hex<u64>,
+    cs: Hex<u16>,
+    ss: Hex<u16>,
+    rflags: Hex<u64>,
+    cr3: Hex<u64>,
 }
 
 impl From<&Fault> for JsonLine {
@@ -67,28 +78,66 @@ impl From<&Fault> for JsonLine {
             seq: fault.sequence,
             vcpu: fault.vcpu,
             address: Hex(fault.address.0),
-            error_code: Hex(fault.error_code.bits().into()),
+            error_code: Hex(fault.error_code.bits()),
             flags: Flags(fault.error_code),
             rip: Hex(fault.rip.0),
             rsp: Hex(fault.rsp.0),
-            cs: Hex(fault.cs.into()),
-            ss: Hex(fault.ss.into()),
+            cs: Hex(fault.cs),
+            ss: Hex(fault.ss),
             rflags: Hex(fault.rflags),
             cr3: Hex(fault.cr3.0),
         }
     }
 }
 
-/// `"0x1f"`
-struct Hex(u64);
+impl From<JsonLine> for Fault {
+    fn from(line: JsonLine) -> Self {
+        Self {
+            sequence: line.seq,
+            vcpu: line.vcpu,
+            address: Va(line.address.0),
+            error_code: ErrorCode::from_bits_retain(line.error_code.0),
+            cs: line.cs.0,
+            rip: Va(line.rip.0),
+            rsp: Va(line.rsp.0),
+            ss: line.ss.0,
+            rflags: line.rflags.0,
+            cr3: Cr3(line.cr3.0),
+        }
+    }
+}
 
-impl Serialize for Hex {
+/// The number of a vCPU that a VM can have.
+fn vcpu<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let vcpu = u32::deserialize(deserializer)?;
+    let known = (vcpu as usize) < MAX_VCPUS;
+    if known { Ok(vcpu) } else { Err(D::Error::custom(format!("vcpu = {vcpu}: must be below {MAX_VCPUS}"))) }
+}
+
+/// `"0x1f"`
+struct Hex<T>(T);
+
+impl<T: LowerHex> Serialize for Hex<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{:#x}", self.0))
     }
 }
 
+impl<'de, T: TryFrom<u64>> Deserialize<'de> for Hex<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        let digits = text.strip_prefix("0x").filter(|digits| !digits.starts_with('+'));
+        let number = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        let value = number.and_then(|number| T::try_from(number).ok());
+        let bits = 8 * size_of::<T>();
+        value
+            .map(Self)
+            .ok_or_else(|| D::Error::custom(format!("{text:?}: must be a number of {bits} bits such as \"0x1f\"")))
+    }
+}
+
 /// `["present","user"]`, in the order of the bits.
+#[derive(Default)]
 struct Flags(ErrorCode);
 
 const FLAG_NAMES: [(ErrorCode, &str); 7] = [
@@ -112,7 +161,6 @@ impl Serialize for Flags {
 mod tests {
     use super::*;
     use crate::tests::fault;
-    use vector14_hook::Va;
 
     fn line(format: Format, fault: &Fault) -> String {
         let mut out = Vec::new();
@@ -125,7 +173,7 @@ mod tests {
         let mut kernel = Fault { vcpu: 7, cs: 0x10, rip: Va(0xffff_ffff_8100_0000), ..fault(123_456, 0) };
         kernel.error_code = ErrorCode::FETCH | ErrorCode::PROTECTION_KEY;
         assert_eq!(
-            line(Format::Text, &fault(12, 0x7fff_ffff_f000)) + &line(Format::Text, &kernel),
+            [line(Format::Text, &fault(12, 0x7fff_ffff_f000)), line(Format::Text, &kernel)].concat(),
             "#12     vcpu 0  write, user, not present       address 0x7ffffffff000  rip 0x401000\n\
              #123456 vcpu 7  fetch, kernel, protection key  address 0x0             rip 0xffffffff81000000\n"
         );

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 ///
 /// A key that finds no slot is counted as one of many others. Orderings are relaxed: the counts are read when the
 /// threads that made them are through, and until then no count says anything about other memory.
-pub(super) struct Counters {
+pub(crate) struct Counters {
     slots: Box<[Slot]>,
     others: AtomicU64,
 }
@@ -26,26 +26,26 @@ const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Counters {
     /// Room for `capacity` keys, which must be 0 or a power of two.
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         debug_assert!(capacity == 0 || capacity.is_power_of_two());
         let slot = |_| Slot { key: AtomicU64::new(FREE), count: AtomicU64::new(0) };
         Self { slots: (0..capacity).map(slot).collect(), others: AtomicU64::new(0) }
     }
 
     /// Adds one to the count of `key`.
-    pub(super) fn add(&self, key: u64) {
+    pub(crate) fn add(&self, key: u64) {
         let count = self.find(key).map_or(&self.others, |slot| &slot.count);
         count.fetch_add(1, Relaxed);
     }
 
     /// All keys that have slots, with their counts.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
         let pairs = self.slots.iter().map(|slot| (slot.key.load(Relaxed), slot.count.load(Relaxed)));
         pairs.filter(|(key, _)| *key != FREE)
     }
 
     /// How many times a key came that has no slot.
-    pub(super) fn others(&self) -> u64 {
+    pub(crate) fn others(&self) -> u64 {
         self.others.load(Relaxed)
     }
 
@@ -80,24 +80,24 @@ impl Slot {
 }
 
 /// A count for each of a few places that are known from the start, and one for elsewhere.
-pub(super) struct Tally {
+pub(crate) struct Tally {
     places: Box<[AtomicU64]>,
     elsewhere: AtomicU64,
 }
 
 impl Tally {
     /// Counts for `places` places.
-    pub(super) fn new(places: usize) -> Self {
+    pub(crate) fn new(places: usize) -> Self {
         Self { places: (0..places).map(|_| AtomicU64::new(0)).collect(), elsewhere: AtomicU64::new(0) }
     }
 
     /// Adds one to the count of the place with this index, or of elsewhere.
-    pub(super) fn add(&self, place: Option<usize>) {
+    pub(crate) fn add(&self, place: Option<usize>) {
         place.and_then(|index| self.places.get(index)).unwrap_or(&self.elsewhere).fetch_add(1, Relaxed);
     }
 
     /// The count of the place with this index, or of elsewhere.
-    pub(super) fn get(&self, place: Option<usize>) -> u64 {
+    pub(crate) fn get(&self, place: Option<usize>) -> u64 {
         place.and_then(|index| self.places.get(index)).unwrap_or(&self.elsewhere).load(Relaxed)
     }
 }

@@ -1,0 +1,18 @@
+//! `patient`: as `demand`, for a host that tells the guest's handler of faults that are over.
+
+use vector14_guest_abi::window::{DEMAND, PAGE_SIZE, pattern};
+
+use crate::cmdline::Cmdline;
+use crate::paging::{open_demand, page_is};
+use crate::probe::Ring;
+use crate::{check, say};
+
+pub(super) fn run(cmdline: &Cmdline) {
+    let pages = cmdline.number("pages");
+    open_demand(&DEMAND, pages);
+    for address in (0..pages).map(|page| DEMAND.start + page * PAGE_SIZE) {
+        check!(pattern(address), Ring::Three.load(address), "first word of page {address:#x}");
+        check!(true, page_is(address, pattern(address)), "page {address:#x} holds its pattern");
+    }
+    say!("{pages} pages mapped at their first touch, contents right");
+}

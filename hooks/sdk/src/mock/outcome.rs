@@ -1,0 +1,111 @@
+//! A fault's whole way: the hook is asked, and its verdict carried out as [`Verdict`] says.
+
+use super::MockGuest;
+use crate::{ErrorCode, Exception, Fault, GuestError, Hook, Va, Verdict};
+
+/// RF: set in the RFLAGS that a fault pushes, clear behind an instruction that is through (SDM vol. 3B, 18.3.1.1).
+const RFLAGS_RF: u64 = 1 << 16;
+
+/// What the guest sees of a fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its own vector-14 handler runs.
+    Handled {
+        /// What it finds in CR2.
+        address: Va,
+        /// What is pushed as the error code.
+        error_code: ErrorCode,
+    },
+    /// The faulting instruction is tried again.
+    Retried,
+    /// It goes on behind the instruction, at RIP as it now is in the guest's registers.
+    Skipped,
+    /// The handler of this exception runs.
+    Raised(Exception),
+    /// Nothing: the VM stops, for this reason.
+    Stopped(String),
+    /// The hook has failed, or its verdict can't be carried out, as the text says. The guest's own handler runs as if there
+    /// were no hook, with the registers as they were. A VM does not ask the hook again; a mock guest does.
+    LeftOut(String),
+}
+
+impl MockGuest {
+    /// Has `hook` decide about `fault` and carries its verdict out. [`Guest::registers`](crate::Guest::registers) are those of the
+    /// faulting context before, and those that the context goes on with after: general registers are what they were, RIP,
+    /// RSP, RFLAGS and the address space are `fault`'s.
+    ///
+    /// What depends on the guest's own descriptor tables, as a gate that is missing, does not go wrong here; a panic of the hook's
+    /// comes out, for the test to see.
+    ///
+    /// ```
+    /// use vector14_hook::mock::{MockGuest, Outcome, write_fault};
+    /// use vector14_hook::{Access, Fault, Guest, Hook, Result, Va, Verdict};
+    ///
+    /// /// Has reads of what is not there find 42.
+    /// struct FortyTwo;
+    ///
+    /// impl Hook for FortyTwo {
+    ///     fn on_fault(&self, _fault: &Fault, guest: &mut dyn Guest) -> Result {
+    ///         guest.registers_mut().rax = 42;
+    ///         Ok(Verdict::Skip)
+    ///     }
+    /// }
+    ///
+    /// let mut guest = MockGuest::new(0);
+    /// let fault = write_fault(0x7000);
+    /// guest.load(fault.rip, &[0x48, 0x8b, 0x07], Access::USER | Access::EXECUTE); // mov rax, [rdi]
+    /// assert_eq!(guest.take(&FortyTwo, &fault), Outcome::Skipped);
+    /// assert_eq!((guest.registers().rax, guest.registers().rip), (42, fault.rip.0 + 3));
+    /// ```
+    pub fn take(&mut self, hook: &dyn Hook, fault: &Fault) -> Outcome {
+        self.paging.cr3 = fault.cr3;
+        (self.registers.rip, self.registers.rsp, self.registers.rflags) = (fault.rip.0, fault.rsp.0, fault.rflags);
+        let before = self.registers;
+        let answer = hook.on_fault(fault, self);
+        self.paging.cr3 = fault.cr3;
+        let outcome = match answer {
+            Ok(verdict) => self.carry_out(fault, &verdict),
+            Err(error) => Err(format!("failed: {error}")),
+        };
+        outcome.unwrap_or_else(|why| {
+            self.registers = before;
+            Outcome::LeftOut(why)
+        })
+    }
+
+    fn carry_out(&mut self, fault: &Fault, verdict: &Verdict) -> Result<Outcome, String> {
+        verdict.check(&self.paging).map_err(|error| error.to_string())?;
+        let outcome = self.outcome_of(fault, verdict)?;
+        let rip = Va(self.registers.rip);
+        let goes_there = rip == fault.rip || self.paging.is_canonical(rip);
+        goes_there
+            .then_some(outcome)
+            .ok_or_else(|| format!("would have the guest go on at {rip}, which is not canonical"))
+    }
+
+    fn outcome_of(&mut self, fault: &Fault, verdict: &Verdict) -> Result<Outcome, String> {
+        Ok(match verdict {
+            Verdict::Pass | Verdict::Reinject => {
+                Outcome::Handled { address: fault.address, error_code: fault.error_code }
+            }
+            Verdict::ReinjectAs { address, error_code } => {
+                Outcome::Handled { address: *address, error_code: *error_code }
+            }
+            Verdict::Resolve => Outcome::Retried,
+            Verdict::Skip => {
+                self.registers.rip = self.next_instruction().map_err(|error| format!("said Skip, but {error}"))?;
+                self.registers.rflags &= !RFLAGS_RF;
+                Outcome::Skipped
+            }
+            Verdict::Raise(exception) => Outcome::Raised(*exception),
+            Verdict::Stop(reason) => Outcome::Stopped(reason.clone().into_owned()),
+        })
+    }
+
+    /// The address behind the instruction at RIP.
+    fn next_instruction(&self) -> Result<u64, GuestError> {
+        let code = self.code_at(Va(self.registers.rip))?;
+        let next = code.decode()?.next_ip();
+        Ok(if code.bits == 64 { next } else { next & 0xffff_ffff })
+    }
+}

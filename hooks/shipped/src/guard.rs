@@ -1,0 +1,217 @@
+//! `guard`: pages that nobody may touch.
+//!
+//! Pages that the guest has mapped are closed as `watch` closes them, and the same is missed. Where nothing is mapped the guest's
+//! own page fault is the touch. What becomes of it is the user's choice: another exception instead, the end of the VM, or a
+//! line in the report. An access that is only reported goes through: the page is opened for it, until the next fault.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use serde::Deserialize;
+use vector14_hook::paging::Paging;
+use vector14_hook::{
+    Counter, Exception, Fault, Guest, Hook, HookType, OptionDoc, Options, OptionsError, PerVcpu, Registers, Report,
+    Result, Table, Verdict,
+};
+
+use crate::address::Number;
+use crate::rights::{Catch, Fence, Leaf, PageRange, Space, is_over, set_tripwire, spring_tripwire};
+use crate::sighting::{Sighting, Sightings};
+use crate::watch::{CATCH, RANGES, SHOW, SPACE};
+
+pub(crate) const TYPE: HookType = HookType {
+    name: "guard",
+    summary: "pages that nobody may touch: whoever does gets an exception, stops the VM, or is reported",
+    options: &[
+        RANGES,
+        OptionDoc {
+            name: "action",
+            value: "\"raise\" | \"stop\" | \"report\"",
+            default: Some("\"raise\""),
+            help: "what a touch comes to",
+        },
+        OptionDoc {
+            name: "vector",
+            value: "0..31",
+            default: Some("13 (#GP)"),
+            help: "the exception that is raised; its error code is 0, if it has one",
+        },
+        SPACE,
+        CATCH,
+        SHOW,
+    ],
+    check: |options| Guard::new(options).map(drop),
+    create: |options| Ok(Box::new(Guard::new(options)?)),
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    ranges: Vec<PageRange>,
+    #[serde(default)]
+    action: ActionName,
+    vector: Option<Number>,
+    #[serde(default)]
+    space: Space,
+    #[serde(default)]
+    catch: Catch,
+    show: Option<Number>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ActionName {
+    #[default]
+    Raise,
+    Stop,
+    Report,
+}
+
+enum Action {
+    Raise(Exception),
+    Stop,
+    Report,
+}
+
+struct Guard {
+    action: Action,
+    fence: Fence,
+    sightings: Sightings,
+    /// Of the first touch.
+    registers: OnceLock<Registers>,
+    cpus: PerVcpu<Cpu>,
+}
+
+#[derive(Default)]
+struct Cpu {
+    touches: Counter,
+    /// Where the last touch was that the guest's own handler was given: if it maps the page, the same comes again.
+    /// One more than the address, so that 0 is none.
+    reported: AtomicU64,
+}
+
+impl Guard {
+    fn new(options: &Options) -> std::result::Result<Self, OptionsError> {
+        let Settings { ranges, action, vector, space, catch, show } = options.parse()?;
+        let action = match (action, vector) {
+            (ActionName::Raise, vector) => Action::Raise(exception(vector.unwrap_or(Number(13)))?),
+            (ActionName::Stop | ActionName::Report, Some(_)) => {
+                return Err(OptionsError::new("vector", "vector: only action = \"raise\" raises an exception"));
+            }
+            (ActionName::Stop, None) => Action::Stop,
+            (ActionName::Report, None) => Action::Report,
+        };
+        Ok(Self {
+            action,
+            fence: Fence::new(ranges, space, catch.right())?,
+            sightings: Sightings::new(show)?,
+            registers: OnceLock::new(),
+            cpus: PerVcpu::default(),
+        })
+    }
+}
+
+fn exception(Number(number): Number) -> std::result::Result<Exception, OptionsError> {
+    let wrong = |why: String| OptionsError::new("vector", format!("vector = {number}: {why}"));
+    let vector = u8::try_from(number).map_err(|_| wrong("must be from 0 to 31".to_owned()))?;
+    let error_code = Exception::pushes_error_code(vector).then_some(0);
+    let exception = Exception { vector, error_code };
+    Verdict::Raise(exception).check(&Paging::default()).map_err(|error| wrong(error.to_string()))?;
+    Ok(exception)
+}
+
+impl Hook for Guard {
+    fn on_fault(&self, fault: &Fault, guest: &mut dyn Guest) -> Result {
+        if spring_tripwire(fault, guest, self.fence.held())? {
+            self.fence.close(fault, guest)?;
+            return Ok(Verdict::Resolve);
+        }
+        let guarded = self.fence.index(fault.address).is_some();
+        let leaf = Leaf::at(guest, fault.address.page())
+            .filter(|leaf| guarded && leaf.lacks(self.fence.right()) && leaf.allows(fault.error_code));
+        let concerns = self.fence.concerns(fault.cr3);
+        match leaf {
+            // A copy of the page tables of which the marks are all that is known.
+            Some(leaf) if !concerns => self.open(guest, &leaf),
+            Some(leaf) => self.touched(fault, guest, Some(&leaf)),
+            None if is_over(guest, fault.address, fault.error_code) => Ok(Verdict::Resolve),
+            None if !concerns => Ok(Verdict::Pass),
+            None => {
+                self.fence.close(fault, guest)?;
+                if guarded { self.touched(fault, guest, None) } else { Ok(Verdict::Pass) }
+            }
+        }
+    }
+
+    fn on_end(&self, guest: &mut dyn Guest) -> Report {
+        self.fence.held().give_back(guest);
+        let touches: u64 = self.cpus.iter().map(|cpu| cpu.touches.get()).sum();
+        let mut tables = Vec::new();
+        if touches > 0 {
+            tables.push(self.sightings.table(&format!("{touches} touches")));
+        }
+        tables.extend(self.registers.get().map(register_table));
+        Report { tables, warnings: self.fence.warnings() }
+    }
+}
+
+impl Guard {
+    /// `leaf`: of a page that is closed; the guest's own fault otherwise.
+    fn touched(&self, fault: &Fault, guest: &mut dyn Guest, leaf: Option<&Leaf>) -> Result {
+        self.fence.meet(fault.cr3);
+        let cpu = self.cpus.of(fault);
+        let again = cpu.reported.swap(0, Relaxed) == fault.rip.0.wrapping_add(1);
+        if !again {
+            cpu.touches.add(1);
+            let _ = self.registers.set(*guest.registers());
+            self.sightings.add(guest, |guest| Sighting::new(fault, None, guest));
+        }
+        match (&self.action, leaf) {
+            (Action::Raise(exception), _) => Ok(Verdict::Raise(*exception)),
+            (Action::Stop, _) => Ok(Verdict::Stop(Sighting::new(fault, None, guest).to_string().into())),
+            (Action::Report, Some(leaf)) => self.open(guest, leaf),
+            (Action::Report, None) => {
+                if set_tripwire(fault, guest, self.fence.held())? {
+                    cpu.reported.store(fault.rip.0.wrapping_add(1), Relaxed);
+                }
+                Ok(Verdict::Pass)
+            }
+        }
+    }
+
+    fn open(&self, guest: &mut dyn Guest, leaf: &Leaf) -> Result {
+        leaf.exchange(guest, &[], &[self.fence.right()])?;
+        Ok(Verdict::Resolve)
+    }
+}
+
+fn register_table(registers: &Registers) -> Table {
+    let Registers { rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags } =
+        *registers;
+    let named = [
+        ("rax", rax),
+        ("rbx", rbx),
+        ("rcx", rcx),
+        ("rdx", rdx),
+        ("rsi", rsi),
+        ("rdi", rdi),
+        ("rbp", rbp),
+        ("rsp", rsp),
+        ("r8", r8),
+        ("r9", r9),
+        ("r10", r10),
+        ("r11", r11),
+        ("r12", r12),
+        ("r13", r13),
+        ("r14", r14),
+        ("r15", r15),
+        ("rip", rip),
+        ("rflags", rflags),
+    ];
+    let rows = named.iter().map(|(name, value)| vec![(*name).to_owned(), format!("{value:#x}")]).collect();
+    let columns = ["register", "value"].map(str::to_owned).to_vec();
+    Table { title: "registers at the first touch".to_owned(), columns, rows }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! A page that is in memory, and the page-table entry that maps it.
+//!
+//! An entry is known by its own address, not by an address space: with page-table isolation two CR3s lead to the same one, and
+//! whatever maps the page is what has to be made absent. What stood there before is put back.
+
+use vector14_hook::{Access, EntryFlags, Guest, GuestError, Pa, Step, TableEntry, Va};
+
+/// A page's frame, and where it is mapped.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Resident {
+    pub(super) frame: Pa,
+    /// Whether the frame holds something that the store does not. What the CPU has noted in a page-table entry comes on top.
+    pub(super) dirty: bool,
+    /// `None`: the guest can't get at it.
+    place: Option<Place>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    slot: Pa,
+    /// The absent entry that was there.
+    before: u64,
+}
+
+/// What the guest's page tables say of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A page is mapped there.
+    Page,
+    /// An entry of the lowest level that maps nothing.
+    Absent(TableEntry),
+    /// No table of the lowest level.
+    NoTable,
+    /// Tables that lead nowhere, or are not those of long mode: their entries may have 4 bytes.
+    Broken,
+}
+
+/// Follows the guest's page tables to `page`.
+pub(super) fn find(guest: &dyn Guest, page: Va) -> Found {
+    if guest.system_registers().efer & LONG_MODE_ACTIVE == 0 {
+        return Found::Broken;
+    }
+    match guest.walk(page).map(|walk| walk.end()) {
+        Ok(Step::Leaf(_)) => Found::Page,
+        Ok(Step::Absent(entry)) if entry.level == 1 => Found::Absent(entry),
+        Ok(Step::Absent(_)) => Found::NoTable,
+        Ok(Step::Reserved(_)) | Err(_) => Found::Broken,
+    }
+}
+
+/// EFER.LMA and EFER.NXE (SDM vol. 3A, 2.2.1).
+const LONG_MODE_ACTIVE: u64 = 1 << 10;
+const NO_EXECUTE_ENABLE: u64 = 1 << 11;
+
+/// Bit 9 of an entry is software's. Linux sets it where a frame has none of its `struct page`s, as ours have none, and keeps
+/// what works on those, such as a futex or direct I/O, away from it (`_PAGE_SPECIAL`).
+const NO_STRUCT_PAGE: u64 = 1 << 9;
+
+/// So often is a change of an entry tried that others change at the same time.
+const TRIES: u32 = 1000;
+
+impl Resident {
+    /// A frame that holds a page as the store has it, mapped nowhere.
+    pub(super) const fn loaded(frame: Pa) -> Self {
+        Self { frame, dirty: false, place: None }
+    }
+
+    pub(super) const fn is_mapped(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// Maps it by an entry that is absent, if that is still what it was.
+    pub(super) fn map(&mut self, guest: &mut dyn Guest, absent: &TableEntry, access: Access) -> Result<(), GuestError> {
+        let leaf = self.frame.0 | leaf_flags(guest, access) | NO_STRUCT_PAGE;
+        if guest.compare_exchange(absent.slot, absent.entry, leaf)? {
+            self.place = Some(Place { slot: absent.slot, before: absent.entry });
+        }
+        Ok(())
+    }
+
+    /// Maps it at `page`, where there may be no table yet, unless something is mapped there by now.
+    pub(super) fn map_with_tables(
+        &mut self,
+        guest: &mut dyn Guest,
+        page: Va,
+        access: Access,
+    ) -> Result<(), GuestError> {
+        match guest.map(page, self.frame, access) {
+            Ok(()) => {
+                let leaf = guest.walk(page)?.entries().last().copied().unwrap_or_default();
+                self.place = Some(Place { slot: leaf.slot, before: 0 });
+                Ok(())
+            }
+            Err(GuestError::AlreadyMapped(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives the entry that maps it at `page` back what stood there. Until the next flush, vCPUs may use the frame.
+    pub(super) fn unmap(&mut self, guest: &mut dyn Guest, page: Va) -> Result<(), GuestError> {
+        let Some(Place { slot, before }) = self.place else { return Ok(()) };
+        for _ in 0..TRIES {
+            let entry = load(guest, slot)?;
+            if !self.is_mapped_by(entry) {
+                // The guest has put something else there, and nobody knows what the CPU had noted.
+                (self.dirty, self.place) = (true, None);
+                return Ok(());
+            }
+            if guest.compare_exchange(slot, entry, before)? {
+                self.dirty |= flags(entry).contains(EntryFlags::DIRTY);
+                self.place = None;
+                return Ok(());
+            }
+        }
+        Err(GuestError::Contended(page))
+    }
+
+    /// Whether the CPU has used it since this was asked last. It does not note a use of a translation that it has: ask before
+    /// a flush.
+    pub(super) fn take_accessed(&self, guest: &mut dyn Guest) -> bool {
+        let Some(Place { slot, .. }) = self.place else { return false };
+        let Ok(entry) = load(guest, slot) else { return false };
+        let was_used = self.is_mapped_by(entry) && flags(entry).contains(EntryFlags::ACCESSED);
+        let unused = entry & !EntryFlags::ACCESSED.bits();
+        was_used && guest.compare_exchange(slot, entry, unused).is_ok_and(|cleared| cleared)
+    }
+
+    fn is_mapped_by(&self, entry: u64) -> bool {
+        flags(entry).contains(EntryFlags::PRESENT)
+            && TableEntry { entry, ..TableEntry::default() }.frame() == self.frame
+    }
+}
+
+/// The flags of an entry of the lowest level with these rights.
+fn leaf_flags(guest: &dyn Guest, access: Access) -> u64 {
+    let mut flags = EntryFlags::PRESENT;
+    flags.set(EntryFlags::WRITE, access.contains(Access::WRITE));
+    flags.set(EntryFlags::USER, access.contains(Access::USER));
+    // Reserved as long as the guest has not turned it on.
+    let has_no_execute = guest.system_registers().efer & NO_EXECUTE_ENABLE != 0;
+    flags.set(EntryFlags::NO_EXECUTE, has_no_execute && !access.contains(Access::EXECUTE));
+    flags.bits()
+}
+
+fn flags(entry: u64) -> EntryFlags {
+    EntryFlags::from_bits_truncate(entry)
+}
+
+/// Reads an entry. Whoever changes it by [`Guest::compare_exchange`] finds out whether it was read in one piece.
+fn load(guest: &dyn Guest, slot: Pa) -> Result<u64, GuestError> {
+    let mut entry = [0; 8];
+    guest.read_physical(slot, &mut entry)?;
+    Ok(u64::from_le_bytes(entry))
+}

@@ -1,0 +1,140 @@
+//! `script`: a hook in Rhai (<https://rhai.rs/book>), for exploring: nothing to build, and a few microseconds more a fault.
+//!
+//! ```rhai
+//! fn on_fault(fault) {
+//!     this.faults = (this.faults ?? 0) + 1;
+//!     if fault.write && fault.address < 0x1000 {
+//!         return stop(`a null pointer was written to by ${instruction()}`);
+//!     }
+//!     pass()
+//! }
+//!
+//! fn on_end() {
+//!     print(`vCPU ${this.vcpu}: ${this.faults} faults`);
+//! }
+//! ```
+//!
+//! `on_fault` is called for every fault and returns a verdict; nothing counts as `pass()`. `on_end` is called at the end, if there is
+//! one. `this` is a map that stays, one for each vCPU; `this.vcpu` is there from the start. Statements outside of functions are run
+//! before every call.
+//!
+//! | | |
+//! | --- | --- |
+//! | `fault.` | `sequence`, `vcpu`, `address`, `error_code`, `rip`, `rsp`, `cs`, `ss`, `rflags`, `cr3`; `user`, `write`, `fetch`, `present`, `reserved` |
+//! | verdicts | `pass()`, `reinject()`, `reinject_as(address, error_code)`, `resolve()`, `skip()`, `raise(vector)`, `raise(vector, error_code)`, `stop(why)` |
+//! | registers | `reg("rax")`, `set_reg("rax", value)`; all general registers, `rip` and `rflags` |
+//! | memory | `read_u8(address)`, `read_u16`, `read_u32`, `read_u64`; `translate(address)`: the physical address |
+//! | to see | `instruction()`: the faulting one; `hex(number)`; `print(text)`: to standard error; `log(text)`: to the log |
+//!
+//! Numbers are 64 bits, and signed to Rhai: an address of the upper half is negative. What fails throws, and can be caught;
+//! what is not caught is the hook's failure, and names file, line and column.
+//!
+//! A script can't hang the guest: `operations` bounds what it does for one fault. It can't import, evaluate or sleep.
+//!
+//! - `script/engine.rs`: Rhai as it is set up, and where errors are
+//! - `script/functions.rs`: what a script can call
+
+mod engine;
+mod functions;
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use rhai::{AST, Dynamic, Engine, Map};
+use serde::Deserialize;
+use vector14_hook::{Fault, Guest, Hook, HookType, OptionDoc, Options, OptionsError, PerVcpu, Report, Result, Verdict};
+
+use crate::address::Number;
+
+pub(crate) const TYPE: HookType = HookType {
+    name: "script",
+    summary: "asks a function of a Rhai script about each fault: for exploring",
+    options: &[
+        OptionDoc { name: "file", value: "path", default: None, help: "the script, with a fn on_fault(fault)" },
+        OptionDoc {
+            name: "operations",
+            value: "1000..1000000000",
+            default: Some("100000"),
+            help: "what it may do for one fault, in steps of Rhai's; more is its failure",
+        },
+    ],
+    check: |options| Script::new(options).map(drop),
+    create: |options| Ok(Box::new(Script::new(options)?)),
+};
+
+const OPERATIONS: std::ops::RangeInclusive<u128> = 1000..=1_000_000_000;
+const USUAL_OPERATIONS: u128 = 100_000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    file: PathBuf,
+    operations: Option<Number>,
+}
+
+struct Script {
+    /// As messages call it.
+    name: String,
+    engine: Engine,
+    ast: AST,
+    has_end: bool,
+    /// Each vCPU's `this`. Only its own thread locks it while the guest runs.
+    states: PerVcpu<Mutex<Dynamic>>,
+}
+
+impl Script {
+    fn new(options: &Options) -> std::result::Result<Self, OptionsError> {
+        let Settings { file, operations } = options.parse()?;
+        let wrong = |why: String| OptionsError::new("file", why);
+        let path = options.path(&file);
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(&path).map_err(|error| wrong(format!("file = {name}: {error}")))?;
+        let Number(most) = operations.unwrap_or(Number(USUAL_OPERATIONS));
+        let most = u64::try_from(most).ok().filter(|_| OPERATIONS.contains(&most)).ok_or_else(|| {
+            let (least, greatest) = OPERATIONS.into_inner();
+            OptionsError::new("operations", format!("operations = {most}: must be from {least} to {greatest}"))
+        })?;
+        let engine = engine::new(most);
+        let ast = engine.compile(text).map_err(|error| wrong(engine::describe(&name, &error.into())))?;
+        let has = |name: &str, parameters: usize| {
+            ast.iter_functions().any(|function| function.name == name && function.params.len() == parameters)
+        };
+        if !has("on_fault", 1) {
+            return Err(wrong(format!("file = {name}: has no function `on_fault(fault)`")));
+        }
+        let state = |vcpu: u32| Dynamic::from_map(Map::from([("vcpu".into(), i64::from(vcpu).into())]));
+        Ok(Self { has_end: has("on_end", 0), name, engine, ast, states: PerVcpu::new(|vcpu| Mutex::new(state(vcpu))) })
+    }
+}
+
+impl Hook for Script {
+    fn on_fault(&self, fault: &Fault, guest: &mut dyn Guest) -> Result {
+        let mut state = self.states.of(fault).lock().unwrap_or_else(PoisonError::into_inner);
+        let answer =
+            functions::with(guest, || engine::call(&self.engine, &self.ast, &mut state, "on_fault", (*fault,)));
+        let answer = answer.map_err(|error| engine::describe(&self.name, &error))?;
+        if answer.is_unit() {
+            return Ok(Verdict::Pass);
+        }
+        let kind = answer.type_name();
+        let wrong = || format!("{}: on_fault has returned a value of type {kind}, and no verdict", self.name);
+        Ok(answer.try_cast::<Verdict>().ok_or_else(wrong)?)
+    }
+
+    fn on_end(&self, guest: &mut dyn Guest) -> Report {
+        let mut report = Report::default();
+        for state in self.states.iter().filter(|_| self.has_end) {
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            // A vCPU without a fault has nothing to tell.
+            if state.as_map_ref().is_ok_and(|map| map.len() < 2) {
+                continue;
+            }
+            let ended = functions::with(guest, || engine::call(&self.engine, &self.ast, &mut state, "on_end", ()));
+            report.warnings.extend(ended.err().map(|error| engine::describe(&self.name, &error)));
+        }
+        report
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+//! `wx`: reports pages that are executed after they were written.
+//!
+//! A page that the guest lets user mode write and execute is allowed one of the two at a time, in the guest's own page tables: a
+//! write faults and gets the page writable and not executable, a fetch faults and gets it executable and not writable. A fetch
+//! from a page that was written since it was last executed is what gets reported.
+//!
+//! # What is seen, and what is missed
+//! Pages are found when user mode, or the kernel on its behalf, writes to them with a fault: what the guest makes of the page is
+//! looked at when user code goes on, before its next instruction. Of a page that is written first and made executable later
+//! (`mprotect` from RW to RX) nothing faults at the change: it is looked at again at each of the next 64 faults that user
+//! code of this address space takes on the same vCPU, and if it is executed before the next of them, that is missed. So are writes
+//! through another mapping of the same frame, and writes by devices. A write by an instruction to its own page opens the page for
+//! both, until the next fault.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crossbeam_queue::ArrayQueue;
+use serde::Deserialize;
+use vector14_hook::{
+    Access, Counter, Cr3, ErrorCode, Fault, Guest, GuestError, Hook, HookType, OptionDoc, Options, OptionsError,
+    PerVcpu, Report, Result, Table, Va, Verdict,
+};
+
+use crate::address::{AddressRange, Number};
+use crate::rights::{Held, Leaf, Right, is_over, set_tripwire, spring_tripwire};
+use crate::sighting::{Sighting, Sightings};
+use crate::watch::SHOW;
+
+pub(crate) const TYPE: HookType = HookType {
+    name: "wx",
+    summary: "reports pages of user mode that are executed after they were written",
+    options: &[
+        OptionDoc { name: "start", value: "address", default: Some("0"), help: "first address that is looked at" },
+        OptionDoc {
+            name: "end",
+            value: "address",
+            default: Some("0x100000000000000"),
+            help: "where that ends, itself outside of it",
+        },
+        SHOW,
+    ],
+    check: |options| Wx::new(options).map(drop),
+    create: |options| Ok(Box::new(Wx::new(options)?)),
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    #[serde(default = "lowest")]
+    start: Number,
+    #[serde(default = "highest")]
+    end: Number,
+    show: Option<Number>,
+}
+
+const fn lowest() -> Number {
+    Number(0)
+}
+
+const fn highest() -> Number {
+    Number(1 << 56)
+}
+
+/// Pages whose mapping is to be looked at, a vCPU: a fault looks at this many at the most.
+const LOOKED_AT: usize = 16;
+/// EFER.NXE: without it there is no right to execute that could be taken.
+const EFER_NXE: u64 = 1 << 11;
+/// So often is a page looked at.
+const LOOKS: u32 = 64;
+/// Pages that are told apart in the report.
+const MOST_PAGES: usize = 4096;
+
+struct Wx {
+    range: AddressRange,
+    held: Held,
+    sightings: Sightings,
+    cpus: PerVcpu<Cpu>,
+    /// By address space and page. Locked where a right is taken, which costs a flush as well.
+    pages: Mutex<HashMap<(Cr3, Va), Page>>,
+}
+
+struct Cpu {
+    written: ArrayQueue<Written>,
+    unlisted: Counter,
+}
+
+/// A page that was written, as far as is known.
+#[derive(Clone, Copy)]
+struct Written {
+    cr3: Cr3,
+    page: Va,
+    looks: u32,
+}
+
+/// What is known of a page.
+#[derive(Default)]
+struct Page {
+    /// The instruction that faulted at a write last.
+    writer: Va,
+    executed: u64,
+    /// The instruction by which it was executed first after a write.
+    entry: Va,
+}
+
+impl Wx {
+    fn new(options: &Options) -> std::result::Result<Self, OptionsError> {
+        let Settings { start, end, show } = options.parse()?;
+        let range =
+            AddressRange::of_pages(start, end).map_err(|error| OptionsError::new(error.key(), error.to_string()))?;
+        Ok(Self {
+            range,
+            held: Held::default(),
+            sightings: Sightings::new(show)?,
+            cpus: PerVcpu::new(|_| Cpu { written: ArrayQueue::new(LOOKED_AT), unlisted: Counter::default() }),
+            pages: Mutex::default(),
+        })
+    }
+}
+
+impl Hook for Wx {
+    fn on_fault(&self, fault: &Fault, guest: &mut dyn Guest) -> Result {
+        if spring_tripwire(fault, guest, &self.held)? {
+            self.look(fault, guest)?;
+            return Ok(Verdict::Resolve);
+        }
+        if !self.range.contains(fault.address) {
+            self.look(fault, guest)?;
+            return Ok(if is_over(guest, fault.address, fault.error_code) { Verdict::Resolve } else { Verdict::Pass });
+        }
+        let leaf = Leaf::at(guest, fault.address.page()).filter(|leaf| leaf.allows(fault.error_code));
+        match leaf {
+            Some(leaf) if fault.error_code.contains(ErrorCode::FETCH) && leaf.lacks(Right::Execute) => {
+                self.executed(fault, guest, &leaf)
+            }
+            Some(leaf) if fault.error_code.contains(ErrorCode::WRITE) && leaf.lacks(Right::Write) => {
+                self.written(fault, guest, &leaf)
+            }
+            Some(_) | None if is_over(guest, fault.address, fault.error_code) => Ok(Verdict::Resolve),
+            Some(_) | None => self.leave_to_the_guest(fault, guest),
+        }
+    }
+
+    fn on_end(&self, guest: &mut dyn Guest) -> Report {
+        self.held.give_back(guest);
+        let mut report = Report { tables: vec![self.table()], ..Report::default() };
+        report.tables.push(self.sightings.table("the first of these fetches"));
+        let unlisted: u64 = self.cpus.iter().map(|cpu| cpu.unlisted.get()).sum();
+        if unlisted > 0 {
+            report
+                .warnings
+                .push(format!("{unlisted} writes were left alone: there were too many at a time to look at"));
+        }
+        report
+    }
+}
+
+impl Wx {
+    /// A fetch from a page that can be written at the moment.
+    fn executed(&self, fault: &Fault, guest: &mut dyn Guest, leaf: &Leaf) -> Result {
+        let page = fault.address.page();
+        if leaf.is_dirty() {
+            self.update(fault.cr3, page, |page| {
+                page.executed += 1;
+                if page.executed == 1 {
+                    page.entry = fault.rip;
+                }
+            });
+            self.sightings.add(guest, |guest| Sighting::new(fault, None, guest));
+        }
+        leaf.exchange(guest, &[Right::Write], &[Right::Execute])?;
+        guest.flush()?;
+        Ok(Verdict::Resolve)
+    }
+
+    /// A write to a page that can be executed at the moment.
+    fn written(&self, fault: &Fault, guest: &mut dyn Guest, leaf: &Leaf) -> Result {
+        let page = fault.address.page();
+        self.update(fault.cr3, page, |page| page.writer = fault.rip);
+        if fault.rip.page() == page {
+            // It needs both to get on.
+            leaf.exchange(guest, &[], &[Right::Write])?;
+            self.look_later(fault, page);
+        } else {
+            leaf.exchange(guest, &[Right::Execute], &[Right::Write])?;
+            guest.flush()?;
+        }
+        Ok(Verdict::Resolve)
+    }
+
+    /// The guest's own handler is about to map the page, or to do whatever else it does.
+    fn leave_to_the_guest(&self, fault: &Fault, guest: &mut dyn Guest) -> Result {
+        self.look(fault, guest)?;
+        if fault.error_code.contains(ErrorCode::WRITE) {
+            let page = fault.address.page();
+            self.update(fault.cr3, page, |page| page.writer = fault.rip);
+            self.look_later(fault, page);
+            set_tripwire(fault, guest, &self.held)?;
+        }
+        Ok(Verdict::Pass)
+    }
+
+    fn look_later(&self, fault: &Fault, page: Va) {
+        let cpu = self.cpus.of(fault);
+        if cpu.written.push(Written { cr3: fault.cr3, page, looks: 0 }).is_err() {
+            cpu.unlisted.add(1);
+        }
+    }
+
+    /// Looks at what the guest has made of pages that were written, and takes the right to execute them.
+    fn look(&self, fault: &Fault, guest: &mut dyn Guest) -> std::result::Result<(), GuestError> {
+        let written = &self.cpus.of(fault).written;
+        let mut taken = false;
+        for _ in 0..written.len() {
+            let Some(mut one) = written.pop() else { break };
+            if one.cr3.root() == fault.cr3.root() {
+                one.looks += 1;
+                match Leaf::at(guest, one.page) {
+                    Some(leaf) if leaf.guests_access().contains(Access::EXECUTE | Access::USER) => {
+                        taken |= self.keep_from_executing(fault, guest, &leaf, one.page)?;
+                        continue;
+                    }
+                    Some(_) | None => {}
+                }
+            }
+            if one.looks < LOOKS {
+                // There is room: this vCPU has just taken one out.
+                let _ = written.push(one);
+            }
+        }
+        if taken { guest.flush() } else { Ok(()) }
+    }
+
+    fn keep_from_executing(
+        &self,
+        fault: &Fault,
+        guest: &mut dyn Guest,
+        leaf: &Leaf,
+        page: Va,
+    ) -> std::result::Result<bool, GuestError> {
+        let can = guest.system_registers().efer & EFER_NXE != 0;
+        if !can || leaf.lacks_any() || !self.held.note(fault.cr3, page) {
+            return Ok(false);
+        }
+        leaf.exchange(guest, &[Right::Execute], &[])
+    }
+
+    fn update(&self, cr3: Cr3, page: Va, change: impl FnOnce(&mut Page)) {
+        let mut pages = self.pages();
+        let room = pages.len() < MOST_PAGES;
+        let key = (Cr3(cr3.root().0 & !0x1000), page);
+        match pages.get_mut(&key) {
+            Some(known) => change(known),
+            None if room => change(pages.entry(key).or_default()),
+            None => {}
+        }
+    }
+
+    fn pages(&self) -> MutexGuard<'_, HashMap<(Cr3, Va), Page>> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn table(&self) -> Table {
+        let pages = self.pages();
+        let mut executed: Vec<_> = pages.iter().filter(|(_, page)| page.executed > 0).collect();
+        executed.sort_by_key(|((cr3, page), _)| (page.0, cr3.0));
+        let rows = executed.into_iter().map(|((cr3, address), page)| {
+            let times = page.executed.to_string();
+            vec![address.to_string(), cr3.to_string(), times, page.writer.to_string(), page.entry.to_string()]
+        });
+        let columns = ["page", "cr3", "times", "last written by", "first executed at"].map(str::to_owned).to_vec();
+        Table { title: "pages executed after a write".to_owned(), columns, rows: rows.collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! The hooks that ship, on an unmodified Debian kernel: what they say is what its processes did, and the kernel is well afterwards.
+//! They run in the lab, as those in `linux`.
+
+use libtest_mimic::Trial;
+
+use crate::harness::{Finished, kvm_test};
+use crate::linux::{guests, linux, well};
+
+pub fn tests() -> Vec<Trial> {
+    if guests().is_none() {
+        return Vec::new();
+    }
+    vec![
+        kvm_test("linux-hooks::watch", || watch("linux-6.1-cloud", "pti=on")),
+        kvm_test("linux-hooks::watch_6_12", || watch("linux-6.12-cloud", "")),
+        kvm_test("linux-hooks::guard", guard),
+        kvm_test("linux-hooks::wx", wx),
+        kvm_test("linux-hooks::chaos_efault", || efault("linux-6.1-cloud")),
+        kvm_test("linux-hooks::chaos_efault_6_12", || efault("linux-6.12-cloud")),
+        kvm_test("linux-hooks::chaos_spurious", spurious),
+    ]
+}
+
+/// Runs workloads with a hook; the guest ends well, nothing is said of a failed hook, and the kernel has no complaint.
+#[track_caller]
+fn run(kernel: &str, cmdline: &str, workloads: &str, hook: &str) -> Finished {
+    let finished = well(linux(kernel, 2, &format!("{cmdline} v14=workload:{workloads}"), hook).finish(), "reset");
+    assert_eq!(finished.summary()["hooks"][0]["faulted"], 0, "{finished}");
+    for complaint in ["BUG:", "WARNING:", "Oops", "Bad page", "Bad rss"] {
+        assert!(!finished.stdout().contains(complaint), "{finished}");
+    }
+    finished
+}
+
+#[track_caller]
+fn says(finished: &Finished, line: &str) {
+    let stdout = finished.stdout();
+    assert!(stdout.lines().any(|said| said.trim_end() == line), "no `{line}`\n{finished}");
+}
+
+/// Rows of a table of the hook's report, as text.
+#[track_caller]
+fn rows(finished: &Finished, table: usize) -> Vec<Vec<String>> {
+    let summary = finished.summary();
+    serde_json::from_value(summary["hooks"][0]["report"]["tables"][table]["rows"].clone()).unwrap()
+}
+
+/// All accesses of the process are seen, to the last one, with their instructions; the workloads around it do not mind.
+fn watch(kernel: &str, cmdline: &str) {
+    let hook =
+        "[[hook]]\nname = \"watch\"\nranges = [{ start = \"0x1500000000\", end = \"0x1500001000\" }]\nshow = 40\n";
+    let finished = run(kernel, cmdline, "copy-on-write,watched,mmap", hook);
+    for line in ["watched: 6 writes, 10 reads, an addition", "workload mmap: ok", "guest: status 0"] {
+        says(&finished, line);
+    }
+    assert_eq!(rows(&finished, 0), [["0x1500000000", "10", "7", "0", "1"]], "{finished}");
+    let accesses = rows(&finished, 1);
+    assert_eq!(accesses.len(), 17, "{finished}");
+    assert!(accesses.iter().all(|access| access[3] == "user"), "{finished}");
+    assert!(accesses[5][2] == "0x06" && accesses[6][2] == "0x06", "the last write, and the first read\n{finished}");
+    assert!(accesses[16][7].starts_with("lock "), "{finished}");
+}
+
+/// A #GP in the place of the page fault: the process is killed, and nothing else happens.
+fn guard() {
+    let hook = "[[hook]]\nname = \"guard\"\nranges = [{ start = \"0x1510000000\", end = \"0x1510001000\" }]\n";
+    let finished = run("linux-6.1-cloud", "", "guarded,mmap", hook);
+    for line in ["guarded: signal 11", "workload mmap: ok"] {
+        says(&finished, line);
+    }
+    assert_eq!(finished.summary()["verdicts"]["raise"], 1, "{finished}");
+    assert_eq!(rows(&finished, 0)[0][..2], ["write", "0x1510000000"], "{finished}");
+}
+
+/// Each of five rounds is reported; all of user space is looked at, and init and the workloads do not mind.
+fn wx() {
+    let finished = run("linux-6.1-cloud", "", "written-code,copy-on-write", "[[hook]]\nname = \"wx\"\n");
+    for line in ["written-code: 5 rounds", "workload copy-on-write: ok"] {
+        says(&finished, line);
+    }
+    let pages = rows(&finished, 0);
+    let page = pages.iter().find(|page| page[0] == "0x1520000000").unwrap_or_else(|| panic!("{finished}"));
+    assert_eq!(page[2], "5", "{finished}");
+}
+
+/// The third and the sixth copy that fault end in EFAULT, by the kernel's exception table; the others go through.
+fn efault(kernel: &str) {
+    let hook = "[[hook]]\nname = \"chaos\"\nefault = [3, 6]\nstart = \"0x1530000000\"\nend = \"0x1530008000\"\n";
+    // One CPU: the copies are counted on each.
+    let finished = run(kernel, "nosmp", "copies,efault", hook);
+    for page in 0..8 {
+        let what = if page < 4 { "read into" } else { "write from" };
+        let result = if page == 2 || page == 5 { "Bad address (os error 14)" } else { "4096" };
+        says(&finished, &format!("copies: {what} page {page}: {result}"));
+    }
+    says(&finished, "workload efault: ok");
+    assert_eq!(rows(&finished, 0)[0][4], "2", "{finished}");
+}
+
+/// One fault of user code in five is told of a page that is there already. The kernel takes that as any CPU's.
+fn spurious() {
+    let workloads = "process-storm,copy-on-write,mmap,mprotect,segv,threads";
+    let finished = run("linux-6.1-cloud", "", workloads, "[[hook]]\nname = \"chaos\"\nspurious = 5\n");
+    for workload in workloads.split(',') {
+        says(&finished, &format!("workload {workload}: ok"));
+    }
+    let spurious: u64 = rows(&finished, 0)[0][2].parse().unwrap();
+    assert!(spurious > 100, "{finished}");
+}
