@@ -73,7 +73,7 @@ impl Hook for Counts {
 fn replacements() {
     const REPLACEMENTS: usize = 100;
     let sums = Arc::new(Sums::default());
-    let guest = Guest::new("scenario=smp pages=2000").vcpus(2).hook("counts", Counts::of(&sums));
+    let guest = Guest::new("scenario=smp pages=600").vcpus(2).hook("counts", Counts::of(&sums));
     let outcome = guest.run_beside(|vm| {
         sums.wait_for_more_calls();
         let holds = vm.status().holds;
@@ -87,7 +87,7 @@ fn replacements() {
     let outcome = outcome.passed().guest_saw_what_was_reinjected();
     let hooks = &outcome.summary.hooks;
     let faults = outcome.summary.faults.total;
-    assert!(faults > 2 * 2000, "{outcome}");
+    assert!(faults > 2 * 600, "{outcome}");
     assert_eq!(hooks.len(), REPLACEMENTS + 1, "{outcome}");
     assert!(hooks.iter().all(|hook| hook.name == "counts" && hook.calls > 0), "{outcome}");
     assert_eq!(hooks.iter().map(|hook| hook.calls).sum::<u64>(), faults, "{outcome}");

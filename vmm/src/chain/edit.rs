@@ -4,7 +4,7 @@
 //! is in the middle of a fault with the old list or with the new one, never with neither. A hook that was taken out
 //! is ended when no vCPU holds a list that it is in.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
@@ -176,6 +176,8 @@ impl Chain {
         leaving.retired = busy;
         leaving.ending += idle.len();
         drop(leaving);
+        // What the last vCPU did in a hook before it let go of it is seen from here on: the count alone does not say so.
+        fence(Ordering::Acquire);
         for Retired { entry, until } in idle {
             let summary = self.end(&entry, until, guest);
             if until == Until::Removed {
