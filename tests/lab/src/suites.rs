@@ -69,7 +69,7 @@ fn report(cache: &Cache, machines: &[Machine], ended: &AtomicBool) {
         if ended.load(Ordering::Relaxed) {
             return;
         }
-        if (BEAT * beat).as_millis() % REPORTED_EVERY.as_millis() == 0 {
+        if (BEAT * beat).as_millis().is_multiple_of(REPORTED_EVERY.as_millis()) {
             let done: Vec<_> = machines.iter().map(|machine| done(cache, machine)).collect();
             eprintln!("lab: {}", done.join(", "));
         }
