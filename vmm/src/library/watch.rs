@@ -25,6 +25,10 @@ pub fn watch(
 ) -> Result<(), VmError> {
     let names = vm.hooks().into_iter().map(|hook| hook.name);
     let mut watched: Vec<_> = names.zip(hooks).filter_map(|(name, hook)| Watched::new(name, hook)).collect();
+    if watched.is_empty() {
+        tell("no hook of the config is loaded from a library, so there is nothing to watch");
+        return Ok(());
+    }
     let look_after = move || {
         while vm.state() != State::Ended && !watched.is_empty() {
             std::thread::sleep(BEAT);

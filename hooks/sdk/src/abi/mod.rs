@@ -13,7 +13,7 @@
 //! - `types`: what crosses, and nothing else
 //! - `text`, `convert`: text, and the SDK's own types, into what crosses and back
 //! - `calls` is the host's side of the guest handle, `handle` the library's
-//! - `export` is the library's side of the descriptor, `foreign` the host's
+//! - `export` is the library's side of the descriptor, `foreign` the host's; `version` tells whether they agree
 //!
 //! All of the SDK's unsafe code is here.
 #![allow(unsafe_code)]
@@ -25,14 +25,16 @@ mod foreign;
 mod handle;
 mod text;
 mod types;
+mod version;
 
 pub use self::export::{Export, option_docs};
-pub use self::foreign::{Foreign, Mismatch};
+pub use self::foreign::Foreign;
 pub use self::types::{
     Code, Descriptor, Fault, Guest, GuestCalls, GuestResult, GuestStatus, MAGIC, Mapping, OptionDoc, Options,
     OptionsError, Prefix, Sink, Sizes, Status, Step, SystemRegisters, TableEntry, Text, Translation, VERSION, Verdict,
     VerdictKind, Walk,
 };
+pub use self::version::Mismatch;
 
 /// The name of the symbol that a library exports.
 pub const SYMBOL: &str = "vector14_hook";
