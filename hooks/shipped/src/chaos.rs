@@ -149,11 +149,11 @@ impl Hook for Chaos {
         if !fault.from_user() {
             return Ok(self.copy(fault, cpu));
         }
-        if let Some((address, error_code)) = cpu.last_served(fault, guest) {
-            if throw(What::Spurious).is(self.spurious) {
-                cpu.spurious.add(1);
-                return Ok(Verdict::ReinjectAs { address, error_code });
-            }
+        if throw(What::Spurious).is(self.spurious)
+            && let Some((address, error_code)) = cpu.last_served(fault, guest)
+        {
+            cpu.spurious.add(1);
+            return Ok(Verdict::ReinjectAs { address, error_code });
         }
         cpu.serve(fault);
         Ok(Verdict::Pass)
