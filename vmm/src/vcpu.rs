@@ -160,9 +160,14 @@ impl Vcpu {
     }
 
     /// The same, to be changed: KVM takes them over at the next entry.
+    ///
+    /// The interrupt that was being delivered at an exit is not among them. KVM keeps that one by itself, but sets its bit in
+    /// `interrupt_bitmap` without ever clearing one, and would deliver an interrupt of an earlier exit anew, RFLAGS.IF or not.
     pub fn sregs_mut(&mut self) -> &mut kvm_sregs {
         self.kvm.fd.set_sync_dirty_reg(SyncReg::SystemRegister);
-        &mut self.kvm.fd.sync_regs_mut().sregs
+        let sregs = &mut self.kvm.fd.sync_regs_mut().sregs;
+        sregs.interrupt_bitmap = [0; 4];
+        sregs
     }
 
     /// Has events come with every exit too; they do not otherwise.

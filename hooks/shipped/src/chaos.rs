@@ -149,8 +149,8 @@ impl Hook for Chaos {
         if !fault.from_user() {
             return Ok(self.copy(fault, cpu));
         }
-        if let Some((address, error_code)) = cpu.last_served(fault, guest)
-            && throw(What::Spurious).is(self.spurious)
+        if throw(What::Spurious).is(self.spurious)
+            && let Some((address, error_code)) = cpu.last_served(fault, guest)
         {
             cpu.spurious.add(1);
             return Ok(Verdict::ReinjectAs { address, error_code });

@@ -85,8 +85,7 @@ struct Guard {
 #[derive(Default)]
 struct Cpu {
     touches: Counter,
-    /// Where the last touch was that the guest's own handler was given: if it maps the page, the same comes again.
-    /// One more than the address, so that 0 is none.
+    /// The last touch that the guest's own handler was given: if it maps the page, the same comes again, maybe on another vCPU.
     reported: AtomicU64,
 }
 
@@ -160,19 +159,20 @@ impl Guard {
     fn touched(&self, fault: &Fault, guest: &mut dyn Guest, leaf: Option<&Leaf>) -> Result {
         self.fence.meet(fault.cr3);
         let cpu = self.cpus.of(fault);
-        let again = cpu.reported.swap(0, Relaxed) == fault.rip.0.wrapping_add(1);
+        let key = retry_of(fault);
+        let again = self.cpus.iter().any(|cpu| cpu.reported.compare_exchange(key, 0, Relaxed, Relaxed).is_ok());
         if !again {
             cpu.touches.add(1);
             let _ = self.registers.set(*guest.registers());
-            self.sightings.add(guest, |guest| Sighting::new(fault, None, guest));
+            self.sightings.add(guest, |guest| Sighting::of(fault, guest));
         }
         match (&self.action, leaf) {
             (Action::Raise(exception), _) => Ok(Verdict::Raise(*exception)),
-            (Action::Stop, _) => Ok(Verdict::Stop(Sighting::new(fault, None, guest).to_string().into())),
+            (Action::Stop, _) => Ok(Verdict::Stop(Sighting::of(fault, guest).to_string().into())),
             (Action::Report, Some(leaf)) => self.open(guest, leaf),
             (Action::Report, None) => {
                 if set_tripwire(fault, guest, self.fence.held())? {
-                    cpu.reported.store(fault.rip.0.wrapping_add(1), Relaxed);
+                    cpu.reported.store(key, Relaxed);
                 }
                 Ok(Verdict::Pass)
             }
@@ -183,6 +183,11 @@ impl Guard {
         leaf.exchange(guest, &[], &[self.fence.right()])?;
         Ok(Verdict::Resolve)
     }
+}
+
+/// What a touch has in common with its next try: instruction and address space. Not 0.
+fn retry_of(fault: &Fault) -> u64 {
+    fault.rip.0 ^ fault.cr3.root().0.rotate_left(32) | 1 << 63
 }
 
 fn register_table(registers: &Registers) -> Table {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use iced_x86::{Instruction, InstructionInfoFactory, OpAccess};
 use vector14_hook::{Cr3, ErrorCode, Fault, Guest, OptionsError, Table, Va};
 
 use crate::address::Number;
@@ -24,10 +25,13 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// As the CPU says: a read-modify-write counts as a write there.
-    pub(crate) const fn of(error_code: ErrorCode) -> Self {
+    /// As the CPU says, and of an instruction that reads and writes the same memory, as that says: CPUs call it a write, or, if
+    /// they are emulated by QEMU, a read.
+    pub(crate) fn of(error_code: ErrorCode, instruction: Option<&Instruction>) -> Self {
         if error_code.contains(ErrorCode::FETCH) {
             Self::Fetch
+        } else if instruction.is_some_and(reads_and_writes) {
+            Self::ReadWrite
         } else if error_code.contains(ErrorCode::WRITE) {
             Self::Write
         } else {
@@ -42,6 +46,13 @@ impl Kind {
             (Some(_), Some(_)) => Self::ReadWrite,
         }
     }
+}
+
+/// Whether one operand in memory is both read and written.
+fn reads_and_writes(instruction: &Instruction) -> bool {
+    let mut factory = InstructionInfoFactory::new();
+    let used = factory.info(instruction).used_memory();
+    matches!(used, [only] if matches!(only.access(), OpAccess::ReadWrite | OpAccess::ReadCondWrite))
 }
 
 impl fmt::Display for Kind {
@@ -70,8 +81,13 @@ pub(crate) struct Sighting {
 }
 
 impl Sighting {
+    /// The same, of an access of which nothing else is known.
+    pub(crate) fn of(fault: &Fault, guest: &dyn Guest) -> Self {
+        Self::new(fault, Kind::of(fault.error_code, guest.instruction().ok().as_ref()), None, guest)
+    }
+
     /// The access that `fault` was to be; `effect`, where it is known.
-    pub(crate) fn new(fault: &Fault, effect: Option<&Effect>, guest: &dyn Guest) -> Self {
+    pub(crate) fn new(fault: &Fault, kind: Kind, effect: Option<&Effect>, guest: &dyn Guest) -> Self {
         let instruction = guest.instruction().map_or_else(|error| error.to_string(), |text| text.to_string());
         let hex =
             |value: Option<u64>, size: usize| value.map(|value| format!("{value:#0width$x}", width = 2 * size + 2));
@@ -83,7 +99,7 @@ impl Sighting {
             vcpu: fault.vcpu,
             from_user: fault.from_user(),
             cr3: fault.cr3,
-            kind: effect.map_or(Kind::of(fault.error_code), Kind::of_effect),
+            kind,
             address: fault.address,
             rip: fault.rip,
             instruction,

@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::Deserialize;
 use vector14_hook::{
-    Counter, Fault, Guest, Hook, HookType, OptionDoc, Options, OptionsError, PerVcpu, Report, Result, Table, Va,
-    Verdict,
+    Counter, ErrorCode, Fault, Guest, Hook, HookType, OptionDoc, Options, OptionsError, PerVcpu, Report, Result, Table,
+    Va, Verdict,
 };
 
 use crate::address::Number;
@@ -116,7 +116,7 @@ struct Cpu {
     pages: Box<[Counts]>,
     /// The instruction that a page was opened for last.
     opened_for: AtomicU64,
-    /// The instruction whose access was reported before the guest's own handler ran, and is to come again.
+    /// The access that was reported before the guest's own handler ran, and is to come again: see [`retry_of`].
     reported: AtomicU64,
 }
 
@@ -199,7 +199,7 @@ impl Watch {
         self.fence.meet(fault.cr3);
         self.report(fault, guest, None, index);
         if set_tripwire(fault, guest, self.fence.held())? {
-            self.cpus.of(fault).reported.store(fault.rip.0, Relaxed);
+            self.cpus.of(fault).reported.store(retry_of(fault), Relaxed);
         }
         Ok(())
     }
@@ -216,9 +216,11 @@ impl Watch {
 
     fn report(&self, fault: &Fault, guest: &dyn Guest, effect: Option<&Effect>, index: usize) {
         let cpu = self.cpus.of(fault);
-        let kind = effect.map_or(Kind::of(fault.error_code), Kind::of_effect);
-        let again = cpu.reported.swap(NOWHERE, Relaxed) == fault.rip.0;
-        if again || !self.fence.concerns(fault.cr3) || !self.wanted.includes(kind) {
+        let kind = match effect {
+            Some(effect) => Kind::of_effect(effect),
+            None => Kind::of(fault.error_code, guest.instruction().ok().as_ref()),
+        };
+        if self.is_again(fault) || !self.fence.concerns(fault.cr3) || !self.wanted.includes(kind) {
             return;
         }
         let counts = &cpu.pages[index];
@@ -231,7 +233,13 @@ impl Watch {
             }
             Kind::Fetch => counts.fetches.add(1),
         }
-        self.sightings.add(guest, |guest| Sighting::new(fault, effect, guest));
+        self.sightings.add(guest, |guest| Sighting::new(fault, kind, effect, guest));
+    }
+
+    /// Whether this access was reported already. The guest's scheduler may have moved it to another vCPU meanwhile.
+    fn is_again(&self, fault: &Fault) -> bool {
+        let key = retry_of(fault);
+        self.cpus.iter().any(|cpu| cpu.reported.compare_exchange(key, NOWHERE, Relaxed, Relaxed).is_ok())
     }
 
     fn page_table(&self) -> Table {
@@ -254,11 +262,16 @@ impl Watch {
     }
 }
 
+/// What an access has in common with its next try: instruction and address space.
+fn retry_of(fault: &Fault) -> u64 {
+    (fault.rip.0 ^ fault.cr3.root().0.rotate_left(32)) & !NOWHERE
+}
+
 /// Does what the instruction would have done to its closed page, if that is possible exactly.
 fn carry_out(fault: &Fault, guest: &mut dyn Guest, leaf: &Leaf) -> Result<Option<Effect>> {
     // Where the kernel accesses a page of user mode's, SMAP has a say, of which the page tables tell nothing.
     let own = leaf.guests_access().contains(vector14_hook::Access::USER) == fault.from_user();
-    let Some(instruction) = guest.instruction().ok().filter(|_| own && Kind::of(fault.error_code) != Kind::Fetch)
+    let Some(instruction) = guest.instruction().ok().filter(|_| own && !fault.error_code.contains(ErrorCode::FETCH))
     else {
         return Ok(None);
     };

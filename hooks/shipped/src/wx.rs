@@ -7,10 +7,14 @@
 //! # What is seen, and what is missed
 //! Pages are found when user mode, or the kernel on its behalf, writes to them with a fault: what the guest makes of the page is
 //! looked at when user code goes on, before its next instruction. Of a page that is written first and made executable later
-//! (`mprotect` from RW to RX) nothing faults at the change: it is looked at again at each of the next 64 faults that user
-//! code of this address space takes on the same vCPU, and if it is executed before the next of them, that is missed. So are writes
-//! through another mapping of the same frame, and writes by devices. A write by an instruction to its own page opens the page for
-//! both, until the next fault.
+//! (`mprotect` from RW to RX) nothing faults at the change: the last 32 pages that were written on a vCPU are looked at again at
+//! each of the next 64 faults there, and a page that is executed before the next of them is missed. So are writes through another
+//! mapping of the same frame, and writes by devices. A write by an instruction to its own page opens the page for both, until the
+//! next fault.
+//!
+//! # What it costs
+//! A first write to a page costs a second fault and a flush, which stops every vCPU for a moment; so does each turn of a page. `start`
+//! and `end` keep it to where it matters.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -62,8 +66,8 @@ const fn highest() -> Number {
     Number(1 << 56)
 }
 
-/// Pages whose mapping is to be looked at, a vCPU: a fault looks at this many at the most.
-const LOOKED_AT: usize = 16;
+/// Pages whose mapping is to be looked at, a vCPU: the last so many that were written.
+const LOOKED_AT: usize = 32;
 /// EFER.NXE: without it there is no right to execute that could be taken.
 const EFER_NXE: u64 = 1 << 11;
 /// So often is a page looked at.
@@ -166,7 +170,7 @@ impl Wx {
                     page.entry = fault.rip;
                 }
             });
-            self.sightings.add(guest, |guest| Sighting::new(fault, None, guest));
+            self.sightings.add(guest, |guest| Sighting::of(fault, guest));
         }
         leaf.exchange(guest, &[Right::Write], &[Right::Execute])?;
         guest.flush()?;
@@ -202,7 +206,8 @@ impl Wx {
 
     fn look_later(&self, fault: &Fault, page: Va) {
         let cpu = self.cpus.of(fault);
-        if cpu.written.push(Written { cr3: fault.cr3, page, looks: 0 }).is_err() {
+        let before = cpu.written.force_push(Written { cr3: fault.cr3, page, looks: 0 });
+        if before.is_some_and(|before| before.looks == 0) {
             cpu.unlisted.add(1);
         }
     }
@@ -213,8 +218,8 @@ impl Wx {
         let mut taken = false;
         for _ in 0..written.len() {
             let Some(mut one) = written.pop() else { break };
+            one.looks += 1;
             if one.cr3.root() == fault.cr3.root() {
-                one.looks += 1;
                 match Leaf::at(guest, one.page) {
                     Some(leaf) if leaf.guests_access().contains(Access::EXECUTE | Access::USER) => {
                         taken |= self.keep_from_executing(fault, guest, &leaf, one.page)?;
