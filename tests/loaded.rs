@@ -114,7 +114,7 @@ fn in_c() {
 /// The same library in two places of the chain: two hooks with data of their own.
 fn twice() {
     let library = libraries::in_rust();
-    let hooks = table(&library, "") + &table(&library, "name = \"second\"\nact = \"map\"\nfill = 0x5a");
+    let hooks = [table(&library, ""), table(&library, "name = \"second\"\nact = \"map\"\nfill = 0x5a")].concat();
     let finished = passed(tiny("scenario=hidden pages=8", &hooks).finish());
     let summary = finished.summary();
     for (hook, name) in [(0, "subject"), (1, "second")] {

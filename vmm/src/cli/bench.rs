@@ -90,7 +90,7 @@ fn failure(error: BenchError) -> Failure {
 
 fn describe(results: &Results, style: Style) -> String {
     let faults = results.faults.as_ref().map(|faults| describe_faults(faults, style) + "\n").unwrap_or_default();
-    faults + &describe_dispatch(&results.dispatch, style)
+    [faults, describe_dispatch(&results.dispatch, style)].concat()
 }
 
 fn describe_dispatch(dispatch: &Dispatch, style: Style) -> String {
