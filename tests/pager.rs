@@ -131,7 +131,7 @@ fn writes() {
 /// Two vCPUs write to the same pages while these leave and come back.
 fn counts() {
     const PAGES: u64 = 512;
-    const ROUNDS: u64 = 8;
+    const ROUNDS: u64 = 4;
     let options = format!("{FILE}resident = \"256K\"\n");
     let command = paged(2, PAGES, &format!("kind=count rounds={ROUNDS}"), &options);
     let finished = ended_well(command.file("pages", &vec![0; 4096 * 512]).finish());
@@ -160,7 +160,7 @@ fn syncs() {
 /// Without a file, what was written comes back all the same.
 fn example() {
     let finished = ended_well(Command::run_config(include_str!("../hooks/examples/pager.toml")).finish());
-    assert!(reported(&finished, "evicted") > 4096, "{finished}");
+    assert!(reported(&finished, "evicted") > 2048, "{finished}");
     assert!(reported(&finished, "faults") * 100 < reported(&finished, "loaded") * 105, "{finished}");
 }
 

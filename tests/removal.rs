@@ -146,8 +146,8 @@ fn pager_removed() {
 
 /// Each one waits until the one before has written back what it had.
 fn pagers_replaced() {
-    const ROUNDS: u64 = 100;
-    const TURNS: usize = 10;
+    const ROUNDS: u64 = 24;
+    const TURNS: usize = 6;
     let file = zeroed_file();
     let guest = Guest::new(&format!("scenario=paged kind=count pages={PAGES} rounds={ROUNDS}")).vcpus(2);
     let outcome = guest.hook("pager", pager(file.path(), PAGES)).run_beside(|vm| {
