@@ -29,23 +29,28 @@ fn complete() {
     assert_eq!(names, HOOKS.iter().map(|hook| hook.name).collect::<Vec<_>>());
 }
 
+/// The config of a hook's example.
+fn example(name: &str) -> &'static str {
+    EXAMPLES.iter().find(|(hook, ..)| *hook == name).unwrap().1
+}
+
 /// Runs the example of a hook; the guest ends well.
 #[track_caller]
 fn run(name: &str) -> Finished {
-    let (_, config, _) = EXAMPLES.iter().find(|(hook, ..)| *hook == name).unwrap();
     let script = include_bytes!("../hooks/examples/explore.rhai");
-    let finished = Command::run_config(config).file("explore.rhai", script).finish();
+    let finished = Command::run_config(example(name)).file("explore.rhai", script).finish();
     assert_eq!(finished.status(), Some(0), "{finished}");
     assert_eq!(finished.summary()["hooks"][0]["faulted"], 0, "{finished}");
     finished
 }
 
-/// A table that the example's hook has reported: its rows, as text.
+/// A table that one of the hooks has reported: its rows, as text.
 #[track_caller]
 fn rows(finished: &Finished, title: &str) -> Vec<Vec<String>> {
     let summary = finished.summary();
-    let tables = summary["hooks"][0]["report"]["tables"].as_array().unwrap();
-    let table = tables.iter().find(|table| table["title"] == title);
+    let hooks = summary["hooks"].as_array().unwrap().iter();
+    let mut tables = hooks.flat_map(|hook| hook["report"]["tables"].as_array().unwrap());
+    let table = tables.find(|table| table["title"] == title);
     let table = table.unwrap_or_else(|| panic!("no table `{title}`\n{finished}"));
     serde_json::from_value(table["rows"].clone()).unwrap()
 }
@@ -104,15 +109,24 @@ fn wx() {
     assert!(pages.iter().all(|page| page[2] == "3"), "each of 3 rounds\n{finished}");
 }
 
-/// The guest is none the worse, and the dice fall the same way each time.
+/// The guest is none the worse, and the dice fall the same way each time: the same faults, to the last register, and the same
+/// verdicts.
 fn chaos() {
-    let (first, second) = (run("chaos"), run("chaos"));
+    let trace = "[[hook]]\nname = \"trace\"\nformat = \"json\"\nfile = \"faults.jsonl\"\n";
+    let traced = || {
+        let finished =
+            Command::run_config(&example("chaos").replacen("[[hook]]", &format!("{trace}[[hook]]"), 1)).finish();
+        assert_eq!(finished.status(), Some(0), "{finished}");
+        finished
+    };
+    let (first, second) = (traced(), traced());
     let put_in = rows(&first, "what was put in");
     let spurious: u64 = put_in[0][2].parse().unwrap();
     assert!((10..60).contains(&spurious), "one in four of 100\n{first}");
     assert_eq!(first.summary()["verdicts"]["reinject"], 100 + spurious, "{first}");
     assert_eq!(rows(&second, "what was put in"), put_in, "{second}");
     assert_eq!(second.summary()["verdicts"], first.summary()["verdicts"], "{second}");
+    assert_eq!(second.read("faults.jsonl"), first.read("faults.jsonl"), "{second}");
 }
 
 #[cfg(feature = "script")]

@@ -7,8 +7,8 @@
 //! # What is seen, and what is missed
 //! Pages are found when user mode, or the kernel on its behalf, writes to them with a fault: what the guest makes of the page is
 //! looked at when user code goes on, before its next instruction. Of a page that is written first and made executable later
-//! (`mprotect` from RW to RX) nothing faults at the change: the last 32 pages that were written on a vCPU are looked at again at
-//! each of the next 64 faults there, and a page that is executed before the next of them is missed. So are writes through another
+//! (`mprotect` from RW to RX) nothing faults at the change: the last 32 pages that were written are looked at again at each of the
+//! next 64 faults, and a page that is executed before the next of them is missed. So are writes through another
 //! mapping of the same frame, and writes by devices. A write by an instruction to its own page opens the page for both, until the
 //! next fault.
 //!
@@ -16,14 +16,14 @@
 //! A first write to a page costs a second fault and a flush, which stops every vCPU for a moment; so does each turn of a page. `start`
 //! and `end` keep it to where it matters.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crossbeam_queue::ArrayQueue;
 use serde::Deserialize;
 use vector14_hook::{
-    Access, Counter, Cr3, ErrorCode, Fault, Guest, GuestError, Hook, HookType, OptionDoc, Options, OptionsError,
-    PerVcpu, Report, Result, Table, Va, Verdict,
+    Access, Cr3, ErrorCode, Fault, Guest, GuestError, Hook, HookType, OptionDoc, Options, OptionsError, Report, Result,
+    Table, Va, Verdict,
 };
 
 use crate::address::{AddressRange, Number};
@@ -66,7 +66,7 @@ const fn highest() -> Number {
     Number(1 << 56)
 }
 
-/// Pages whose mapping is to be looked at, a vCPU: the last so many that were written.
+/// Pages whose mapping is to be looked at: the last so many that were written.
 const LOOKED_AT: usize = 32;
 /// EFER.NXE: without it there is no right to execute that could be taken.
 const EFER_NXE: u64 = 1 << 11;
@@ -79,14 +79,11 @@ struct Wx {
     range: AddressRange,
     held: Held,
     sightings: Sightings,
-    cpus: PerVcpu<Cpu>,
+    /// Shared, since the guest's scheduler may have moved a process to another vCPU when it goes on.
+    written: Mutex<VecDeque<Written>>,
+    unlisted: AtomicU64,
     /// By address space and page. Locked where a right is taken, which costs a flush as well.
     pages: Mutex<HashMap<(Cr3, Va), Page>>,
-}
-
-struct Cpu {
-    written: ArrayQueue<Written>,
-    unlisted: Counter,
 }
 
 /// A page that was written, as far as is known.
@@ -116,7 +113,8 @@ impl Wx {
             range,
             held: Held::default(),
             sightings: Sightings::new(show)?,
-            cpus: PerVcpu::new(|_| Cpu { written: ArrayQueue::new(LOOKED_AT), unlisted: Counter::default() }),
+            written: Mutex::default(),
+            unlisted: AtomicU64::new(0),
             pages: Mutex::default(),
         })
     }
@@ -149,7 +147,7 @@ impl Hook for Wx {
         self.held.give_back(guest);
         let mut report = Report { tables: vec![self.table()], ..Report::default() };
         report.tables.push(self.sightings.table("the first of these fetches"));
-        let unlisted: u64 = self.cpus.iter().map(|cpu| cpu.unlisted.get()).sum();
+        let unlisted = self.unlisted.load(Relaxed);
         if unlisted > 0 {
             report
                 .warnings
@@ -205,34 +203,30 @@ impl Wx {
     }
 
     fn look_later(&self, fault: &Fault, page: Va) {
-        let cpu = self.cpus.of(fault);
-        let before = cpu.written.force_push(Written { cr3: fault.cr3, page, looks: 0 });
-        if before.is_some_and(|before| before.looks == 0) {
-            cpu.unlisted.add(1);
+        let mut written = lock(&self.written);
+        if written.len() == LOOKED_AT && written.pop_front().is_some_and(|before| before.looks == 0) {
+            self.unlisted.fetch_add(1, Relaxed);
         }
+        written.push_back(Written { cr3: fault.cr3, page, looks: 0 });
     }
 
     /// Looks at what the guest has made of pages that were written, and takes the right to execute them.
     fn look(&self, fault: &Fault, guest: &mut dyn Guest) -> std::result::Result<(), GuestError> {
-        let written = &self.cpus.of(fault).written;
         let mut taken = false;
+        let mut written = lock(&self.written);
         for _ in 0..written.len() {
-            let Some(mut one) = written.pop() else { break };
+            let Some(mut one) = written.pop_front() else { break };
             one.looks += 1;
-            if one.cr3.root() == fault.cr3.root() {
-                match Leaf::at(guest, one.page) {
-                    Some(leaf) if leaf.guests_access().contains(Access::EXECUTE | Access::USER) => {
-                        taken |= self.keep_from_executing(fault, guest, &leaf, one.page)?;
-                        continue;
-                    }
-                    Some(_) | None => {}
+            let leaf = if one.cr3.root() == fault.cr3.root() { Leaf::at(guest, one.page) } else { None };
+            match leaf {
+                Some(leaf) if leaf.guests_access().contains(Access::EXECUTE | Access::USER) => {
+                    taken |= self.keep_from_executing(fault, guest, &leaf, one.page)?;
                 }
-            }
-            if one.looks < LOOKS {
-                // There is room: this vCPU has just taken one out.
-                let _ = written.push(one);
+                Some(_) | None if one.looks < LOOKS => written.push_back(one),
+                Some(_) | None => {}
             }
         }
+        drop(written);
         if taken { guest.flush() } else { Ok(()) }
     }
 
@@ -251,7 +245,7 @@ impl Wx {
     }
 
     fn update(&self, cr3: Cr3, page: Va, change: impl FnOnce(&mut Page)) {
-        let mut pages = self.pages();
+        let mut pages = lock(&self.pages);
         let room = pages.len() < MOST_PAGES;
         let key = (Cr3(cr3.root().0 & !0x1000), page);
         match pages.get_mut(&key) {
@@ -261,12 +255,8 @@ impl Wx {
         }
     }
 
-    fn pages(&self) -> MutexGuard<'_, HashMap<(Cr3, Va), Page>> {
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn table(&self) -> Table {
-        let pages = self.pages();
+        let pages = lock(&self.pages);
         let mut executed: Vec<_> = pages.iter().filter(|(_, page)| page.executed > 0).collect();
         executed.sort_by_key(|((cr3, page), _)| (page.0, cr3.0));
         let rows = executed.into_iter().map(|((cr3, address), page)| {
@@ -276,6 +266,10 @@ impl Wx {
         let columns = ["page", "cr3", "times", "last written by", "first executed at"].map(str::to_owned).to_vec();
         Table { title: "pages executed after a write".to_owned(), columns, rows: rows.collect() }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

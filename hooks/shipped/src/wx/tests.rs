@@ -47,7 +47,7 @@ fn dirty(guest: &mut MockGuest) {
 fn first_write(hook: &Wx, guest: &mut MockGuest, rights: Access) {
     assert!(matches!(guest.take(hook, &user(PAGE, ErrorCode::WRITE)), Outcome::Handled { .. }));
     guest.load(PAGE, &[0xc3], rights);
-    assert_eq!(guest.take(hook, &tripwire()), Outcome::Retried);
+    assert_eq!(guest.take(hook, &Fault { vcpu: 1, ..tripwire() }), Outcome::Retried, "on whatever vCPU it goes on");
     dirty(guest);
 }
 
