@@ -1,5 +1,6 @@
 //! Hooks that take too long, or never return, and failures that are to end the VM.
 
+use std::backtrace::Backtrace;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -112,12 +113,17 @@ fn assert_noted(outcome: &Outcome, words: &[&str]) {
     assert!(found, "no note has {words:?}\n{outcome}");
 }
 
+/// How a backtrace names a line of this file: not at all where the tests were built without line tables.
+fn line() -> &'static str {
+    if Backtrace::force_capture().to_string().contains("trust.rs:") { "trust.rs:" } else { "" }
+}
+
 fn loops_for_ever() {
     let (hangs, behind) = (Hangs::at(3), Hangs::at(u64::MAX));
     let hook = NamedHook::new("endless", hangs.clone()).trusted(hangs_after(Duration::from_millis(300)));
     let outcome = Guest::new("scenario=demand").named_hook(hook).hook("behind", behind.clone()).run().balanced();
     assert_hung(&outcome, "endless", 4);
-    assert_noted(&outcome, &["endless", "fault #3", "vcpu 0", "an_endless_loop_of_a_test", "trust.rs:", "on_fault"]);
+    assert_noted(&outcome, &["endless", "fault #3", "vcpu 0", "an_endless_loop_of_a_test", line(), "on_fault"]);
     assert_noted(&outcome, &["endless", "was not ended", "fault #3"]);
     let [stuck, other] = &outcome.summary.hooks[..] else { panic!("{outcome}") };
     assert_eq!((stuck.calls, stuck.ended), (4, false), "{outcome}");
@@ -141,7 +147,7 @@ fn sleeps_for_ever() {
     let hook = NamedHook::new("asleep", Sleeps).trusted(hangs_after(Duration::from_millis(300)));
     let outcome = Guest::new("scenario=demand").named_hook(hook).run().balanced();
     assert_hung(&outcome, "asleep", 1);
-    assert_noted(&outcome, &["asleep", "Sleeps", "on_fault", "trust.rs:"]);
+    assert_noted(&outcome, &["asleep", "Sleeps", "on_fault", line()]);
 }
 
 /// Nobody has said that the hook hangs, and still it is not ended.

@@ -14,8 +14,8 @@ use crate::{main, smp};
 /// RAM beyond this is not mapped, and not used.
 const MAPPED_RAM: u64 = 1 << 30;
 
-/// Ring 3's first RFLAGS: interrupts off, and the bit that is always set.
-const RFLAGS: u64 = 1 << 1;
+/// Ring 3's first RFLAGS: interrupts off, IOPL 3, and the bit that is always set.
+const RFLAGS: u64 = 3 << 12 | 1 << 1;
 
 // r12 and r13 are preserved across the call of a Rust function: they carry ring 3's argument and entry.
 global_asm!(

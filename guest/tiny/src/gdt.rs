@@ -34,7 +34,8 @@ pub static GDT: Gdt = Gdt(UnsafeCell::new({
 pub const GDT_LIMIT: u16 = (8 * (8 + 2 * MAX_CPUS) - 1) as u16;
 
 /// The task-state segment (SDM vol. 3A, 8.7), whose 8-byte fields are only 4-byte aligned. Its I/O permission bitmap
-/// opens the ports to ring 3. IOPL 3 would do the same, but not every KVM that runs this guest keeps IOPL.
+/// opens the ports to ring 3. So does IOPL 3, but not every KVM that runs this guest keeps IOPL, and QEMU's emulation of a CPU
+/// does not look at the bitmap of a TSS that is busy, which it is after a hypervisor has written its descriptor back.
 #[repr(C)]
 pub struct Tss {
     _reserved: u32,

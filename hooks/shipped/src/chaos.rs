@@ -5,7 +5,8 @@
 //!   instruction is tried again, and the fault that was replaced comes anew.
 //! - *EFAULT*: a fault of the kernel's at an address of user mode, which is what `copy_from_user` and its like take, is told as one
 //!   at page 0, where nothing is mapped. Linux then ends the copy by its exception table, and the system call says EFAULT
-//!   or how far it came. A copy that does not fault is not seen: it is the n-th that faults.
+//!   or how far it came. Where Linux then tries byte by byte, that fails as well. A copy that does not fault is not seen: it
+//!   is the n-th that faults.
 //! - a *delay*: the vCPU sleeps before the next hook is asked.
 //!
 //! What is decided depends on the seed, the vCPU and the number of its faults, and on nothing else: no clock, no other vCPU. So a
@@ -99,6 +100,8 @@ struct Cpu {
     copies: Counter,
     /// The last fault that the guest's own handler was given for user code: address, error code and page tables.
     served: [AtomicU64; 3],
+    /// The last copy that failed, if no other has faulted since: its page, instruction and stack pointer.
+    failed: [AtomicU64; 3],
     spurious: Counter,
     efault: Counter,
     delays: Counter,
@@ -181,11 +184,14 @@ impl Chaos {
         if fault.address.0 >> 63 != 0 {
             return Verdict::Pass;
         }
-        cpu.copies.add(1);
-        if !self.efault.contains(&cpu.copies.get()) {
-            return Verdict::Pass;
+        if !cpu.tries_again(fault) {
+            cpu.copies.add(1);
+            if !self.efault.contains(&cpu.copies.get()) {
+                return Verdict::Pass;
+            }
+            cpu.efault.add(1);
+            cpu.fail(fault);
         }
-        cpu.efault.add(1);
         // Page 0 is no process's, and the access is the same otherwise.
         let (address, error_code) = (Va(fault.address.page_offset()), fault.error_code - ErrorCode::PRESENT);
         Verdict::ReinjectAs { address, error_code }
@@ -198,6 +204,21 @@ impl Cpu {
         for (slot, value) in self.served.iter().zip(values) {
             slot.store(value, Relaxed);
         }
+    }
+
+    fn fail(&self, fault: &Fault) {
+        for (slot, value) in self.failed.iter().zip([fault.address.page().0, fault.rip.0, fault.rsp.0]) {
+            slot.store(value, Relaxed);
+        }
+    }
+
+    /// Whether this is the copy that failed, in the same function, by another of its instructions: Linux goes on byte by byte
+    /// where a copy of many bytes at once has failed, as far as it gets.
+    fn tries_again(&self, fault: &Fault) -> bool {
+        const FUNCTION: u64 = 0x1000;
+        let [page, rip, rsp] = self.failed.each_ref().map(|slot| slot.swap(0, Relaxed));
+        let same = (page, rsp) == (fault.address.page().0, fault.rsp.0);
+        same && rip != fault.rip.0 && rip.abs_diff(fault.rip.0) < FUNCTION
     }
 
     /// The last fault that was served in this address space, if it is over: the page is mapped, and allows that access.
@@ -309,6 +330,22 @@ mod tests {
         let handled = |fault: Fault| Outcome::Handled { address: fault.address, error_code: fault.error_code };
         let failed = Outcome::Handled { address: Va(0x123), error_code: ErrorCode::WRITE };
         assert_eq!(seen, [handled(copy), handled(kernel), failed, handled(copy)]);
+    }
+
+    #[test]
+    fn a_copy_that_failed_fails_byte_by_byte_as_well() {
+        let rip = Va(0xffff_ffff_8100_0000);
+        let copy = Fault { cs: 0x10, rip, ..read_fault(0x7000_0000) };
+        let bytewise = Fault { rip: Va(rip.0 + 0x40), ..copy };
+        let deeper = Fault { rsp: Va(copy.rsp.0 - 8), ..bytewise };
+        let failed = |faults: &[Fault]| -> Vec<bool> {
+            let (hook, mut guest) = (hook(json!({"efault": [1]})), MockGuest::new(0));
+            let at_page_0 = Outcome::Handled { address: Va(0), error_code: copy.error_code };
+            faults.iter().map(|fault| guest.take(&hook, fault) == at_page_0).collect()
+        };
+        assert_eq!(failed(&[copy, bytewise, bytewise]), [true, true, false], "once");
+        assert_eq!(failed(&[copy, copy]), [true, false], "the next attempt");
+        assert_eq!(failed(&[copy, deeper]), [true, false], "another function's");
     }
 
     #[test]
