@@ -70,8 +70,8 @@ fn the_deadline_waits() {
 }
 
 fn attach_and_detach() {
-    let outcome = Guest::new("scenario=storm count=100000").run_beside(|vm| {
-        for _ in 0..10 {
+    let outcome = Guest::new("scenario=storm count=400000").run_beside(|vm| {
+        for _ in 0..5 {
             wait_for_faults(vm);
             assert_eq!(vm.detach(), Ok(false));
             // The fault that a vCPU is in, if any, is still counted.
@@ -85,7 +85,7 @@ fn attach_and_detach() {
     });
     let outcome = outcome.balanced();
     assert_eq!(outcome.summary.stop, Stop::Exit { status: 1 }, "{outcome}");
-    assert!(outcome.console.contains("faults=100000 ok"), "{outcome}");
+    assert!(outcome.console.contains("faults=400000 ok"), "{outcome}");
 }
 
 fn no_engine() {

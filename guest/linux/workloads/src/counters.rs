@@ -6,6 +6,8 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::thread;
+use std::time::Duration;
 
 use crate::sys::{Mapping, PAGE, in_child, open};
 use crate::{Failure, Outcome, check};
@@ -21,17 +23,24 @@ pub(crate) fn counters() -> Outcome {
     let (begin, end) = (Mapping::at(BEGIN, 1)?, Mapping::at(END, 1)?);
     let mut counters = Vec::new();
     for tracepoint in TRACEPOINTS {
-        for cpu in 0..std::thread::available_parallelism()?.get() {
+        for cpu in 0..thread::available_parallelism()?.get() {
             counters.push(Counter::open(tracepoint, cpu)?);
         }
     }
-    // Once without a result, so that the reading itself takes no fault in the window.
-    total(&mut counters)?;
-    let before = total(&mut counters)?;
-    begin.write(0, 1);
+    settle(&mut counters)?;
+    let spare = Mapping::new(2)?;
+    // Once without a result before each marker, so that nothing but the marker faults here: no page of code, and none that
+    // a fork has made read-only.
+    let mut mark = |at: &Mapping, page| -> Result<u64, Failure> {
+        let count = total(&mut counters)?;
+        at.write(page, 1);
+        Ok(count)
+    };
+    mark(&spare, 0)?;
+    let before = mark(&begin, 0)?;
     work()?;
-    end.write(0, 1);
-    let faults = total(&mut counters)? - before;
+    mark(&spare, 1)?;
+    let faults = mark(&end, 0)? - before + 1;
     println!("counters: faults={faults} from {BEGIN:#x} to {END:#x}");
     check(faults > PAGES as u64, || format!("the kernel counted {faults} faults, and {PAGES} pages were touched"))
 }
@@ -67,6 +76,18 @@ impl Counter {
         let mut count = [0; 8];
         self.0.read_exact(&mut count)?;
         Ok(u64::from_ne_bytes(count))
+    }
+}
+
+/// Waits until nobody else faults: whoever has started this program has still to copy the pages that they shared.
+fn settle(counters: &mut [Counter]) -> Outcome {
+    let mut count = total(counters)?;
+    loop {
+        thread::sleep(Duration::from_millis(50));
+        let last = std::mem::replace(&mut count, total(counters)?);
+        if count == last {
+            return Ok(());
+        }
     }
 }
 
