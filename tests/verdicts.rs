@@ -4,12 +4,13 @@
 use std::fmt;
 
 use libtest_mimic::Trial;
+use vector14::config::EngineChoice;
 use vector14::summary::Stop;
 use vector14_guest_abi::window::VERDICT;
 use vector14_hook::mock::{MockGuest, Outcome as Seen, read_fault};
 use vector14_hook::{Access, ErrorCode, Exception, Fault, Guest as Handle, Hook, Result, Va, Verdict};
 
-use crate::harness::{Guest, Outcome, kvm_test, test};
+use crate::harness::{Guest, Outcome, engine, kvm_test, test};
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -134,7 +135,9 @@ impl Hook for Changes {
 
 fn on_the_tiny_guest(ring: u32) {
     let user = if ring == 3 { 4 } else { 0 };
-    for Case { faults, decide, expected } in cases(user) {
+    // The gate of another exception matters to the engine `gate` alone. The other one leaves delivery to the CPU.
+    let matters = |case: &Case| engine() == EngineChoice::Gate || !matches!(case.faults, Faults::Gate(_));
+    for Case { faults, decide, expected } in cases(user).into_iter().filter(matters) {
         let (access, gate) = match faults {
             Faults::Load => ("load", "good"),
             Faults::Fetch => ("fetch", "good"),

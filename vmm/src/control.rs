@@ -155,6 +155,11 @@ impl Control {
         self.cpus.iter().for_each(|cpu| cpu.kicker.kick());
     }
 
+    fn kick_others(&self, than: u32) {
+        let others = self.cpus.iter().enumerate().filter(|(index, _)| *index != than as usize);
+        others.for_each(|(_, cpu)| cpu.kicker.kick());
+    }
+
     /// A vCPU joins the run loop. It leaves it when the guard is dropped.
     pub(crate) fn join(&self) -> Joined<'_> {
         lock(&self.state).running += 1;
@@ -200,7 +205,7 @@ impl Control {
         state.exclusive = true;
         self.publish(&state);
         drop(state);
-        self.kick_all();
+        self.kick_others(cpu);
 
         let mut state = lock(&self.state);
         while state.held + 1 < state.running && state.stop.is_none() {

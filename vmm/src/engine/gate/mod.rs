@@ -123,7 +123,7 @@ impl GateCpu {
     fn examine(&self, cpu: &mut Vcpu, idtr: Idtr, memory: &Memory, control: &Control) -> Option<Seen> {
         let rip = Va(cpu.regs().rip);
         if !self.shared.wanted.load(Ordering::Relaxed) {
-            if self.shared.in_place.load(Ordering::Relaxed) {
+            if self.shared.must_disarm() {
                 control.while_others_stand_still(cpu.index(), rip.0, |others| self.shared.disarm(memory, rip, others));
             }
             return None;

@@ -52,7 +52,10 @@ pub(crate) struct Table {
     /// Whether faults are to be intercepted.
     pub(super) wanted: AtomicBool,
     /// Whether anything of ours is in the guest.
-    pub(super) in_place: AtomicBool,
+    in_place: AtomicBool,
+    /// Whether a vCPU may try to disarm. Its try makes the others come out of the guest, and these would try in their turn, for
+    /// ever, if the one that stands in a stub never got on: there is one a beat.
+    disarm_due: AtomicBool,
     armed_at: OnceLock<Instant>,
     /// Where the user wants the stub.
     place: Option<Va>,
@@ -88,6 +91,17 @@ impl Table {
     /// Has interception taken out of the guest, or put back, at the vCPUs' next inspection.
     pub(crate) fn want(&self, wanted: bool) {
         self.wanted.store(wanted, Ordering::Relaxed);
+        self.disarm_due.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets what could not be done at the last beat be tried again.
+    pub(crate) fn beat(&self) {
+        self.disarm_due.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the calling vCPU is to disarm.
+    pub(super) fn must_disarm(&self) -> bool {
+        self.in_place() && self.disarm_due.swap(false, Ordering::Relaxed)
     }
 
     /// Whether interception is wanted.
@@ -164,7 +178,7 @@ impl Table {
     }
 
     /// Gives the guest its gates back, and the stubs' bytes as well where no vCPU stands in a stub: `rip` is this
-    /// vCPU's, `others` are those of the rest, which stand still. Otherwise the next inspection tries again.
+    /// vCPU's, `others` are those of the rest, which stand still. Otherwise it is tried again after the next beat.
     pub(super) fn disarm(&self, memory: &Memory, rip: Va, others: &[u64]) {
         let mut state = lock(&self.state);
         for physical in std::mem::take(&mut state.gates) {
@@ -265,6 +279,21 @@ mod tests {
         assert_ne!(snapshot(&memory), before);
         table.disarm(&memory, Va(0), &[0x1234]);
         assert_eq!(snapshot(&memory), before);
+    }
+
+    #[test]
+    fn there_is_one_attempt_to_disarm_a_beat() {
+        let (memory, table) = (guest(), Table::new(None, ArmWhen::GateIsPresent));
+        table.want(false);
+        assert!(!table.must_disarm(), "nothing is in the guest");
+        table.arm(&memory, &PAGING, Pa(IDT));
+        assert!(table.must_disarm());
+        assert!(!table.must_disarm());
+        table.beat();
+        assert!(table.must_disarm());
+        table.disarm(&memory, Va(0), &[]);
+        table.beat();
+        assert!(!table.must_disarm(), "nothing is in the guest any more");
     }
 
     #[test]
