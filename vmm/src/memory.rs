@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use vector14_hook::paging::{Place, Tables};
 use vector14_hook::{EntryFlags, GuestError, Pa, TableEntry};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress};
 
 pub(crate) use crate::pool::Owner;
 use crate::pool::Pool;
 use crate::sys::mapped::Translations;
+use crate::sys::ram::{self, Backing, GuestRam};
 use crate::sys::words::Words;
 
 /// Below 4 GiB, RAM ends here at the latest: above are the interrupt controllers and firmware's addresses.
@@ -25,7 +26,7 @@ const POOL_SIZE: u64 = 256 << 20;
 
 /// A VM's guest-physical memory.
 pub struct Memory {
-    map: GuestMemoryMmap,
+    map: GuestRam,
     words: Words,
     ram_size: u64,
     pool: Pool,
@@ -52,15 +53,9 @@ impl Memory {
     /// # Errors
     /// [`MemoryError::Map`].
     pub fn new(ram_size: u64) -> Result<Self, MemoryError> {
-        let mut ranges = ram_ranges(ram_size);
-        ranges.push((POOL_START, POOL_SIZE));
-        ranges.sort_unstable();
-        let ranges: Vec<_> = ranges
-            .into_iter()
-            .map(|(start, size)| (GuestAddress(start), usize::try_from(size).unwrap_or(usize::MAX)))
-            .collect();
-        let map =
-            GuestMemoryMmap::from_ranges(&ranges).map_err(|source| MemoryError::Map { size: ram_size, source })?;
+        let ram = ram_ranges(ram_size).into_iter().map(|(start, size)| (start, size, Backing::Large));
+        let ranges: Vec<_> = ram.chain([(POOL_START, POOL_SIZE, Backing::Small)]).collect();
+        let map = ram::map(&ranges).map_err(|source| MemoryError::Map { size: ram_size, source })?;
         let words = Words::new(&map);
         let pool = Pool::new(Pa(POOL_START), POOL_SIZE);
         Ok(Self { map, words, ram_size, pool, translations: OnceLock::new() })
@@ -78,7 +73,7 @@ impl Memory {
         self.ram_size
     }
 
-    pub(crate) fn map(&self) -> &GuestMemoryMmap {
+    pub(crate) fn map(&self) -> &GuestRam {
         &self.map
     }
 

@@ -4,15 +4,16 @@ use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuFd, VmFd};
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::lock;
+use super::ram::{self, Backing, GuestRam};
 
-/// A VM whose memory slots are the regions of one [`GuestMemoryMmap`].
+/// A VM whose memory slots are the regions of one [`GuestRam`].
 #[derive(Clone)]
 pub(crate) struct MappedVm {
     fd: Arc<VmFd>,
-    memory: GuestMemoryMmap,
+    memory: GuestRam,
 }
 
 /// A region that KVM refused: guest-physical start and size in bytes, and what the ioctl said.
@@ -27,7 +28,7 @@ impl MappedVm {
     ///
     /// # Errors
     /// The first region that KVM refuses.
-    pub(crate) fn new(fd: VmFd, memory: GuestMemoryMmap) -> Result<Self, RefusedSlot> {
+    pub(crate) fn new(fd: VmFd, memory: GuestRam) -> Result<Self, RefusedSlot> {
         for (slot, region) in (0u32..).zip(memory.iter()) {
             let (start, size) = (region.start_addr().0, region.len());
             let argument = kvm_userspace_memory_region {
@@ -53,7 +54,7 @@ impl MappedVm {
     /// The host has no page to spare.
     pub(crate) fn translations(&self) -> Result<Translations, vm_memory::mmap::FromRangesError> {
         let end = self.memory.iter().map(|region| region.start_addr().0 + region.len()).max().unwrap_or(0);
-        let spare = GuestMemoryMmap::from_ranges(&[(GuestAddress(end), SPARE_SIZE)])?;
+        let spare = ram::map(&[(end, SPARE_SIZE, Backing::Small)])?;
         let slot = u32::try_from(self.memory.num_regions()).unwrap_or(u32::MAX);
         Ok(Translations { vm: self.clone(), slot, spare, busy: Mutex::new(()) })
     }
@@ -76,7 +77,7 @@ impl MappedVm {
 }
 
 /// Size of the memory whose slot comes and goes, in bytes.
-const SPARE_SIZE: usize = 4096;
+const SPARE_SIZE: u64 = 4096;
 
 /// What the vCPUs of a VM remember of its page tables: TLB entries, and shadow page tables where KVM has those.
 ///
@@ -86,7 +87,7 @@ const SPARE_SIZE: usize = 4096;
 pub(crate) struct Translations {
     vm: MappedVm,
     slot: u32,
-    spare: GuestMemoryMmap,
+    spare: GuestRam,
     /// Held while the slot is there.
     busy: Mutex<()>,
 }
@@ -98,7 +99,7 @@ impl Translations {
     /// KVM refuses the slot.
     pub(crate) fn forget(&self) -> Result<(), kvm_ioctls::Error> {
         let _turn = lock(&self.busy);
-        let sizes = [SPARE_SIZE as u64, 0];
+        let sizes = [SPARE_SIZE, 0];
         sizes.into_iter().try_for_each(|memory_size| self.set_slot(memory_size))
     }
 
@@ -121,5 +122,5 @@ impl Translations {
 /// A vCPU, and a handle on the memory that its guest runs in.
 pub(crate) struct MappedVcpu {
     pub(crate) fd: VcpuFd,
-    _memory: GuestMemoryMmap,
+    _memory: GuestRam,
 }

@@ -11,6 +11,7 @@ pub(crate) mod kick;
 pub(crate) mod kvm_run;
 pub(crate) mod library;
 pub(crate) mod mapped;
+pub(crate) mod ram;
 pub(crate) mod terminal;
 pub(crate) mod words;
 

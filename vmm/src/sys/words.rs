@@ -2,13 +2,15 @@
 
 use std::sync::atomic::AtomicU64;
 
-use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
-/// The words of a [`GuestMemoryMmap`], found with a comparison a region.
+use super::ram::{self, GuestRam};
+
+/// The words of a [`GuestRam`], found with a comparison a region.
 pub(crate) struct Words {
     regions: Vec<Region>,
     /// Keeps the regions mapped.
-    _memory: GuestMemoryMmap,
+    _memory: GuestRam,
 }
 
 struct Region {
@@ -24,8 +26,8 @@ unsafe impl Send for Words {}
 unsafe impl Sync for Words {}
 
 impl Words {
-    pub(crate) fn new(memory: &GuestMemoryMmap) -> Self {
-        let region = |region: &<GuestMemoryMmap as GuestMemoryBackend>::R| {
+    pub(crate) fn new(memory: &GuestRam) -> Self {
+        let region = |region: &ram::Region| {
             let last = region.len().checked_sub(8)?;
             Some(Region { start: region.start_addr().0, last, host: region.as_ptr() })
         };

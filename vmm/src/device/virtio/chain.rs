@@ -4,10 +4,11 @@
 use std::collections::VecDeque;
 
 use virtio_queue::DescriptorChain;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use super::QUEUE_SIZE;
 use super::queue::QueueError;
+use crate::sys::ram::GuestRam;
 
 /// Buffers for the device to read, then buffers for it to write (virtio 1.2, 2.7.4.2).
 pub(crate) struct Chain<'m> {
@@ -16,10 +17,7 @@ pub(crate) struct Chain<'m> {
 }
 
 impl<'m> Chain<'m> {
-    pub(super) fn read(
-        memory: &'m GuestMemoryMmap,
-        chain: DescriptorChain<&GuestMemoryMmap>,
-    ) -> Result<Self, QueueError> {
+    pub(super) fn read(memory: &'m GuestRam, chain: DescriptorChain<&GuestRam>) -> Result<Self, QueueError> {
         let head = chain.head_index();
         let (mut readable, mut writable) = (Buffers::new(memory), Buffers::new(memory));
         let mut ended = false;
@@ -49,12 +47,12 @@ impl<'m> Chain<'m> {
 
 /// Ranges of guest memory, used up from the front.
 pub(crate) struct Buffers<'m> {
-    memory: &'m GuestMemoryMmap,
+    memory: &'m GuestRam,
     ranges: VecDeque<(GuestAddress, u32)>,
 }
 
 impl<'m> Buffers<'m> {
-    fn new(memory: &'m GuestMemoryMmap) -> Self {
+    fn new(memory: &'m GuestRam) -> Self {
         Self { memory, ranges: VecDeque::new() }
     }
 
@@ -90,7 +88,7 @@ impl<'m> Buffers<'m> {
     fn walk(
         &mut self,
         length: usize,
-        mut visit: impl FnMut(&GuestMemoryMmap, GuestAddress, std::ops::Range<usize>) -> vm_memory::GuestMemoryResult<()>,
+        mut visit: impl FnMut(&GuestRam, GuestAddress, std::ops::Range<usize>) -> vm_memory::GuestMemoryResult<()>,
     ) -> Result<(), QueueError> {
         let mut done = 0;
         while done < length {

@@ -15,13 +15,13 @@ use virtio_bindings::virtio_mmio::{
     VIRTIO_MMIO_SHM_BASE_LOW, VIRTIO_MMIO_SHM_LEN_HIGH, VIRTIO_MMIO_SHM_LEN_LOW, VIRTIO_MMIO_STATUS,
     VIRTIO_MMIO_VENDOR_ID, VIRTIO_MMIO_VERSION,
 };
-use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::queue::{Layout, QueueError, Virtqueue};
 use super::{Backend, QUEUE_SIZE};
 use crate::device::Device;
 use crate::summary::Stop;
+use crate::sys::ram::GuestRam;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 const VERSION: u32 = 2;
@@ -32,7 +32,7 @@ const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1;
 /// A device with one queue, number 0.
 pub(crate) struct Mmio {
     backend: Box<dyn Backend>,
-    memory: GuestMemoryMmap,
+    memory: GuestRam,
     /// An irqfd.
     interrupt: EventFd,
     /// What the driver has set since the last reset.
@@ -57,7 +57,7 @@ struct Driver {
 
 impl Mmio {
     /// A device that has just been reset, in front of `memory`.
-    pub(crate) fn new(backend: Box<dyn Backend>, memory: GuestMemoryMmap, interrupt: EventFd) -> Self {
+    pub(crate) fn new(backend: Box<dyn Backend>, memory: GuestRam, interrupt: EventFd) -> Self {
         Self { backend, memory, interrupt, driver: Driver::default(), queue: None, warned: false }
     }
 

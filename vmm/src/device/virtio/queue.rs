@@ -1,10 +1,11 @@
 //! A split virtqueue (virtio 1.2, 2.7): where the driver has put it, and serving it. The rings are virtio-queue's.
 
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{GuestAddress, GuestMemoryError, GuestMemoryMmap};
+use vm_memory::{GuestAddress, GuestMemoryError};
 
 use super::chain::Chain;
 use super::{Backend, QUEUE_SIZE};
+use crate::sys::ram::GuestRam;
 
 /// What a driver has done that no driver may.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +46,7 @@ pub(super) struct Layout {
 pub(super) struct Virtqueue(Queue);
 
 impl Virtqueue {
-    pub(super) fn new(layout: &Layout, memory: &GuestMemoryMmap) -> Result<Self, QueueError> {
+    pub(super) fn new(layout: &Layout, memory: &GuestRam) -> Result<Self, QueueError> {
         let Layout { size, descriptors, available, used } = *layout;
         let mut queue = Queue::new(QUEUE_SIZE).map_err(QueueError::Rings)?;
         let sized = u16::try_from(size).ok().and_then(|size| queue.try_set_size(size).ok());
@@ -64,7 +65,7 @@ impl Virtqueue {
 
     /// Serves what is available, up to a queue's worth: a driver that adds to it meanwhile notifies the device of that.
     /// Returns whether anything was served.
-    pub(super) fn serve(&mut self, memory: &GuestMemoryMmap, backend: &mut dyn Backend) -> Result<bool, QueueError> {
+    pub(super) fn serve(&mut self, memory: &GuestRam, backend: &mut dyn Backend) -> Result<bool, QueueError> {
         for served in 0..self.0.size() {
             let Some(chain) = self.0.iter(memory).map_err(QueueError::Rings)?.next() else { return Ok(served > 0) };
             let head = chain.head_index();

@@ -6,13 +6,14 @@ mod hostile;
 use std::io::Write;
 
 use virtio_bindings::virtio_mmio::*;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::image::Image;
 use super::{Backend, Block, Entropy, Mmio};
 use crate::config::DiskConfig;
 use crate::device::Device;
+use crate::sys::ram::{self, Backing, GuestRam};
 
 /// Guest memory, in bytes.
 const MEMORY: u64 = 1 << 20;
@@ -36,7 +37,7 @@ type Descriptor = (u64, u32, u16, u16);
 
 struct Driver {
     device: Mmio,
-    memory: GuestMemoryMmap,
+    memory: GuestRam,
     interrupt: EventFd,
     available: u16,
 }
@@ -44,7 +45,7 @@ struct Driver {
 impl Driver {
     /// A driver that has not begun yet.
     fn new(backend: Box<dyn Backend>) -> Self {
-        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), usize::try_from(MEMORY).unwrap())]).unwrap();
+        let memory = ram::map(&[(0, MEMORY, Backing::Small)]).unwrap();
         let interrupt = EventFd::new(libc::EFD_NONBLOCK).unwrap();
         let device = Mmio::new(backend, memory.clone(), interrupt.try_clone().unwrap());
         Self { device, memory, interrupt, available: 0 }
