@@ -87,9 +87,9 @@ fn boot_time() {
         let finished = well(linux("linux-6.1-cloud", 1, "", &further).finish(), "reset");
         finished.summary()["wall_ms"].as_f64().unwrap()
     };
-    let mut rounds = Vec::new();
+    let (on, mut rounds) = (engine().name(), Vec::new());
     for _ in 0..ROUNDS {
-        let mut ratios: Vec<f64> = (0..PAIRS).map(|_| milliseconds("auto") / milliseconds("off")).collect();
+        let mut ratios: Vec<f64> = (0..PAIRS).map(|_| milliseconds(on) / milliseconds("off")).collect();
         ratios.sort_by(f64::total_cmp);
         if ratios[PAIRS / 2] <= LIMIT {
             return;
@@ -127,9 +127,11 @@ fn workloads(kernel: &str, cmdline: &str) {
 fn counters() {
     const BEGIN: &str = "0x1400000000";
     const END: &str = "0x1400100000";
-    for vcpus in [1, 2] {
+    for (kernel, vcpus, cmdline) in
+        [("linux-6.1-cloud", 1, ""), ("linux-6.1-cloud", 2, "pti=on "), ("linux-6.12-cloud", 2, "pti=on ")]
+    {
         let trace = "[[hook]]\nname = \"trace\"\nformat = \"json\"\nfile = \"faults.jsonl\"\n";
-        let finished = well(linux("linux-6.1-cloud", vcpus, "v14=workload:counters", trace).finish(), "reset");
+        let finished = well(linux(kernel, vcpus, &format!("{cmdline}v14=workload:counters"), trace).finish(), "reset");
         let stdout = finished.stdout();
         let count =
             stdout.lines().find_map(|line| line.strip_prefix("counters: faults=")?.split(' ').next()?.parse().ok());
@@ -148,7 +150,7 @@ fn counters() {
         let (Some(begin), Some(end)) = (at(BEGIN), at(END)) else {
             panic!("the window is not in the trace\n{finished}")
         };
-        assert_eq!(end - begin + 1, of_guest, "{vcpus} vCPUs\n{finished}");
+        assert_eq!(end - begin + 1, of_guest, "{kernel} {cmdline}with {vcpus} vCPUs\n{finished}");
     }
 }
 

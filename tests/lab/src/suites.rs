@@ -1,5 +1,5 @@
-//! The integration tests on every KVM and with every engine that runs there: a machine each, as many at a time as there are
-//! CPUs.
+//! The integration tests on every KVM and with every engine that runs there: two machines each, as many at a time as there
+//! are CPUs.
 
 use std::fs;
 use std::num::NonZero;
@@ -21,11 +21,23 @@ const SUITES: [(Kvm, &str); 3] =
 /// How often it is said how far the suites are.
 const REPORTED_EVERY: Duration = Duration::from_secs(30);
 
-/// A job a suite.
+/// Each suite's two machines: the name of the part, and the filter by which the tests choose it. Linux takes longer, and comes
+/// first.
+const PARTS: [(&str, &[&str]); 2] = [("linux", &["linux"]), ("tiny", &["--skip", "linux"])];
+
+/// The jobs of every suite: a suite in parts, or, where `arguments` choose among its tests, each as one.
 pub(crate) fn jobs(arguments: &[String]) -> Vec<Job> {
-    let suite =
-        |(kvm, engine): (Kvm, &str)| Job::tests(kvm, Some(engine), arguments).named(format!("{}-{engine}", kvm.name()));
-    SUITES.into_iter().map(suite).collect()
+    let job = |(kvm, engine): (Kvm, &str), part: &str, arguments: &[String]| {
+        Job::tests(kvm, Some(engine), arguments).named(format!("{}-{engine}{part}", kvm.name()))
+    };
+    if !arguments.is_empty() {
+        return SUITES.into_iter().map(|suite| job(suite, "", arguments)).collect();
+    }
+    let part = |(name, filter): (&str, &[&str])| {
+        let filter: Vec<_> = filter.iter().map(|word| (*word).to_owned()).collect();
+        SUITES.map(|suite| job(suite, &format!("-{name}"), &filter))
+    };
+    PARTS.into_iter().flat_map(part).collect()
 }
 
 /// Runs the machines, and returns the status of the first whose job did not end well, in their order.
