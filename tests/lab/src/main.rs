@@ -118,7 +118,7 @@ fn execute(cli: &Cli) -> Result<u8, Box<dyn std::error::Error>> {
         Command::Update => return Ok(cache.forget().map(|()| 0)?),
         Command::Shell => vec![Job::shell(cli.kvm.unwrap_or_default())],
         Command::Test { arguments } => match cli.kvm {
-            Some(kvm) => vec![Job::tests(kvm, std::env::var("VECTOR14_ENGINE").ok().as_deref(), arguments)],
+            Some(kvm) => vec![suites::on(kvm, std::env::var("VECTOR14_ENGINE").ok(), arguments)],
             None => suites::jobs(arguments),
         },
         Command::Run { command } => vec![Job::command(cli.kvm.unwrap_or_default(), command)],

@@ -40,6 +40,16 @@ pub(crate) fn jobs(arguments: &[String]) -> Vec<Job> {
     PARTS.into_iter().flat_map(part).collect()
 }
 
+/// The tests on one KVM, with `engine`, or else with the best that it has. Stock KVM has one: tests of the other are not among
+/// them.
+pub(crate) fn on(kvm: Kvm, engine: Option<String>, arguments: &[String]) -> Job {
+    let only = match kvm {
+        Kvm::Stock => Some("gate"),
+        Kvm::ExceptionExit => None,
+    };
+    Job::tests(kvm, engine.as_deref().or(only), arguments)
+}
+
 /// Runs the machines, and returns the status of the first whose job did not end well, in their order.
 pub(crate) fn run(cache: &Cache, machines: &[Machine]) -> Result<u8, run::RunError> {
     let next = AtomicUsize::new(0);
