@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 
-use crate::harness::{Command, kvm_test};
+use crate::harness::{Command, binary, kvm_test};
 
 pub fn tests() -> Vec<Trial> {
     vec![kvm_test("footprint", footprint)]
@@ -21,11 +21,14 @@ const LIMIT: u64 = 16 << 10;
 fn footprint() {
     let command = Command::run_config(CONFIG);
     let mut process = command.process().stdout(std::process::Stdio::null()).spawn().unwrap();
+    let binary = binary().canonicalize().unwrap().display().to_string();
     let deadline = Instant::now() + Duration::from_secs(30);
     let smaps = loop {
         let smaps = std::fs::read_to_string(format!("/proc/{}/smaps", process.id())).unwrap();
+        // Of a process that is about to execute its program, Linux still shows the memory of the one that made it.
+        let executed = smaps.lines().any(|line| line.ends_with(&binary));
         let running = mappings(&smaps).iter().any(|(size, resident)| *size >= RAM && *resident > 0);
-        if running || Instant::now() > deadline {
+        if executed && running || Instant::now() > deadline {
             break smaps;
         }
         std::thread::sleep(Duration::from_millis(20));
