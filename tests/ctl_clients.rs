@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use vector14::ctl::{CLIENTS_MAX, Client, ControlSocket, LINE_MAX, Server};
 use vector14::summary::Stop;
 use vector14::vm::VmHandle;
+use vector14_hook::{Fault, Guest as Handle, Hook, Result, Verdict};
 use vector14_hooks::HOOKS;
 
 use crate::harness::{Guest, Outcome, kvm_test};
@@ -26,15 +27,24 @@ pub fn tests() -> Vec<Trial> {
 
 /// A guest that runs until the test is done with its control socket.
 fn with_socket(act: impl FnOnce(&Path, &VmHandle) + Send) -> Outcome {
+    guest_with_socket(storm(), act)
+}
+
+fn storm() -> Guest {
+    Guest::new("scenario=storm count=100000000")
+}
+
+fn guest_with_socket(guest: Guest, act: impl FnOnce(&Path, &VmHandle) + Send) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
     let socket = ControlSocket::bind(&path).unwrap();
-    let outcome = Guest::new("scenario=storm count=100000000").run_beside(|vm| {
-        let server = Server::start(socket, vm.clone(), HOOKS).unwrap();
+    let mut server = None;
+    let outcome = guest.run_beside(|vm| {
+        server = Some(Server::start(socket, vm.clone(), HOOKS).unwrap());
         act(&path, vm);
         let _ = vm.stop();
-        drop(server);
     });
+    drop(server);
     assert_eq!(outcome.summary.stop, Stop::Request, "{outcome}");
     outcome.balanced()
 }
@@ -144,10 +154,23 @@ fn several() {
     assert_eq!(outcome.summary.hooks.len(), 40, "{outcome}");
 }
 
-/// A client that follows counts has the last ones, and then the end.
+/// Each of its faults takes ten lines of `stats`.
+struct Slow;
+
+impl Hook for Slow {
+    fn on_fault(&self, _fault: &Fault, _guest: &mut dyn Handle) -> Result {
+        std::thread::sleep(Duration::from_millis(100));
+        Ok(Verdict::Pass)
+    }
+}
+
+/// A client that follows counts has the last ones, with the fault that a hook was at when the VM was stopped, and then the end.
 fn the_end() {
     let mut raw = None;
-    let outcome = with_socket(|path, _| {
+    let outcome = guest_with_socket(storm().hook("slow", Slow), |path, vm| {
+        while vm.status().faults.total == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let mut client = Raw::connect(path);
         client.say(b"{\"command\":\"stats\",\"interval_ms\":10}\n");
         raw = Some(client);
@@ -160,5 +183,6 @@ fn the_end() {
         }
     };
     assert!(raw.is_closed());
-    assert!(last["result"]["faults"]["total"].as_u64().unwrap() <= outcome.summary.faults.total);
+    assert_eq!(last["result"]["faults"], json!(outcome.summary.faults), "{outcome}");
+    assert_eq!(last["result"]["verdicts"], json!(outcome.summary.verdicts), "{outcome}");
 }

@@ -62,20 +62,26 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// A line at each interval, until the client goes or asks for something else; one more at the end of the VM.
+    /// A line at each interval, until the client goes or asks for something else; one more at the end of the VM. That one waits
+    /// for the connection to be shut: vCPUs of a VM that is told to end still finish their faults.
     fn repeat_stats(&mut self, id: &Value, interval: Duration, subject: &Subject) -> io::Result<()> {
         let mut meter = Meter::new(&subject.vm);
         self.stream.set_read_timeout(Some(interval))?;
         let quiet = loop {
-            let more = match self.reader.fill_buf() {
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => true,
+            let state = match self.reader.fill_buf() {
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    match subject.vm.state() {
+                        State::Ended => continue,
+                        state => state,
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => break Err(error),
-                Ok([]) if subject.vm.state() == State::Ended => false,
+                Ok([]) if subject.vm.state() == State::Ended => State::Ended,
                 Ok(_) => break Ok(()),
             };
-            self.write(&json!({ "id": id, "result": meter.read(&subject.vm) }))?;
-            if !more {
+            self.write(&json!({ "id": id, "result": meter.read(&subject.vm, state) }))?;
+            if state == State::Ended {
                 break Ok(());
             }
         };

@@ -10,7 +10,7 @@ use crate::vm::{State, VmHandle};
 /// Counts at a moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Stats {
-    /// Whether the VM runs.
+    /// Whether the VM runs. The line that says that it has ended is the last one, and has the final counts.
     pub state: State,
     /// Milliseconds since it was made ready to run.
     pub run_ms: u64,
@@ -39,12 +39,12 @@ impl Meter {
         Self { at: Instant::now(), faults: faults.total, exits: exits.total }
     }
 
-    pub(super) fn read(&mut self, vm: &VmHandle) -> Stats {
+    pub(super) fn read(&mut self, vm: &VmHandle, state: State) -> Stats {
         let before = std::mem::replace(self, Self::new(vm));
         let (faults, verdicts, exits) = vm.count();
         let passed = self.at.saturating_duration_since(before.at);
         Stats {
-            state: vm.state(),
+            state,
             run_ms: milliseconds(vm.elapsed()),
             faults_per_s: per_second(self.faults.saturating_sub(before.faults), passed),
             exits_per_s: per_second(self.exits.saturating_sub(before.exits), passed),
