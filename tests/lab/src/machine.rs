@@ -15,8 +15,9 @@ pub(crate) const QEMU: &str = "qemu-system-x86_64";
 ///
 /// - One CPU. With two, each a thread of QEMU's (`thread=multi`), the tests take 57 s instead of 71 s, but a machine
 ///   that runs nested guests has been seen to hang in its own kernel. A guest in it has as many vCPUs as it likes.
-/// - `max` is all that QEMU can emulate; it leaves SVM out unless asked. AVX is left out: QEMU 7.2 raises #UD for it in
-///   a nested guest that has turned it on.
+/// - `max` is all that QEMU can emulate; it leaves SVM out unless asked. QEMU 7.2 does not intercept XSETBV, so KVM does not know
+///   what a nested guest has turned on in XCR0. AVX is left out: it would raise #UD there. Protection keys are left in, and
+///   Linux warns as it boots that CPUID and XCR0 disagree on them, and does without XSAVE.
 /// - 4 GiB that the host only gives as they are touched.
 const MACHINE: &[&str] = &[
     "-accel",
