@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use vector14_hook::paging::Paging;
-use vector14_hook::{PerVcpu, Verdict};
+use vector14_hook::{Pa, PerVcpu, Verdict};
 
 use crate::chain::{Chain, View};
 use crate::control::{Control, Go};
@@ -93,9 +93,8 @@ pub(crate) fn run(cpu: &mut Vcpu, mut engine: EngineCpu, vm: &Shared) -> Result<
                 Some(Stop::Crash { detail: stray.to_string() })
             }
             None => {
-                let stop = serve(cpu, &exit, vm, &tally.exits);
-                engine.inspect(cpu, &vm.memory, &vm.control, exit == VmExit::Interrupted);
-                stop
+                let stop = serve(cpu, &mut engine, &exit, vm, &tally.exits);
+                stop.or_else(|| engine.inspect(cpu, &vm.memory, &vm.control, exit == VmExit::Interrupted))
             }
         };
         if let Some(stop) = stop {
@@ -154,7 +153,7 @@ fn intercept(
 }
 
 /// Everything that is not a fault.
-fn serve(cpu: &mut Vcpu, exit: &VmExit, vm: &Shared, exits: &ExitCounters) -> Option<Stop> {
+fn serve(cpu: &mut Vcpu, engine: &mut EngineCpu, exit: &VmExit, vm: &Shared, exits: &ExitCounters) -> Option<Stop> {
     match exit {
         VmExit::Io(io) => {
             exits.io.add(1);
@@ -167,7 +166,10 @@ fn serve(cpu: &mut Vcpu, exit: &VmExit, vm: &Shared, exits: &ExitCounters) -> Op
         }
         VmExit::Mmio { address, direction: Direction::Out } => {
             exits.mmio.add(1);
-            vm.mmio.write(*address, cpu.mmio_data())
+            match engine.write(cpu, &vm.memory, &vm.control, Pa(*address)) {
+                Some(written) => written.err(),
+                None => vm.mmio.write(*address, cpu.mmio_data()),
+            }
         }
         VmExit::Hlt => {
             exits.hlt.add(1);
@@ -183,7 +185,10 @@ fn serve(cpu: &mut Vcpu, exit: &VmExit, vm: &Shared, exits: &ExitCounters) -> Op
         }
         VmExit::Failure(detail) => {
             exits.other.add(1);
-            Some(Stop::Crash { detail: format!("vcpu {}: {detail}", cpu.index()) })
+            match engine.give_way(cpu, &vm.control, detail) {
+                Some(retried) => retried.err(),
+                None => Some(Stop::Crash { detail: format!("vcpu {}: {detail}", cpu.index()) }),
+            }
         }
         VmExit::Exception { vector, .. } => {
             exits.other.add(1);

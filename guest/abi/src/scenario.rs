@@ -185,6 +185,19 @@ pub const SCENARIOS: &[Scenario] = &[
         "loads an IDT from a page that is not present, and takes exceptions: the host maps it when they are delivered",
         &[parameter("first", "fault", "fault: a #PF comes first; call: a #UD, by a call into ring 0")],
     ),
+    scenario(
+        "idt-rewrite",
+        "changes where gate 14 leads, and faults at once",
+        &[
+            parameter(
+                "how",
+                "gate",
+                "gate: in place; shared: in place, with a counter in the IDT's page; descriptors: in place, with the GDT in the \
+                 IDT's page; table: once, by loading another IDT",
+            ),
+            parameter("rounds", "1000", "how many times, with two faults each, or one where a table is loaded"),
+        ],
+    ),
     ending("idt-outside", Ending::Crash, "faults with an IDT outside of RAM", &[]),
     scenario("tables-loop", "faults through a page table whose entries all point to the table itself", &[]),
     ending("stack-unmapped", Ending::Crash, "faults with a stack that is not mapped", &[RING]),

@@ -30,6 +30,17 @@ pub static GDT: Gdt = Gdt(UnsafeCell::new({
     gdt
 }));
 
+impl Gdt {
+    /// Copies the table to `to`.
+    ///
+    /// # Safety
+    /// `to` is valid for writes of as many bytes as the table has.
+    pub unsafe fn copy_to(&self, to: *mut u8) {
+        // SAFETY: the caller's promise; nobody writes to the table meanwhile, once all CPUs have begun.
+        unsafe { to.copy_from_nonoverlapping(self.0.get().cast(), GDT_LIMIT as usize + 1) };
+    }
+}
+
 /// Limit of the [`GDT`].
 pub const GDT_LIMIT: u16 = (8 * (8 + 2 * MAX_CPUS) - 1) as u16;
 

@@ -15,13 +15,13 @@ pub const PAGE_FAULT: usize = 14;
 /// Exception vectors.
 pub const VECTORS: usize = 32;
 /// Limit of an [`Idt`].
-pub const LIMIT: u16 = (size_of::<Idt>() - 1) as u16;
+pub const LIMIT: u16 = (VECTORS * size_of::<Gate>() - 1) as u16;
 
 /// The table that the guest boots with.
 pub static IDT: Idt = Idt::new();
 
-/// A table of gates.
-#[repr(C, align(16))]
+/// A table of gates, on a page of its own, as Linux's is.
+#[repr(C, align(4096))]
 pub struct Idt([Gate; VECTORS]);
 
 /// A gate: where its vector goes.

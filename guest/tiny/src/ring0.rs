@@ -46,6 +46,11 @@ pub fn load_idt(base: u64, limit: u16) {
     call(lidt, base, limit as u64);
 }
 
+/// Loads GDTR. The segments that are loaded stay as they are.
+pub fn load_gdt(base: u64, limit: u16) {
+    call(lgdt, base, limit as u64);
+}
+
 /// Drops the translation of `address`; for code that is in ring 0 already.
 #[inline(always)]
 pub fn flush_here(address: u64) {
@@ -75,6 +80,12 @@ unsafe extern "C" fn or_cr4(_bits: u64, _: u64) -> u64 {
 #[unsafe(link_section = ".ring0")]
 unsafe extern "C" fn lidt(_base: u64, _limit: u64) -> u64 {
     naked_asm!("push rdi", "shl rsi, 48", "push rsi", "lidt [rsp + 6]", "add rsp, 16", "ret")
+}
+
+#[unsafe(naked)]
+#[unsafe(link_section = ".ring0")]
+unsafe extern "C" fn lgdt(_base: u64, _limit: u64) -> u64 {
+    naked_asm!("push rdi", "shl rsi, 48", "push rsi", "lgdt [rsp + 6]", "add rsp, 16", "ret")
 }
 
 /// Reads `address` with RSP = `stack`.

@@ -1,14 +1,15 @@
 //! One vCPU's side of an engine.
 
-use vector14_hook::{Registers, Verdict};
+use vector14_hook::{Pa, Registers, Verdict};
 
 use super::caught::{At, Caught};
 use super::exception_bitmap;
-use super::gate::{self, GateCpu, NoFrame};
+use super::gate::{self, GateCpu, LostPage, NoFrame};
 use super::length::Lengths;
 use super::outcome::{ApplyError, Outcome};
 use crate::control::Control;
 use crate::memory::Memory;
+use crate::summary::Stop;
 use crate::vcpu::{Vcpu, VmExit};
 
 /// One vCPU's side of an engine.
@@ -66,11 +67,51 @@ impl EngineCpu {
         }
     }
 
-    /// Keeps the interception in place, after an exit that was no fault.
-    pub(crate) fn inspect(&mut self, cpu: &mut Vcpu, memory: &Memory, control: &Control, thorough: bool) {
+    /// Keeps the interception in place, after an exit that was no fault. `Some` ends the VM.
+    pub(crate) fn inspect(
+        &mut self,
+        cpu: &mut Vcpu,
+        memory: &Memory,
+        control: &Control,
+        thorough: bool,
+    ) -> Option<Stop> {
         match &mut self.kind {
-            Kind::Off | Kind::ExceptionBitmap => {}
-            Kind::Gate(gate) => gate.inspect(cpu, memory, control, thorough),
+            Kind::Off | Kind::ExceptionBitmap => None,
+            Kind::Gate(gate) => gate.inspect(cpu, memory, control, thorough).err().map(crash),
         }
     }
+
+    /// Carries out a write of the guest's to memory that the engine keeps it from writing to. `None` where it is to no such
+    /// memory.
+    pub(crate) fn write(
+        &mut self,
+        cpu: &mut Vcpu,
+        memory: &Memory,
+        control: &Control,
+        address: Pa,
+    ) -> Option<Result<(), Stop>> {
+        let Kind::Gate(gate) = &mut self.kind else { return None };
+        let mut data = [0; 8];
+        let length = cpu.mmio_data().len().min(data.len());
+        data[..length].copy_from_slice(&cpu.mmio_data()[..length]);
+        done(gate.write(cpu, memory, control, address, &data[..length]))
+    }
+
+    /// Takes back what may have kept KVM from going on. `None` where there is nothing.
+    pub(crate) fn give_way(&mut self, cpu: &mut Vcpu, control: &Control, failure: &str) -> Option<Result<(), Stop>> {
+        let Kind::Gate(gate) = &mut self.kind else { return None };
+        done(gate.give_way(cpu, control, failure))
+    }
+}
+
+fn done(result: Result<bool, LostPage>) -> Option<Result<(), Stop>> {
+    match result {
+        Ok(false) => None,
+        Ok(true) => Some(Ok(())),
+        Err(lost) => Some(Err(crash(lost))),
+    }
+}
+
+fn crash(lost: LostPage) -> Stop {
+    Stop::Crash { detail: lost.to_string() }
 }

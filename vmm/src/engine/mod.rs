@@ -86,7 +86,9 @@ impl Engine {
             (EngineChoice::ExceptionBitmap, Some(lacks), _) => Err(EngineError::NotOffered { lacks }),
             (EngineChoice::Auto, Some(lacks), Some(_)) => Err(EngineError::NoFilter { lacks }),
             (EngineChoice::Gate, _, Some(_)) => Err(EngineError::FilterOnGate),
-            (EngineChoice::Auto | EngineChoice::Gate, _, None) => Ok(Self::Gate(Arc::new(Table::new(stub, arm_when)))),
+            (EngineChoice::Auto | EngineChoice::Gate, _, None) => {
+                Ok(Self::Gate(Arc::new(Table::new(stub, arm_when, Box::new(machine.clone())))))
+            }
         }
     }
 
@@ -163,11 +165,11 @@ impl Engine {
         }
     }
 
-    /// Sentences for the summary.
-    pub(crate) fn take_notes(&self) -> Vec<String> {
+    /// Sentences for the summary of a VM that has run since `start`.
+    pub(crate) fn take_notes(&self, start: Instant) -> Vec<String> {
         match self {
             Self::Off => Vec::new(),
-            Self::Gate(table) => table.take_notes(),
+            Self::Gate(table) => table.take_notes(start),
             Self::ExceptionBitmap(bitmap) => bitmap.take_notes(),
         }
     }

@@ -4,23 +4,20 @@ use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuFd, VmFd};
+use vector14_hook::Pa;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::lock;
 use super::ram::{self, Backing, GuestRam};
+use super::slots::Slots;
+pub(crate) use super::slots::{Access, AccessError, RefusedSlot};
 
 /// A VM whose memory slots are the regions of one [`GuestRam`].
 #[derive(Clone)]
 pub(crate) struct MappedVm {
     fd: Arc<VmFd>,
     memory: GuestRam,
-}
-
-/// A region that KVM refused: guest-physical start and size in bytes, and what the ioctl said.
-pub(crate) struct RefusedSlot {
-    pub(crate) start: u64,
-    pub(crate) size: u64,
-    pub(crate) source: kvm_ioctls::Error,
+    slots: Arc<Slots>,
 }
 
 impl MappedVm {
@@ -29,23 +26,17 @@ impl MappedVm {
     /// # Errors
     /// The first region that KVM refuses.
     pub(crate) fn new(fd: VmFd, memory: GuestRam) -> Result<Self, RefusedSlot> {
-        for (slot, region) in (0u32..).zip(memory.iter()) {
-            let (start, size) = (region.start_addr().0, region.len());
-            let argument = kvm_userspace_memory_region {
-                slot,
-                flags: 0,
-                guest_phys_addr: start,
-                memory_size: size,
-                userspace_addr: region.as_ptr() as u64,
-            };
-            // SAFETY:
-            // 1. The range is a mapping made for the guest; the process accesses it through volatile and atomic
-            //    accesses only, never through references.
-            // 2. `self` and every vCPU made from it hold a handle on `memory`: it stays mapped until the last of
-            //    them is gone.
-            unsafe { fd.set_user_memory_region(argument) }.map_err(|source| RefusedSlot { start, size, source })?;
-        }
-        Ok(Self { fd: Arc::new(fd), memory })
+        let fd = Arc::new(fd);
+        let slots = Arc::new(Slots::new(Arc::clone(&fd), memory.clone())?);
+        Ok(Self { fd, memory, slots })
+    }
+
+    /// Changes what the guest may do with one page of its memory. No vCPU may run meanwhile.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub(crate) fn set_access(&self, page: Pa, access: Access) -> Result<(), AccessError> {
+        self.slots.set_access(page.0, access)
     }
 
     /// What this VM has learnt of its memory.
@@ -55,8 +46,7 @@ impl MappedVm {
     pub(crate) fn translations(&self) -> Result<Translations, vm_memory::mmap::FromRangesError> {
         let end = self.memory.iter().map(|region| region.start_addr().0 + region.len()).max().unwrap_or(0);
         let spare = ram::map(&[(end, SPARE_SIZE, Backing::Small)])?;
-        let slot = u32::try_from(self.memory.num_regions()).unwrap_or(u32::MAX);
-        Ok(Translations { vm: self.clone(), slot, spare, busy: Mutex::new(()) })
+        Ok(Translations { vm: self.clone(), slot: self.slots.new_number(), spare, busy: Mutex::new(()) })
     }
 
     /// KVM_CHECK_EXTENSION (KVM API 4.4); 0 for what this KVM does not know.

@@ -12,6 +12,7 @@ pub(crate) mod kvm_run;
 pub(crate) mod library;
 pub(crate) mod mapped;
 pub(crate) mod ram;
+mod slots;
 pub(crate) mod terminal;
 pub(crate) mod words;
 

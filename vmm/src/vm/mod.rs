@@ -185,7 +185,7 @@ impl Vm {
 
     fn summarise(&self, vcpus: usize, missing: usize, start: Instant, wall: Duration) -> Summary {
         let (faults, mut verdicts, exits) = self.shared.count();
-        let mut notes = self.engine.take_notes();
+        let mut notes = self.engine.take_notes(start);
         if missing > 0 {
             notes.push(format!("{missing} of {vcpus} vCPUs did not stop within {GRACE:?}: a hook does not return, or nobody reads the console; \
                  a fault that was in a hook counts as stopped"));

@@ -10,6 +10,7 @@ mod hidden;
 mod idt;
 mod idt_copy;
 mod idt_outside;
+mod idt_rewrite;
 mod jit;
 mod keys;
 mod looping;
@@ -86,6 +87,7 @@ pub fn run(cmdline: &Cmdline) {
         "idt-readonly" => idt_copy::readonly(),
         "idt-absent" => idt_copy::absent(cmdline),
         "idt-outside" => idt_outside::run(),
+        "idt-rewrite" => idt_rewrite::run(cmdline),
         "tables-loop" => tables_loop::run(),
         "stack-unmapped" => stack_unmapped::run(cmdline),
         "stack-mmio" => stack_mmio::run(cmdline),
