@@ -6,6 +6,10 @@ use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 
 /// CPUID.1, ECX bit 31: a hypervisor is present. Linux looks for kvm-clock only then.
 const HYPERVISOR: u32 = 1 << 31;
+/// CPUID.1, ECX bit 5: VT-x.
+const VMX: u32 = 1 << 5;
+/// CPUID.80000001h, ECX bit 2: AMD-V.
+const SVM: u32 = 1 << 2;
 /// CPUID.1, EDX bit 28: EBX bits 23 to 16 count logical processors.
 const HTT: u32 = 1 << 28;
 /// CPUID.(7,1), EAX bit 17: FRED, which has no IDT.
@@ -15,6 +19,19 @@ const FRED: u32 = 1 << 17;
 pub(crate) fn adapt(cpuid: &mut CpuId, index: u32, vcpus: u32) {
     for entry in cpuid.as_mut_slice() {
         adapt_entry(entry, index, vcpus);
+    }
+}
+
+/// Hides AMD-V and VT-x: the guest is not to run guests of its own.
+pub(crate) fn hide_virtualization(cpuid: &mut CpuId) {
+    for entry in cpuid.as_mut_slice() {
+        match entry.function {
+            1 => entry.ecx &= !VMX,
+            0x8000_0001 => entry.ecx &= !SVM,
+            // Revision and features of AMD-V (APM vol. 3, Fn8000_000A).
+            0x8000_000a => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0),
+            _ => {}
+        }
     }
 }
 
@@ -65,6 +82,16 @@ mod tests {
         assert_eq!(adapted(7, 1, 0).eax, !FRED);
         assert_eq!(adapted(7, 0, 0).eax, !0);
         assert_eq!(adapted(1, 0, 0).ecx, HYPERVISOR);
+    }
+
+    #[test]
+    fn virtualization_is_hidden_and_nothing_else() {
+        let all = |function| kvm_cpuid_entry2 { function, eax: !0, ebx: !0, ecx: !0, edx: !0, ..Default::default() };
+        let mut cpuid = CpuId::from_entries(&[1, 7, 0x8000_0001, 0x8000_000a].map(all)).unwrap();
+        hide_virtualization(&mut cpuid);
+        let ecx: Vec<u32> = cpuid.as_slice().iter().map(|entry| entry.ecx).collect();
+        assert_eq!(ecx, [!VMX, !0, !SVM, 0]);
+        assert!(cpuid.as_slice()[..3].iter().all(|entry| (entry.eax, entry.ebx, entry.edx) == (!0, !0, !0)));
     }
 
     #[test]

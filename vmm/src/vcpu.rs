@@ -3,7 +3,7 @@
 //! Registers come with every exit and go with every entry through KVM_CAP_SYNC_REGS (KVM API 6.18): no ioctl but
 //! KVM_RUN on the way of a fault.
 
-use kvm_bindings::{KVM_MP_STATE_RUNNABLE, kvm_regs, kvm_sregs, kvm_vcpu_events};
+use kvm_bindings::{KVM_MP_STATE_RUNNABLE, KVM_RUN_X86_GUEST_MODE, kvm_regs, kvm_sregs, kvm_vcpu_events};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
 
 use crate::sys::kvm_run::{exception, internal_error, io_data, io_fields, mmio_data};
@@ -141,6 +141,12 @@ impl Vcpu {
     /// The data of the access that [`VmExit::Mmio`] told of: 1 to 8 bytes, to be read or filled in.
     pub fn mmio_data(&mut self) -> &mut [u8] {
         mmio_data(self.kvm.fd.get_kvm_run()).unwrap_or_default()
+    }
+
+    /// Whether the last exit came from a guest of the guest's: its registers are that one's then. KVM says so where it has
+    /// KVM_CAP_X86_GUEST_MODE (KVM API 5, `flags`).
+    pub(crate) fn in_guest_mode(&mut self) -> bool {
+        u32::from(self.kvm.fd.get_kvm_run().flags) & KVM_RUN_X86_GUEST_MODE != 0
     }
 
     /// General registers as of the last exit.

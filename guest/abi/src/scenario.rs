@@ -198,6 +198,7 @@ pub const SCENARIOS: &[Scenario] = &[
             parameter("rounds", "1000", "how many times, with two faults each, or one where a table is loaded"),
         ],
     ),
+    acting("inner-guest", "runs a guest of its own; takes AMD-V, and vm.nested", &[]),
     ending("idt-outside", Ending::Crash, "faults with an IDT outside of RAM", &[]),
     scenario("tables-loop", "faults through a page table whose entries all point to the table itself", &[]),
     ending("stack-unmapped", Ending::Crash, "faults with a stack that is not mapped", &[RING]),

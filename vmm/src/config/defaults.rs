@@ -20,6 +20,8 @@ pub const VCPUS_RANGE: RangeInclusive<u32> = 1..=8;
 
 /// `vm.timeout`: none.
 pub const TIMEOUT: Option<Duration> = None;
+/// `vm.nested`.
+pub(super) const NESTED: bool = false;
 /// The longest `vm.timeout`, in days.
 pub const TIMEOUT_MAX_DAYS: u64 = 365;
 

@@ -56,11 +56,13 @@ pub struct VmConfig {
     pub vcpus: u32,
     /// The guest is stopped when it has run this long; `None`: never.
     pub timeout: Option<Duration>,
+    /// Whether the guest is told of AMD-V and VT-x, and can run guests of its own.
+    pub nested: bool,
 }
 
 impl Default for VmConfig {
     fn default() -> Self {
-        Self { memory: defaults::MEMORY, vcpus: defaults::VCPUS, timeout: defaults::TIMEOUT }
+        Self { memory: defaults::MEMORY, vcpus: defaults::VCPUS, timeout: defaults::TIMEOUT, nested: defaults::NESTED }
     }
 }
 

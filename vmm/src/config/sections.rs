@@ -49,6 +49,7 @@ fn read_vm(mut vm: Reader<'_>) -> VmConfig {
         memory: vm.take("memory", values::memory).unwrap_or(default.memory),
         vcpus: vm.take("vcpus", values::vcpus).unwrap_or(default.vcpus),
         timeout: vm.take("timeout", values::timeout).or(default.timeout),
+        nested: vm.take("nested", values::boolean).unwrap_or(default.nested),
     };
     vm.finish();
     config

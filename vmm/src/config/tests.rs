@@ -201,7 +201,11 @@ fn a_bad_value_is_told_with_its_place_and_what_is_allowed() {
 #[test]
 fn unknown_names_are_refused_with_the_nearest_known_one() {
     let cases = [
-        ("vm.memry = '1G'", "unknown key `memry` in [vm]", "did you mean `memory`? there are: memory, vcpus, timeout"),
+        (
+            "vm.memry = '1G'",
+            "unknown key `memry` in [vm]",
+            "did you mean `memory`? there are: memory, vcpus, timeout, nested",
+        ),
         ("zebra = 1", "unknown table `zebra`", "help: there are: vm, boot, disk, intercept, control, hook"),
         ("[[hooks]]\nname = 'trace'", "unknown table `hooks`", "did you mean `hook`?"),
         ("[[hook]]\nname = 'trase'", "unknown hook `trase`", "did you mean `trace`? there are: trace"),

@@ -19,6 +19,7 @@ mod registers;
 use std::sync::Arc;
 use std::time::Instant;
 
+use kvm_bindings::KVM_CAP_X86_GUEST_MODE;
 use vector14_hook::Va;
 
 pub(crate) use self::caught::Caught;
@@ -27,7 +28,7 @@ use self::exception_bitmap::Bitmap;
 pub(crate) use self::exception_bitmap::offer;
 pub(crate) use self::gate::ArmWhen;
 use self::gate::{GateCpu, Table};
-use crate::config::{EngineChoice, ErrorCodeFilter, InterceptConfig};
+use crate::config::{Config, EngineChoice, ErrorCodeFilter};
 use crate::sys::mapped::MappedVm;
 use crate::vcpu::Vcpu;
 
@@ -60,20 +61,27 @@ pub enum EngineError {
     /// A filter was asked for, and the engine `gate`.
     #[error("intercept.error_code takes the engine exception-bitmap: gate sees every fault")]
     FilterOnGate,
+    /// The guest may run guests of its own, and the engine is `gate`.
+    #[error(
+        "vm.nested = true: this host's KVM does not say when a vCPU runs a guest of the guest's \
+         (KVM_CAP_X86_GUEST_MODE), and the engine gate would take that one's faults for the guest's"
+    )]
+    NestedGate,
     /// KVM offers what it then refuses.
     #[error("KVM_ENABLE_CAP for exits at #PF failed: {0}")]
     Refused(kvm_ioctls::Error),
 }
 
 impl Engine {
-    /// The engine that `intercept` comes to on this machine; `stub` is where the user, or else the kernel, has room for
+    /// The engine that `config` comes to on this machine; `stub` is where the user, or else the kernel, has room for
     /// the stub of `gate`.
     pub(crate) fn new(
-        intercept: &InterceptConfig,
+        config: &Config,
         machine: &MappedVm,
         stub: Option<Va>,
         arm_when: ArmWhen,
     ) -> Result<Self, EngineError> {
+        let Config { intercept, vm, .. } = config;
         let missing = offer::missing(|capability| machine.check_extension(capability));
         let bitmap = || {
             let filter = intercept.error_code.unwrap_or(ErrorCodeFilter::ALL);
@@ -86,6 +94,11 @@ impl Engine {
             (EngineChoice::ExceptionBitmap, Some(lacks), _) => Err(EngineError::NotOffered { lacks }),
             (EngineChoice::Auto, Some(lacks), Some(_)) => Err(EngineError::NoFilter { lacks }),
             (EngineChoice::Gate, _, Some(_)) => Err(EngineError::FilterOnGate),
+            (EngineChoice::Auto | EngineChoice::Gate, _, None)
+                if vm.nested && machine.check_extension(KVM_CAP_X86_GUEST_MODE) == 0 =>
+            {
+                Err(EngineError::NestedGate)
+            }
             (EngineChoice::Auto | EngineChoice::Gate, _, None) => {
                 Ok(Self::Gate(Arc::new(Table::new(stub, arm_when, Box::new(machine.clone())))))
             }

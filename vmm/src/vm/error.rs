@@ -83,7 +83,12 @@ impl VmError {
             | Self::MissingCapability(_)
             | Self::Kvm { .. }
             | Self::Slot { .. }
-            | Self::Engine(EngineError::NotOffered { .. } | EngineError::NoFilter { .. } | EngineError::Refused(_))
+            | Self::Engine(
+                EngineError::NotOffered { .. }
+                | EngineError::NoFilter { .. }
+                | EngineError::NestedGate
+                | EngineError::Refused(_),
+            )
             | Self::Memory(_)
             | Self::Host { .. } => 3,
         }
@@ -107,6 +112,9 @@ impl VmError {
             Self::Engine(EngineError::NoFilter { .. }) => Some(
                 "no stock KVM offers it: `make kvm-module` builds one that does, and kvm/README.md says how to load it; or leave \
                  intercept.error_code out and look at the error code in a hook",
+            ),
+            Self::Engine(EngineError::NestedGate) => Some(
+                "Linux 6.11 and later have it; or leave vm.nested out, and the guest is not told of AMD-V and VT-x",
             ),
             Self::Memory(_) => Some("lower vm.memory, or free memory on the host"),
             Self::NoKvm { .. }

@@ -11,6 +11,7 @@ use kvm_ioctls::{Cap, Kvm, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::error::{VmError, call, host};
+use crate::config::VmConfig;
 use crate::cpuid;
 use crate::sys::mapped::MappedVm;
 use crate::vcpu::Vcpu;
@@ -90,14 +91,17 @@ pub(super) fn interrupt(vm: &VmFd, gsi: u32) -> Result<EventFd, VmError> {
     Ok(interrupt)
 }
 
-pub(super) fn create_vcpus(kvm: &Kvm, machine: &MappedVm, vcpus: u32) -> Result<Vec<Vcpu>, VmError> {
+pub(super) fn create_vcpus(kvm: &Kvm, machine: &MappedVm, config: &VmConfig) -> Result<Vec<Vcpu>, VmError> {
     let supported = call("KVM_GET_SUPPORTED_CPUID", kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES))?;
     let run_size = call("KVM_GET_VCPU_MMAP_SIZE", kvm.get_vcpu_mmap_size())?;
-    (0..vcpus)
+    (0..config.vcpus)
         .map(|index| {
             let mut vcpu = Vcpu::new(call("KVM_CREATE_VCPU", machine.create_vcpu(index))?, index, run_size);
             let mut cpuid = supported.clone();
-            cpuid::adapt(&mut cpuid, index, vcpus);
+            cpuid::adapt(&mut cpuid, index, config.vcpus);
+            if !config.nested {
+                cpuid::hide_virtualization(&mut cpuid);
+            }
             call("KVM_SET_CPUID2", vcpu.fd().set_cpuid2(&cpuid))?;
             Ok(vcpu)
         })

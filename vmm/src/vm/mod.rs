@@ -87,7 +87,7 @@ impl Vm {
             size: slot.size,
             source: slot.source,
         })?;
-        let mut vcpus = kvm::create_vcpus(&kvm, &machine, config.vm.vcpus)?;
+        let mut vcpus = kvm::create_vcpus(&kvm, &machine, &config.vm)?;
         if let Some(first) = vcpus.first_mut() {
             let sregs = call("KVM_GET_SREGS", first.fd().get_sregs())?;
             let (regs, sregs) = loaded.entry.registers(sregs);
@@ -113,7 +113,7 @@ impl Vm {
         let stub = config.intercept.stub.or(loaded.stub);
         Ok(Self {
             shared: Arc::new(shared),
-            engine: Engine::new(&config.intercept, &machine, stub, arm_when)?,
+            engine: Engine::new(config, &machine, stub, arm_when)?,
             vcpus,
             com1: devices.com1,
             com1_room: devices.com1_room,

@@ -11,6 +11,7 @@ mod idt;
 mod idt_copy;
 mod idt_outside;
 mod idt_rewrite;
+mod inner_guest;
 mod jit;
 mod keys;
 mod looping;
@@ -76,6 +77,7 @@ pub fn run(cmdline: &Cmdline) {
         "raise" => raise::run(cmdline),
         "verdict" => verdict::run(cmdline),
         "idt" => idt::run(),
+        "inner-guest" => inner_guest::run(),
         "quiet" => quiet::run(cmdline),
         "smp" => smp::run(cmdline),
         "shootdown" => shootdown::run(cmdline),

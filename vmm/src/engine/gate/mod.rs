@@ -87,7 +87,7 @@ impl GateCpu {
     ) -> Option<Result<Caught, NoFrame>> {
         const STUB_EXIT: VmExit =
             VmExit::Io(Io { port: FAULT_PORT as u16, direction: Direction::Out, size: 1, count: 1 });
-        if *exit != STUB_EXIT {
+        if *exit != STUB_EXIT || cpu.in_guest_mode() {
             return None;
         }
         self.refresh();
@@ -125,6 +125,9 @@ impl GateCpu {
         control: &Control,
         thorough: bool,
     ) -> Result<(), LostPage> {
+        if cpu.in_guest_mode() {
+            return Ok(());
+        }
         let now = Instant::now();
         let idt = cpu.sregs().idt;
         let idtr = Idtr { base: Va(idt.base), limit: idt.limit };

@@ -6,7 +6,7 @@
 //! its gates are looked at now and then, as those of any other page.
 
 use vector14_hook::paging::Paging;
-use vector14_hook::{PAGE_SIZE, Pa, Va};
+use vector14_hook::{Pa, Va};
 
 use crate::guest::read_words;
 use crate::memory::Memory;
@@ -168,7 +168,7 @@ pub(super) fn written_by_cpu(cpu: &mut Vcpu, memory: &Memory, paging: &Paging, p
     None
 }
 
-const PAGE: usize = PAGE_SIZE as usize;
+const PAGE: usize = 1 << 12;
 /// A descriptor table has 64 KiB at the most, and need not begin at a page.
 const TABLE_PAGES: usize = 17;
 /// How far below its top a stack is looked at, in bytes: room for frames of exceptions that come upon one another.

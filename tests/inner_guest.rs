@@ -1,0 +1,38 @@
+//! A guest that runs guests of its own: what those do is not taken for what the guest does.
+
+use libtest_mimic::Trial;
+use vector14::config::{Config, EngineChoice};
+use vector14::vm::{EngineError, Surroundings, Vm, VmError};
+
+use crate::harness::{Guest, engine, kvm_test};
+
+const SCENARIO: &str = "scenario=inner-guest";
+
+pub fn tests() -> Vec<Trial> {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let mut tests = vec![kvm_test("inner-guest::hidden", hidden)];
+    if cpuinfo.split_whitespace().any(|flag| flag == "svm") {
+        tests.push(kvm_test("inner-guest::nested", nested));
+    }
+    tests
+}
+
+fn hidden() {
+    let outcome = Guest::new(SCENARIO).run().balanced();
+    assert!(outcome.console.contains("no AMD-V"), "{outcome}");
+}
+
+/// With the engine `gate`, it takes a KVM that says which guest an exit is of.
+fn nested() {
+    let mut config = Config::tiny(SCENARIO);
+    (config.vm.nested, config.intercept.engine) = (true, engine());
+    let made = Vm::new(&config, Vec::new(), Surroundings::unattended(Box::new(std::io::sink())));
+    match made.err() {
+        Some(VmError::Engine(EngineError::NestedGate)) => assert_eq!(engine(), EngineChoice::Gate),
+        Some(error) => panic!("{error}"),
+        None => {
+            let outcome = Guest::of(config).run().passed();
+            assert_eq!(outcome.guest_faults(), outcome.summary.faults.total, "{outcome}");
+        }
+    }
+}
