@@ -10,8 +10,9 @@ use libtest_mimic::Trial;
 
 use vector14::config::{BootConfig, Config, Kernel, VmConfig};
 use vector14::summary::Stop;
+use vector14_hook::Verdict;
 
-use crate::harness::{Command, Finished, Guest, Oracle, engine, exception_bitmap_test, kvm_test};
+use crate::harness::{Act, Command, Finished, Guest, Oracle, engine, exception_bitmap_test, kvm_test};
 
 pub fn tests() -> Vec<Trial> {
     if guests().is_none() {
@@ -30,6 +31,7 @@ pub fn tests() -> Vec<Trial> {
         kvm_test("linux::console_input_and_power_off", console),
         kvm_test("linux::disk", disk),
     ];
+    tests.push(kvm_test("linux::a_process_with_segments_of_its_own", segments));
     tests.push(kvm_test("linux::error_codes_as_the_tables_have_them", error_codes));
     tests.extend(exception_bitmap_test("linux::faults_in_the_decompressor", decompressor));
     tests
@@ -201,6 +203,30 @@ fn disk() {
     }
     assert_eq!(&finished.read("disk.img")[512..519], "written", "{finished}");
     assert!(finished.read("fixed.img").bytes().all(|byte| byte == b'b'), "{finished}");
+}
+
+/// A hook skips faults of processes that have segments of their own: past the end of one, and while another thread takes one away.
+/// That is a matter between a process and its kernel, which does not come to harm.
+fn segments() {
+    let guests = guests().unwrap();
+    let boot = BootConfig {
+        initrd: Some(guests.join("initramfs.cpio.gz")),
+        cmdline: format!("{CMDLINE} v14=workload:segments"),
+        ..BootConfig::of(Kernel::Path(guests.join("linux-6.1-cloud")))
+    };
+    let vm = VmConfig { memory: 512 << 20, vcpus: 2, ..VmConfig::default() };
+    let guest = Guest::of(Config { vm, boot, ..Config::tiny("") }).timeout(Duration::from_secs(300));
+    let skip = Act { window: 0x2100_0000..0x2100_1000, verdict: Verdict::Skip };
+    let outcome = guest.hook("skip", skip).run().balanced();
+    assert_eq!(outcome.summary.stop, Stop::Reset, "{outcome}");
+    for line in ["segments: past the end: signal Some(11)", "workload segments: ok", "guest: status 0"] {
+        assert!(outcome.console.contains(line), "no `{line}`\n{outcome}");
+    }
+    for complaint in ["Oops", "BUG:", "[#1]"] {
+        assert!(!outcome.console.contains(complaint), "{outcome}");
+    }
+    assert!(outcome.summary.verdicts.skip > 1000, "{outcome}");
+    assert_eq!(outcome.summary.hooks[0].faulted, 0, "{outcome}");
 }
 
 /// From the first fault that is seen to the reset, through a boot and workloads: each error code follows from the tables and the

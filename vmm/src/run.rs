@@ -134,7 +134,7 @@ fn intercept(
     if let Err(error) = engine.apply(cpu, &vm.memory, caught, &decision.verdict, &registers) {
         // A verdict that can't be carried out is its hook's failure. Reinject with the registers as they were changes
         // nothing in guest memory, and neither does Stop, so nothing can fail.
-        decision.verdict = vm.chain.reject(view, &decision, &fault, &error);
+        decision.verdict = vm.chain.reject(view, &decision, &fault, error.cause(), &error);
         let applied = engine.apply(cpu, &vm.memory, caught, &decision.verdict, &context.registers);
         debug_assert!(applied.is_ok(), "{applied:?}");
     }

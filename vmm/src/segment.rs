@@ -39,6 +39,53 @@ impl Default for CodeSegment {
     }
 }
 
+/// Whether `selector` names a descriptor of the local table, which a guest's processes can change.
+pub(crate) fn is_local(selector: u16) -> bool {
+    selector & TABLE_INDICATOR != 0
+}
+
+/// The segment register that holds what `selector` names in the descriptor tables of `sregs`; `None` where the descriptor can't be
+/// read, or lies outside of its table.
+pub(crate) fn load(selector: u16, sregs: &kvm_sregs, memory: &Memory, paging: &Paging) -> Option<kvm_segment> {
+    let limit = if is_local(selector) { sregs.ldt.limit } else { sregs.gdt.limit.into() };
+    let at = descriptor(selector, sregs);
+    let mut bytes = [0; 8];
+    let is_whole = u32::from(selector | 7) <= limit && read_words(memory, paging, at, &mut bytes) == bytes.len();
+    is_whole.then(|| described(selector, u64::from_le_bytes(bytes)))
+}
+
+/// A segment register as it is loaded from its descriptor (SDM vol. 3A, 3.4.5).
+fn described(selector: u16, descriptor: u64) -> kvm_segment {
+    const ACCESSED: u8 = 1;
+    let bits = |at: u32, mask: u8| (descriptor >> at).to_le_bytes()[0] & mask;
+    let in_pages = bits(55, 1);
+    let limit = u32::try_from(descriptor & 0xffff | descriptor >> 32 & 0xf_0000).unwrap_or_default();
+    kvm_segment {
+        base: base(descriptor),
+        limit: if in_pages == 0 { limit } else { limit << 12 | 0xfff },
+        selector,
+        type_: bits(40, 0xf) | ACCESSED,
+        present: bits(47, 1),
+        dpl: bits(45, 3),
+        db: bits(54, 1),
+        s: bits(44, 1),
+        l: bits(53, 1),
+        g: in_pages,
+        avl: bits(52, 1),
+        ..kvm_segment::default()
+    }
+}
+
+/// Where the descriptor that `selector` names lies.
+fn descriptor(selector: u16, sregs: &kvm_sregs) -> Va {
+    let base = if is_local(selector) { sregs.ldt.base } else { sregs.gdt.base };
+    Va(base.wrapping_add(u64::from(selector & !7)))
+}
+
+fn base(descriptor: u64) -> u64 {
+    descriptor >> 16 & 0x00ff_ffff | descriptor >> 32 & 0xff00_0000
+}
+
 impl CodeSegment {
     /// The one that is loaded.
     pub(crate) fn loaded(sregs: &kvm_sregs) -> Self {
@@ -48,8 +95,7 @@ impl CodeSegment {
 
     /// The one that `selector` names in the descriptor tables of `sregs`.
     pub(crate) fn of_selector(selector: u16, sregs: &kvm_sregs) -> Self {
-        let base = if selector & TABLE_INDICATOR == 0 { sregs.gdt.base } else { sregs.ldt.base };
-        Self(Kind::Descriptor(Va(base.wrapping_add(u64::from(selector & !7)))))
+        Self(Kind::Descriptor(descriptor(selector, sregs)))
     }
 
     /// The instruction at `rip`: as many of its bytes as can be read. `None` where that is none, or the descriptor can't
@@ -84,8 +130,7 @@ impl Size {
     }
 
     fn described(descriptor: u64) -> Self {
-        let base = descriptor >> 16 & 0x00ff_ffff | descriptor >> 32 & 0xff00_0000;
-        Self::new(descriptor & LONG != 0, descriptor & DEFAULT_SIZE != 0, base)
+        Self::new(descriptor & LONG != 0, descriptor & DEFAULT_SIZE != 0, base(descriptor))
     }
 
     /// The linear address that `rip` stands for: outside of 64-bit mode it has 32 bits.
@@ -124,6 +169,21 @@ mod tests {
             assert_eq!(size(CodeSegment::of_selector(8 | 3, &sregs)), Some(Size { bits, base }));
             assert_eq!(size(CodeSegment::loaded(&sregs)), Some(Size { bits, base }));
         }
+    }
+
+    #[test]
+    fn a_descriptor_is_loaded_with_all_that_it_says() {
+        let memory = Memory::new(2 << 20).unwrap();
+        let off = Paging { cr3: Cr3(0), mode: Mode::Off, no_execute: false };
+        memory.write(Pa(0x608), &0x12c0_fb34_5678_0004_u64.to_le_bytes()).unwrap();
+        let mut sregs = kvm_sregs::default();
+        (sregs.ldt.base, sregs.ldt.limit) = (0x600, 0xf);
+        let segment = load(0xf, &sregs, &memory, &off).unwrap();
+        assert_eq!((segment.base, segment.limit, segment.selector), (0x1234_5678, 0x4fff, 0xf));
+        assert_eq!((segment.type_, segment.s, segment.dpl, segment.present), (0xb, 1, 3, 1));
+        assert_eq!((segment.l, segment.db, segment.g), (0, 1, 1));
+        assert_eq!(load(0x17, &sregs, &memory, &off), None, "the table ends before");
+        assert_eq!(load(0x8, &sregs, &memory, &off), None, "and the global one is empty");
     }
 
     #[test]

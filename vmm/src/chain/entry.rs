@@ -58,6 +58,8 @@ pub(super) struct Entry {
     asked: AtomicBool,
     /// Whether it has panicked or failed.
     failed: AtomicBool,
+    /// Whether the guest has made one of its verdicts impossible.
+    impossible: AtomicBool,
     counts: PerVcpu<HookCounts>,
     /// For the watchdog alone.
     pub(super) overruns: Mutex<Overruns>,
@@ -101,9 +103,9 @@ pub struct HookStatus {
 impl Entry {
     pub(super) fn new(hook: NamedHook, id: EntryId, owner: Owner) -> Self {
         let NamedHook { name, hook, trust, origin } = hook;
-        let (asked, failed) = (AtomicBool::new(true), AtomicBool::new(false));
+        let (asked, failed, impossible) = (AtomicBool::new(true), AtomicBool::new(false), AtomicBool::new(false));
         let (counts, overruns) = (PerVcpu::default(), Mutex::default());
-        Self { id, name, hook, trust, origin, owner, asked, failed, counts, overruns }
+        Self { id, name, hook, trust, origin, owner, asked, failed, impossible, counts, overruns }
     }
 
     pub(super) fn counts(&self) -> &PerVcpu<HookCounts> {
@@ -124,6 +126,11 @@ impl Entry {
     pub(super) fn leave_out(&self) -> bool {
         self.retire();
         !self.failed.swap(true, Ordering::Relaxed)
+    }
+
+    /// Notes that the guest has made a verdict of the hook's impossible. True the first time.
+    pub(super) fn is_first_impossible(&self) -> bool {
+        !self.impossible.swap(true, Ordering::Relaxed)
     }
 
     pub(super) fn origin(&self) -> Option<&HookConfig> {

@@ -69,6 +69,15 @@ pub struct Decision {
     pub hook: Option<usize>,
 }
 
+/// Whose doing it is that a verdict can't be carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The hook's: no guest could have had it.
+    Hook,
+    /// The guest's: its code, stack or descriptor tables are not what the verdict takes.
+    Guest,
+}
+
 impl Chain {
     /// A chain that asks `hooks` in this order.
     #[must_use]
@@ -135,11 +144,31 @@ impl Chain {
         Decision { verdict: Verdict::Pass, hook: None }
     }
 
-    /// Reports the hook that gave a verdict on `fault` that could not be carried out, and leaves it out. Returns the verdict
-    /// in its place.
+    /// Reports the hook that gave a verdict on `fault` that could not be carried out, and leaves it out unless that was the
+    /// guest's doing. Returns the verdict in its place.
     #[cold]
-    pub(crate) fn reject(&self, view: &View, decision: &Decision, fault: &Fault, why: &dyn Display) -> Verdict {
-        view.decider(decision).map_or(Verdict::Reinject, |entry| self.fail(entry, fault, &why.to_string()))
+    pub(crate) fn reject(
+        &self,
+        view: &View,
+        decision: &Decision,
+        fault: &Fault,
+        cause: Cause,
+        why: &dyn Display,
+    ) -> Verdict {
+        let Some(entry) = view.decider(decision) else { return Verdict::Reinject };
+        match (cause, entry.trust.on_error) {
+            (Cause::Guest, OnError::Reinject) => {
+                if entry.is_first_impossible() {
+                    self.note(format!(
+                        "hook `{}` {why}; {} was reinjected, as others for which that may hold, and the hook goes on",
+                        entry.name,
+                        about(fault)
+                    ));
+                }
+                Verdict::Reinject
+            }
+            (Cause::Guest | Cause::Hook, _) => self.fail(entry, fault, &why.to_string()),
+        }
     }
 
     /// Counts that the guest got nowhere by the hook's verdict, and reports the first time.
@@ -168,7 +197,7 @@ impl Chain {
     fn fail(&self, entry: &Entry, fault: &Fault, failure: &str) -> Verdict {
         entry.counts().of(fault).faulted.add(1);
         let first = entry.leave_out();
-        let about = format!("fault #{} at {} (rip {})", fault.sequence, fault.address, fault.rip);
+        let about = about(fault);
         match entry.trust.on_error {
             OnError::Reinject if first => self.note(format!(
                 "hook `{}` {failure}; {about} was reinjected, and the hook is left out from here on",
@@ -223,6 +252,10 @@ impl Chain {
     fn new_id(&self) -> EntryId {
         EntryId(NonZeroU64::MIN.saturating_add(self.ids.fetch_add(1, Ordering::Relaxed)))
     }
+}
+
+fn about(fault: &Fault) -> String {
+    format!("fault #{} at {} (rip {})", fault.sequence, fault.address, fault.rip)
 }
 
 impl View {

@@ -6,6 +6,7 @@ use vector14_hook::{ErrorCode, Exception, GuestError, Registers, Va, Verdict, Ve
 use super::caught::{At, Caught};
 use super::length::Lengths;
 use super::registers::RFLAGS_RF;
+use crate::chain::Cause;
 use crate::memory::Memory;
 use crate::segment::behind;
 
@@ -26,8 +27,26 @@ pub(crate) enum ApplyError {
     Gate { vector: u8, why: &'static str },
     #[error("said Raise, but KVM can't inject vector {0} as a fault: it can 0, 1, 5 to 8, 10 to 14, 16, 17 and 19")]
     NotInjectable(u8),
+    #[error("the interrupted context's segment {selector:#x} is gone from the guest's descriptor table")]
+    Segment { selector: u16 },
     #[error("the interrupted context on the guest's stack can't be changed: {0}")]
     Frame(GuestError),
+}
+
+impl ApplyError {
+    /// Whose doing it is.
+    pub(crate) fn cause(&self) -> Cause {
+        match self {
+            Self::UnreadableCode { .. }
+            | Self::NoInstruction { .. }
+            | Self::Gate { .. }
+            | Self::Segment { .. }
+            | Self::Frame(_) => Cause::Guest,
+            Self::InDelivery(..) | Self::NotCanonical { .. } | Self::Impossible(_) | Self::NotInjectable(_) => {
+                Cause::Hook
+            }
+        }
+    }
 }
 
 /// An event whose delivery the CPU had begun when it faulted.

@@ -10,6 +10,7 @@
 //! - [`paged`]: memory that a hook on the host backs by a file
 //! - [`kernel`]: faults that the kernel takes in system calls; [`counters`]: the kernel's own count of them
 //! - [`chosen`]: faults at addresses that hooks on the host are told to look at
+//! - [`segments`]: segments of a process's own
 //! - [`sys`]: system calls, and all of the unsafe code
 
 mod chosen;
@@ -18,6 +19,7 @@ mod kernel;
 mod memory;
 mod paged;
 mod processes;
+mod segments;
 mod signals;
 mod sys;
 mod threads;
@@ -47,6 +49,7 @@ const WORKLOADS: &[Workload] = &[
     ("guarded", chosen::guarded),
     ("written-code", chosen::written_code),
     ("copies", chosen::copies),
+    ("segments", segments::segments),
     ("counters", counters::counters),
 ];
 
@@ -60,6 +63,12 @@ fn main() -> ExitCode {
     }
     if asked == chosen::TOUCH {
         return chosen::touch();
+    }
+    if asked == segments::RUN_PAST {
+        return segments::run_past();
+    }
+    if asked == segments::TAKE_AWAY {
+        return segments::take_away();
     }
     let names: Vec<&str> =
         if asked == "all" { WORKLOADS.iter().map(|(name, _)| *name).collect() } else { asked.split(',').collect() };

@@ -89,15 +89,19 @@ impl Mapping {
 
     /// Writes `mov eax, value; ret` to the first page, and calls it.
     pub(crate) fn execute_returning(&self, value: u8) -> u8 {
-        let code = [0xb8, value, 0, 0, 0, 0xc3];
-        for (offset, byte) in code.into_iter().enumerate() {
-            // SAFETY: inside of the first page, to which nobody holds a reference.
-            unsafe { self.start.add(offset).write_volatile(byte) };
-        }
+        self.fill(&[0xb8, value, 0, 0, 0, 0xc3]);
         // SAFETY: what was just written is a function of the C ABI that changes no register but EAX; the callers have made
         // the page executable.
         let function = unsafe { std::mem::transmute::<*mut u8, extern "C" fn() -> u8>(self.start) };
         function()
+    }
+
+    /// Writes to the beginning of the first page.
+    pub(crate) fn fill(&self, bytes: &[u8]) {
+        for (offset, byte) in bytes.iter().take(PAGE).enumerate() {
+            // SAFETY: inside of the first page, to which nobody holds a reference.
+            unsafe { self.start.add(offset).write_volatile(*byte) };
+        }
     }
 
     /// `PROT_` bits for some of the pages.
@@ -155,6 +159,74 @@ impl Drop for Mapping {
 pub(crate) fn touch(address: usize) {
     // SAFETY: whatever is read is not used; the access is for its fault, and without the host's hook it ends the process.
     unsafe { ptr::without_provenance::<u8>(address).read_volatile() };
+}
+
+/// A segment of this process's own.
+#[derive(Clone, Copy)]
+pub(crate) enum Segment {
+    /// 32-bit code from `start` on; `limit` is the offset of its last byte.
+    Code { start: usize, limit: usize },
+    /// Data, with nothing in the way.
+    Stack,
+}
+
+/// `struct user_desc`.
+#[repr(C)]
+struct UserDescriptor {
+    index: u32,
+    base: u32,
+    limit: u32,
+    flags: u32,
+}
+
+/// Puts a segment into the local descriptor table, or takes one away.
+pub(crate) fn set_segment(index: u32, segment: Option<Segment>) -> io::Result<()> {
+    const IS_32_BIT: u32 = 1 << 0;
+    const CODE: u32 = 2 << 1;
+    const NOT_WRITABLE: u32 = 1 << 3;
+    const LIMIT_IN_PAGES: u32 = 1 << 4;
+    const ABSENT: u32 = 1 << 5;
+    const WRITE: libc::c_long = 0x11;
+    let (start, limit, flags) = match segment {
+        Some(Segment::Code { start, limit }) => (start, limit, IS_32_BIT | CODE),
+        Some(Segment::Stack) => (0, 0xf_ffff, IS_32_BIT | LIMIT_IN_PAGES),
+        None => (0, 0, NOT_WRITABLE | ABSENT),
+    };
+    let narrow = |value: usize| u32::try_from(value).map_err(io::Error::other);
+    let mut descriptor = UserDescriptor { index, base: narrow(start)?, limit: narrow(limit)?, flags };
+    let size = size_of_val(&descriptor);
+    // SAFETY: the descriptor is readable, and of this size. Segments that are in use are those that `call_segment` and
+    // `load_on_stack_segment` load, which expect it.
+    let done = unsafe { libc::syscall(libc::SYS_modify_ldt, WRITE, &raw mut descriptor, size) };
+    result(libc::c_int::try_from(done).unwrap_or(-1))
+}
+
+fn selector(index: u32) -> u64 {
+    const LOCAL: u64 = 1 << 2;
+    const USER: u64 = 3;
+    u64::from(index) << 3 | LOCAL | USER
+}
+
+/// Goes to the beginning of a code segment, for good.
+pub(crate) fn call_segment(index: u32) -> ! {
+    // SAFETY: nothing comes back from there: what is executed ends the process.
+    unsafe {
+        std::arch::asm!("mov ds, {data:e}", "push {code}", "push 0", "retfq",
+            data = in(reg) USER_DATA, code = in(reg) selector(index), options(noreturn));
+    }
+}
+
+/// Linux's segment for the data of processes.
+const USER_DATA: u32 = 0x2b;
+
+/// Reads the byte at `address` while SS is a segment of this process's own. Where that is gone, SIGSEGV ends the process.
+pub(crate) fn load_on_stack_segment(index: u32, address: usize) {
+    // SAFETY: in 64-bit mode SS has no base and no limit; what is read is not used, and the callers name a mapping.
+    unsafe {
+        std::arch::asm!("mov ss, {own:x}", "mov {byte}, [{address}]", "mov ss, {data:e}",
+            own = in(reg) selector(index), address = in(reg) address, data = in(reg) USER_DATA, byte = out(reg_byte) _,
+            options(nostack));
+    }
 }
 
 /// Runs `child` in a copy of this process, and returns its status.

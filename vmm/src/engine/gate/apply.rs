@@ -2,15 +2,18 @@
 //!
 //! At the exit the vCPU stands at the stub's OUT, in the state in which the guest's own handler would have begun.
 
+use kvm_bindings::kvm_segment;
 use vector14_hook::Va;
 
 use super::InStub;
+use super::frame::Frame;
 use super::idt::{Gate, Idtr, PAGE_FAULT};
 use crate::engine::caught::Caught;
 use crate::engine::outcome::{ApplyError, Next, Outcome};
 use crate::engine::registers::{RFLAGS_IF, set_general};
 use crate::guest::read_virtual;
 use crate::memory::Memory;
+use crate::segment;
 use crate::vcpu::Vcpu;
 
 /// Carries an outcome out, on a vCPU that stands in the stub.
@@ -25,6 +28,7 @@ pub(crate) fn apply(
     frame.set_interrupted(&outcome.registers);
     let mut other_address = None;
     let enter = match outcome.next {
+        Next::Resume if frame.has_local_segment() => Entry::Context(Segments::load(cpu, memory, caught)?),
         Next::Resume => Entry::Stub,
         Next::Fault => Entry::Handler { rip: stub.handler, drop: 0, interrupts: None },
         Next::OtherFault { address, error_code } => {
@@ -53,7 +57,7 @@ pub(crate) fn apply(
     if let Some(address) = other_address {
         cpu.sregs_mut().cr2 = address.0;
     }
-    enter.apply(cpu, frame.rflags);
+    enter.apply(cpu, &frame);
     Ok(())
 }
 
@@ -61,25 +65,63 @@ pub(crate) fn apply(
 enum Entry {
     /// In the stub, whose tail returns to the interrupted context: KVM steps over the OUT by itself.
     Stub,
+    /// In the interrupted context, without the stub: its segments are of the guest process's own, and the stub's IRETQ would
+    /// fault where the kernel expects no fault.
+    Context(Segments),
     /// In a handler, as if the CPU had come there: `drop` bytes of the frame were not pushed, and RFLAGS.IF is as the
     /// gate makes it, where that is another gate than 14.
     Handler { rip: Va, drop: u64, interrupts: Option<Gate> },
 }
 
 impl Entry {
-    fn apply(self, cpu: &mut Vcpu, interrupted_rflags: u64) {
+    fn apply(self, cpu: &mut Vcpu, frame: &Frame) {
         match self {
             Self::Stub => {}
+            Self::Context(Segments { code, stack }) => {
+                let sregs = cpu.sregs_mut();
+                (sregs.cs, sregs.ss) = (code, stack);
+                let regs = cpu.regs_mut();
+                (regs.rip, regs.rsp, regs.rflags) = (frame.rip, frame.rsp, frame.rflags);
+            }
             Self::Handler { rip, drop, interrupts } => {
                 let regs = cpu.regs_mut();
                 regs.rip = rip.0;
                 regs.rsp = regs.rsp.wrapping_add(drop);
                 if let Some(gate) = interrupts {
-                    let enabled = !gate.masks_interrupts() && interrupted_rflags & RFLAGS_IF != 0;
+                    let enabled = !gate.masks_interrupts() && frame.rflags & RFLAGS_IF != 0;
                     regs.rflags = (regs.rflags & !RFLAGS_IF) | if enabled { RFLAGS_IF } else { 0 };
                 }
             }
         }
+    }
+}
+
+/// The segments of an interrupted context.
+struct Segments {
+    code: kvm_segment,
+    stack: kvm_segment,
+}
+
+impl Segments {
+    /// Reads the segments of the context that `caught` has interrupted from their descriptors, and sees to it that they are what
+    /// IRETQ would load.
+    fn load(cpu: &mut Vcpu, memory: &Memory, caught: &Caught) -> Result<Self, ApplyError> {
+        const CODE: u8 = 1 << 3;
+        const WRITABLE: u8 = 1 << 1;
+        const CONFORMING: u8 = 1 << 2;
+        let sregs = cpu.sregs();
+        let level = (caught.cs & 3) as u8;
+        let load = |selector, fits: fn(u8) -> bool| {
+            let segment = segment::load(selector, sregs, memory, &caught.context.paging);
+            let loads = |segment: &kvm_segment| {
+                let is_own = segment.dpl == level || segment.type_ & (CODE | CONFORMING) == CODE | CONFORMING;
+                segment.present == 1 && segment.s == 1 && is_own && fits(segment.type_)
+            };
+            segment.filter(loads).ok_or(ApplyError::Segment { selector })
+        };
+        let code = load(caught.cs, |kind| kind & CODE != 0)?;
+        let stack = load(caught.ss, |kind| kind & (CODE | WRITABLE) == WRITABLE)?;
+        Ok(Self { code, stack })
     }
 }
 

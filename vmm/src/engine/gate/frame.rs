@@ -7,6 +7,7 @@ use vector14_hook::{ErrorCode, GuestError, PAGE_SIZE, Pa, Registers, Va};
 
 use crate::engine::registers;
 use crate::memory::Memory;
+use crate::segment::is_local;
 use vector14_hook::paging::Paging;
 
 /// The frame of an exception with an error code, in 64-bit mode (SDM vol. 3A, 6.14.2; APM vol. 2, 8.9.3).
@@ -17,7 +18,7 @@ pub(super) struct Frame {
     pub(super) rip: u64,
     cs: u64,
     pub(super) rflags: u64,
-    rsp: u64,
+    pub(super) rsp: u64,
     ss: u64,
 }
 
@@ -93,6 +94,11 @@ impl Frame {
     #[expect(clippy::cast_possible_truncation, reason = "the upper bits of the word are padding")]
     pub(super) fn ss(&self) -> u16 {
         self.ss as u16
+    }
+
+    /// Whether the interrupted context has a segment of its local descriptor table, which can be gone by now.
+    pub(super) fn has_local_segment(&self) -> bool {
+        is_local(self.cs()) || is_local(self.ss())
     }
 
     /// The error code, as wide as the CPU makes it.
