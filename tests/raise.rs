@@ -29,9 +29,9 @@ fn run_guest(guest: Guest, exception: Exception) -> Outcome {
     guest.hook("raise", act).run().balanced()
 }
 
-fn refused(outcome: &Outcome, why: &str) {
+fn refused(outcome: &Outcome, failures: u64, why: &str) {
     assert_eq!(outcome.summary.verdicts.reinject, 1, "{outcome}");
-    assert_eq!(outcome.summary.hooks[0].faulted, 1, "{outcome}");
+    assert_eq!(outcome.summary.hooks[0].faulted, failures, "{outcome}");
     assert!(outcome.summary.notes[0].contains(why), "{outcome}");
 }
 
@@ -40,7 +40,7 @@ const ON_ITS_OWN_STACK: &str = "scenario=raise code=0x1234 ist=1";
 /// The CPU has come through gate 14 by then, on another stack.
 fn out_of_reach() {
     let outcome = run_guest(Guest::new(ON_ITS_OWN_STACK), Exception::general_protection(0x1234));
-    refused(&outcome, "runs on another stack (IST)");
+    refused(&outcome, 0, "runs on another stack (IST)");
 }
 
 fn on_its_own_stack() {
@@ -54,7 +54,7 @@ fn not_injected() {
     for vector in [3, 4, 9, 15, 31] {
         let guest = Guest::new("scenario=raise").engine(EngineChoice::ExceptionBitmap);
         let outcome = run_guest(guest, Exception { vector, error_code: None });
-        refused(&outcome, &format!("KVM can't inject vector {vector}"));
+        refused(&outcome, 1, &format!("KVM can't inject vector {vector}"));
     }
 }
 
@@ -81,6 +81,6 @@ fn impossible() {
         (Exception { vector: 6, error_code: Some(1) }, "the CPU pushes none"),
     ];
     for (exception, why) in cases {
-        refused(&run(exception), why);
+        refused(&run(exception), 1, why);
     }
 }

@@ -72,9 +72,9 @@ pub struct Decision {
 /// Whose doing it is that a verdict can't be carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// The hook's: no guest could have had it.
+    /// The hook's: it can tell from the fault and the guest's memory that the verdict does not fit.
     Hook,
-    /// The guest's: its code, stack or descriptor tables are not what the verdict takes.
+    /// The guest's: its stack or descriptor tables are not what the verdict takes.
     Guest,
 }
 

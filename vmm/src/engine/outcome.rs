@@ -37,14 +37,13 @@ impl ApplyError {
     /// Whose doing it is.
     pub(crate) fn cause(&self) -> Cause {
         match self {
+            Self::Gate { .. } | Self::Segment { .. } | Self::Frame(_) => Cause::Guest,
             Self::UnreadableCode { .. }
             | Self::NoInstruction { .. }
-            | Self::Gate { .. }
-            | Self::Segment { .. }
-            | Self::Frame(_) => Cause::Guest,
-            Self::InDelivery(..) | Self::NotCanonical { .. } | Self::Impossible(_) | Self::NotInjectable(_) => {
-                Cause::Hook
-            }
+            | Self::InDelivery(..)
+            | Self::NotCanonical { .. }
+            | Self::Impossible(_)
+            | Self::NotInjectable(_) => Cause::Hook,
         }
     }
 }
