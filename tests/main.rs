@@ -27,6 +27,7 @@ mod hidden;
 mod hook_failures;
 mod hook_project;
 mod idt;
+mod instructions;
 mod interception;
 mod keys;
 mod linux;
@@ -85,6 +86,7 @@ fn main() {
         hook_failures::tests(),
         hook_project::tests(),
         idt::tests(),
+        instructions::tests(),
         interception::tests(),
         keys::tests(),
         linux::tests(),
