@@ -15,7 +15,7 @@ use std::process::Stdio;
 
 use libtest_mimic::Trial;
 
-pub use self::command::{Command, Finished, binary};
+pub use self::command::{Command, Finished};
 pub use self::engine::{engine, exception_bitmap_test, of_gate};
 pub use self::guest::{Guest, Outcome, off_and_on};
 pub use self::hooks::{Act, Recorder, panic_at};
