@@ -45,7 +45,7 @@ struct Subject {
 const SUBJECTS: &[Subject] = &[
     subject("gate-no-hook", Exit::Stub, || None, "reinject"),
     subject("gate-compiled-in", Exit::Stub, || Some(Box::new(Passes)), "reinject"),
-    subject("gate-c-abi", Exit::Stub, || Foreign::local::<Passes>().create(&Options::default()).ok(), "reinject"),
+    subject("gate-c-abi", Exit::Stub, through_the_abi, "reinject"),
     subject("gate-loaded", Exit::Stub, loaded, "reinject"),
     subject("gate-resolve", Exit::Stub, || always(Verdict::Resolve), "resolve"),
     subject("gate-skip", Exit::Stub, || always(Verdict::Skip), "skip"),
@@ -90,6 +90,10 @@ impl Hook for Always {
 
 fn always(verdict: Verdict) -> Option<Box<dyn Hook>> {
     Some(Box::new(Always(verdict)))
+}
+
+fn through_the_abi() -> Option<Box<dyn Hook>> {
+    Some(Foreign::local::<Passes>().create(&Options::default()).unwrap())
 }
 
 fn loaded() -> Option<Box<dyn Hook>> {
