@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help run test guest check clean
+.PHONY: help run test bench-check guest check clean
 
 ## help: this list
 help:
@@ -29,6 +29,17 @@ test-here: kvm
 kvm:
 	@[ -r /dev/kvm -a -w /dev/kvm ] || echo 'make: /dev/kvm is missing or not yours to use: `make $(MAKECMDGOALS) LAB=1`' \
 		'runs in a QEMU machine that has one' >&2
+
+# Times mean something only where nothing else runs, so one KVM at a time: stock, unless KVM chooses another.
+## bench-check: compare what faults and hooks cost with limits, on a quiet machine; LAB=1 includes a boot of Linux
+bench-check: $(if $(LAB),lab-bench-check,bench-check-here)
+
+.PHONY: bench-check-here lab-bench-check
+bench-check-here: kvm
+	$(CARGO) test --locked --release --package vector14 --test integration -- --bench
+
+lab-bench-check:
+	@$(LAB_COMMAND) $(if $(KVM),,--kvm stock) $(LAB_MACHINE) test --bench
 
 ## guest: the tiny guest kernel, which is built in, as a file for a debugger
 guest:

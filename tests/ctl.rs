@@ -7,6 +7,7 @@ use std::process::Child;
 use libtest_mimic::Trial;
 use serde_json::Value;
 
+use crate::harness::command::Cue;
 use crate::harness::{Command, Finished, kvm_test, libraries, test};
 
 pub fn tests() -> Vec<Trial> {
@@ -137,10 +138,10 @@ fn stats() {
     let socket = command.path("s");
     let finished = command.finish_after("kind=fault", |_| {
         let stats = Command::new(&["ctl", socket.to_str().unwrap(), "stats", "--interval", "50ms"]);
-        let followed = stats.finish_after("\n", |_| {
-            std::thread::sleep(std::time::Duration::from_millis(500));
-            tell(&folder, &["stop"]);
-        });
+        // The header, and three lines of counts.
+        let mut cues: Vec<Cue<'_>> = (0..4).map(|_| ("\n", Box::new(|_: &mut Child| ()) as _)).collect();
+        cues.push(("\n", Box::new(|_| drop(tell(&folder, &["stop"])))));
+        let followed = stats.finish_after_each(cues);
         assert_eq!(followed.status(), Some(0), "{followed}");
         lines = followed.stdout();
     });

@@ -1,10 +1,8 @@
 //! The VMM's own memory, besides the guest's.
 
-use std::time::{Duration, Instant};
-
 use libtest_mimic::Trial;
 
-use crate::harness::{Command, binary, kvm_test};
+use crate::harness::{Command, kvm_test};
 
 pub fn tests() -> Vec<Trial> {
     vec![kvm_test("footprint", footprint)]
@@ -19,22 +17,11 @@ const RAM_AND_POOL: u64 = RAM + (256 << 10);
 const LIMIT: u64 = 16 << 10;
 
 fn footprint() {
-    let command = Command::run_config(CONFIG);
-    let mut process = command.process().stdout(std::process::Stdio::null()).spawn().unwrap();
-    let binary = binary().canonicalize().unwrap().display().to_string();
-    let deadline = Instant::now() + Duration::from_secs(30);
-    let smaps = loop {
-        let smaps = std::fs::read_to_string(format!("/proc/{}/smaps", process.id())).unwrap();
-        // Of a process that is about to execute its program, Linux still shows the memory of the one that made it.
-        let executed = smaps.lines().any(|line| line.ends_with(&binary));
-        let running = mappings(&smaps).iter().any(|(size, resident)| *size >= RAM && *resident > 0);
-        if executed && running || Instant::now() > deadline {
-            break smaps;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    process.kill().unwrap();
-    process.wait().unwrap();
+    let mut smaps = String::new();
+    Command::run_config(CONFIG).finish_once_running(|process| {
+        smaps = std::fs::read_to_string(format!("/proc/{}/smaps", process.id())).unwrap();
+        process.kill().unwrap();
+    });
 
     let (guest, own): (Vec<_>, Vec<_>) = mappings(&smaps).into_iter().partition(|(size, _)| *size >= RAM);
     let guest: u64 = guest.iter().map(|(size, _)| size).sum();

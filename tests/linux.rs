@@ -23,7 +23,6 @@ pub fn tests() -> Vec<Trial> {
         kvm_test("linux::cloud_6_12_with_pti_on_2_vcpus", || boots("linux-6.12-cloud", 2, "pti=on")),
         kvm_test("linux::generic_6_1_with_4_levels", || boots("linux-6.1", 1, "no5lvl")),
         kvm_test("linux::generic_6_12", || boots("linux-6.12", 1, "")),
-        kvm_test("linux::boot_time", boot_time),
         kvm_test("linux::workloads_6_1", || workloads("linux-6.1-cloud", "")),
         kvm_test("linux::workloads_6_12_with_pti_on", || workloads("linux-6.12-cloud", "pti=on")),
         kvm_test("linux::every_fault_that_the_kernel_counts", counters),
@@ -76,29 +75,6 @@ fn boots(kernel: &str, vcpus: u32, cmdline: &str) {
     assert_eq!(summary["notes"].as_array().unwrap().len(), 0, "{finished}");
     let exits = |kind: &str| summary["exits"][kind].as_u64().unwrap();
     assert!(exits("total") - exits("fault") < 20_000, "{finished}");
-}
-
-/// A boot to /init takes at most 1.10 times as long with interception on as with it off: the median of five pairs. Other work on
-/// the machine can spoil a round, but not every one.
-fn boot_time() {
-    const ROUNDS: usize = 3;
-    const PAIRS: usize = 5;
-    const LIMIT: f64 = 1.10;
-    let milliseconds = |engine: &str| {
-        let further = format!("[intercept]\nengine = \"{engine}\"\n");
-        let finished = well(linux("linux-6.1-cloud", 1, "", &further).finish(), "reset");
-        finished.summary()["wall_ms"].as_f64().unwrap()
-    };
-    let (on, mut rounds) = (engine().name(), Vec::new());
-    for _ in 0..ROUNDS {
-        let mut ratios: Vec<f64> = (0..PAIRS).map(|_| milliseconds(on) / milliseconds("off")).collect();
-        ratios.sort_by(f64::total_cmp);
-        if ratios[PAIRS / 2] <= LIMIT {
-            return;
-        }
-        rounds.push(ratios);
-    }
-    panic!("boot with interception over boot without: {rounds:.3?}");
 }
 
 /// Everything that the workloads do comes out the same with interception off and on.

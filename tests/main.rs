@@ -28,8 +28,10 @@ mod hook_failures;
 mod hook_project;
 mod idt;
 mod inner_guest;
+mod instructions;
 mod interception;
 mod keys;
+mod limits;
 mod linux;
 mod linux_hooks;
 mod linux_pager;
@@ -65,6 +67,11 @@ mod verdicts;
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
+    let trials = if arguments.bench { limits::benches() } else { tests() };
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn tests() -> Vec<libtest_mimic::Trial> {
     let tests = [
         bad_guest::tests(),
         bad_host::tests(),
@@ -87,6 +94,7 @@ fn main() {
         hook_project::tests(),
         idt::tests(),
         inner_guest::tests(),
+        instructions::tests(),
         interception::tests(),
         keys::tests(),
         linux::tests(),
@@ -122,5 +130,5 @@ fn main() {
         twice::tests(),
         verdicts::tests(),
     ];
-    libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
+    tests.into_iter().flatten().collect()
 }

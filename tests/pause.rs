@@ -74,8 +74,9 @@ fn attach_and_detach() {
         for _ in 0..5 {
             wait_for_faults(vm);
             assert_eq!(vm.detach(), Ok(false));
-            // The fault that a vCPU is in, if any, is still counted.
-            std::thread::sleep(Duration::from_millis(2));
+            // The fault that a vCPU is in, if any, is still counted: once all stand still, it has been.
+            vm.pause().unwrap();
+            vm.resume().unwrap();
             let (before, status) = (vm.status().faults.total, vm.status());
             assert!(!status.attached && !status.armed);
             assert_eq!(status.faults.total, before);

@@ -33,9 +33,11 @@ fn signal_status() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
         // The deadline is only there so that a lost signal fails the test instead of hanging it.
         let config = format!("{SPIN}[vm]\ntimeout = \"60s\"\n");
-        let pause = format!("& sleep 1; kill -{signal} $!; wait $!");
-        let script = format!("\"$0\" \"$@\" {pause}");
-        let finished = Command::run_config(&config).under(&["sh", "-c", &script]).finish();
+        let finished = Command::run_config(&config).finish_once_running(|process| {
+            let sent =
+                std::process::Command::new("kill").args([format!("-{signal}"), process.id().to_string()]).status();
+            assert!(sent.unwrap().success());
+        });
         assert_eq!(finished.status(), Some(128 + signal), "{finished}");
         assert_eq!(finished.summary()["stop"]["signal"], signal, "{finished}");
     }

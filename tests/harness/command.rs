@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::{self, Child, Output, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -124,10 +125,32 @@ impl Command {
         self.finished(Output { stdout: said, ..output })
     }
 
+    /// Runs it, and once a vCPU has its thread, does what the test wants with the process.
+    pub fn finish_once_running(self, act: impl FnOnce(&mut Child)) -> Finished {
+        let mut process = self.process();
+        let mut child =
+            process.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command can be started");
+        while !has_vcpu(&child) {
+            if child.try_wait().unwrap().is_some() {
+                panic!("it ended before its guest ran\n{}", self.finished(child.wait_with_output().unwrap()));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        act(&mut child);
+        let output = child.wait_with_output().unwrap();
+        self.finished(output)
+    }
+
     /// What became of it, where the test has run the process itself.
     pub fn finished(self, output: Output) -> Finished {
         Finished { output, folder: self.folder }
     }
+}
+
+fn has_vcpu(process: &Child) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", process.id())).into_iter().flatten().flatten();
+    let mut names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.any(|name| name.trim_end() == "vcpu")
 }
 
 /// What became of it. Its `Display` is what a failed test shows.

@@ -15,14 +15,14 @@ use std::process::Stdio;
 
 use libtest_mimic::Trial;
 
-pub use self::command::{Command, Finished, binary};
+pub use self::command::{Command, Finished};
 pub use self::engine::{engine, exception_bitmap_test, of_gate};
 pub use self::guest::{Guest, Outcome, off_and_on};
 pub use self::hooks::{Act, Recorder, panic_at};
 pub use self::oracle::Oracle;
 
 /// A test that needs no KVM.
-pub fn test(name: &str, body: fn()) -> Trial {
+pub fn test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     Trial::test(name, move || {
         body();
         Ok(())
@@ -30,7 +30,7 @@ pub fn test(name: &str, body: fn()) -> Trial {
 }
 
 /// A test that runs guests. Without KVM it counts as ignored and says so; in CI it fails.
-pub fn kvm_test(name: &str, body: fn()) -> Trial {
+pub fn kvm_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     let usable = File::options().read(true).write(true).open("/dev/kvm");
     let lacks =
         usable.err().map(|error| format!("/dev/kvm can't be used ({error}): `vector14 doctor` says what to do"));
@@ -38,14 +38,14 @@ pub fn kvm_test(name: &str, body: fn()) -> Trial {
 }
 
 /// The same, of a test that also needs a program which not every machine has.
-pub fn kvm_test_with(program: &str, name: &str, body: fn()) -> Trial {
+pub fn kvm_test_with(program: &str, name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     match std::process::Command::new(program).arg("--version").stdout(Stdio::null()).status() {
         Ok(_) => kvm_test(name, body),
         Err(error) => test_unless(Some(format!("{program} can't be run ({error}): install it")), name, body),
     }
 }
 
-fn test_unless(lacks: Option<String>, name: &str, body: fn()) -> Trial {
+fn test_unless(lacks: Option<String>, name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     match lacks {
         None => test(name, body),
         Some(lacks) if std::env::var_os("CI").is_some() => Trial::test(name, move || Err(lacks.into())),

@@ -3,9 +3,10 @@
 //! The tiny guest goes round tight loops in ring 3, where most faults come from: one of port writes, one of faults, and so
 //! on in turn, each between two writes to its mark port, of which the host notes the time. A ratio is that of two loops which
 //! follow one another within milliseconds, so that a host that slows down for a while slows both sides of it down.
-//! What asking the hooks costs by itself is in `dispatch`.
+//! What asking the hooks costs by itself is in `dispatch`; `replay` takes the path of a fault without a guest.
 
 mod dispatch;
+pub mod replay;
 
 use std::cmp::Ordering;
 use std::io;

@@ -41,6 +41,21 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// A machine that has not run yet.
+    pub(crate) fn new(memory: Memory, chain: Chain, vcpus: u32, ports: Bus, mmio: Bus) -> Self {
+        Self {
+            memory,
+            chain,
+            control: Control::new(vcpus),
+            ports,
+            mmio,
+            sequence: AtomicU64::new(0),
+            tallies: PerVcpu::default(),
+            start: Instant::now(),
+            paging: OnceLock::new(),
+        }
+    }
+
     /// What all vCPUs have counted so far.
     pub(crate) fn count(&self) -> (Faults, Verdicts, Exits) {
         let (mut faults, mut verdicts, mut exits) = (Faults::default(), Verdicts::default(), Exits::default());
@@ -68,11 +83,17 @@ pub(crate) struct Tally {
 }
 
 /// What one vCPU has for its faults.
-struct Desk<'a> {
+pub(crate) struct Desk<'a> {
     tally: &'a Tally,
     /// The hooks.
     view: View,
     progress: Progress,
+}
+
+impl<'a> Desk<'a> {
+    pub(crate) fn new(cpu: &Vcpu, vm: &'a Shared) -> Self {
+        Self { tally: vm.tallies.at(cpu.index()), view: vm.chain.view(), progress: Progress::default() }
+    }
 }
 
 /// Runs a vCPU until its VM stops.
@@ -80,28 +101,38 @@ struct Desk<'a> {
 /// # Errors
 /// KVM_RUN fails for a reason that is not the guest's.
 pub(crate) fn run(cpu: &mut Vcpu, mut engine: EngineCpu, vm: &Shared) -> Result<(), kvm_ioctls::Error> {
-    let tally = vm.tallies.at(cpu.index());
-    let mut desk = Desk { tally, view: vm.chain.view(), progress: Progress::default() };
+    let mut desk = Desk::new(cpu, vm);
     while vm.control.safe_point(cpu.index(), || cpu.regs().rip) == Go::On {
         let exit = cpu.enter()?;
-        tally.exits.total.add(1);
-        vm.chain.refresh(&mut desk.view);
-        let stop = match engine.recognise(&exit, cpu, &vm.memory) {
-            Some(Ok(caught)) => intercept(cpu, &mut engine, &caught, vm, &mut desk),
-            Some(Err(stray)) => {
-                tally.exits.other.add(1);
-                Some(Stop::Crash { detail: stray.to_string() })
-            }
-            None => {
-                let stop = serve(cpu, &mut engine, &exit, vm, &tally.exits);
-                stop.or_else(|| engine.inspect(cpu, &vm.memory, &vm.control, exit == VmExit::Interrupted))
-            }
-        };
-        if let Some(stop) = stop {
+        if let Some(stop) = answer(cpu, &mut engine, &exit, vm, &mut desk) {
             vm.control.stop(stop);
         }
     }
     Ok(())
+}
+
+/// One return from KVM_RUN: a fault is intercepted, anything else is served. `Some` ends the VM.
+pub(crate) fn answer(
+    cpu: &mut Vcpu,
+    engine: &mut EngineCpu,
+    exit: &VmExit,
+    vm: &Shared,
+    desk: &mut Desk<'_>,
+) -> Option<Stop> {
+    let exits = &desk.tally.exits;
+    exits.total.add(1);
+    vm.chain.refresh(&mut desk.view);
+    match engine.recognise(exit, cpu, &vm.memory) {
+        Some(Ok(caught)) => intercept(cpu, engine, &caught, vm, desk),
+        Some(Err(stray)) => {
+            exits.other.add(1);
+            Some(Stop::Crash { detail: stray.to_string() })
+        }
+        None => {
+            let stop = serve(cpu, engine, exit, vm, exits);
+            stop.or_else(|| engine.inspect(cpu, &vm.memory, &vm.control, *exit == VmExit::Interrupted))
+        }
+    }
 }
 
 /// One fault: decode, dispatch, apply.

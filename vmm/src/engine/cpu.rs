@@ -33,7 +33,7 @@ impl EngineCpu {
         Self { kind: Kind::Gate(gate), lengths: Lengths::default() }
     }
 
-    pub(super) fn exception_bitmap() -> Self {
+    pub(crate) fn exception_bitmap() -> Self {
         Self { kind: Kind::ExceptionBitmap, lengths: Lengths::default() }
     }
 

@@ -6,6 +6,7 @@ use crate::device::ImageError;
 use crate::engine::EngineError;
 use crate::loader::LoadError;
 use crate::memory::MemoryError;
+use crate::sys::mapped::RefusedSlot;
 
 /// Why a VM can't be made or run.
 #[derive(Debug, thiserror::Error)]
@@ -130,12 +131,19 @@ impl VmError {
     }
 }
 
+impl From<RefusedSlot> for VmError {
+    fn from(slot: RefusedSlot) -> Self {
+        let RefusedSlot { start, size, source } = slot;
+        Self::Slot { start, size, source }
+    }
+}
+
 /// Gives a failing ioctl its name.
-pub(super) fn call<T>(call: &'static str, result: Result<T, kvm_ioctls::Error>) -> Result<T, VmError> {
+pub(crate) fn call<T>(call: &'static str, result: Result<T, kvm_ioctls::Error>) -> Result<T, VmError> {
     result.map_err(|source| VmError::Kvm { call, source })
 }
 
 /// Gives another failure of the host's a name.
-pub(super) fn host<T>(what: &'static str, result: Result<T, impl Into<std::io::Error>>) -> Result<T, VmError> {
+pub(crate) fn host<T>(what: &'static str, result: Result<T, impl Into<std::io::Error>>) -> Result<T, VmError> {
     result.map_err(|source| VmError::Host { what, source: source.into() })
 }

@@ -20,7 +20,7 @@ use crate::vcpu::Vcpu;
 const TSS_ADDRESS: usize = 0xfffb_d000;
 
 /// Opens KVM and looks for what no VM can do without.
-pub(super) fn open(path: &Path) -> Result<Kvm, VmError> {
+pub(crate) fn open(path: &Path) -> Result<Kvm, VmError> {
     let no_kvm = |source| VmError::NoKvm { path: path.to_owned(), source };
     let name = CString::new(path.as_os_str().as_encoded_bytes());
     let name = name.map_err(|_| no_kvm(kvm_ioctls::Error::new(libc::EINVAL)))?;
@@ -91,7 +91,8 @@ pub(super) fn interrupt(vm: &VmFd, gsi: u32) -> Result<EventFd, VmError> {
     Ok(interrupt)
 }
 
-pub(super) fn create_vcpus(kvm: &Kvm, machine: &MappedVm, config: &VmConfig) -> Result<Vec<Vcpu>, VmError> {
+/// Makes vCPUs with the CPUID that this host's KVM offers.
+pub(crate) fn create_vcpus(kvm: &Kvm, machine: &MappedVm, config: &VmConfig) -> Result<Vec<Vcpu>, VmError> {
     let supported = call("KVM_GET_SUPPORTED_CPUID", kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES))?;
     let run_size = call("KVM_GET_VCPU_MMAP_SIZE", kvm.get_vcpu_mmap_size())?;
     (0..config.vcpus)

@@ -3,26 +3,23 @@
 mod devices;
 mod error;
 mod handle;
-mod kvm;
+pub(crate) mod kvm;
 mod thread;
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, SubscriberOps};
-use vector14_hook::PerVcpu;
 use vmm_sys_util::eventfd::EventFd;
 
 pub use self::error::VmError;
-use self::error::{call, host};
+pub(crate) use self::error::{call, host};
 pub use self::handle::{HandleError, PATIENCE, State, Status, VmHandle};
 use self::thread::GRACE;
 use crate::chain::{Chain, NamedHook};
 use crate::config::Config;
-use crate::control::Control;
 pub use crate::control::Standing;
 use crate::device::{Com1, Device, SharedOutput};
 pub use crate::engine::EngineError;
@@ -82,11 +79,7 @@ impl Vm {
         let fd = call("KVM_CREATE_VM", kvm.create_vm())?;
         kvm::create_interrupt_controllers(&fd)?;
         let devices = devices::create(config, &fd, &memory, surroundings.output, surroundings.ports)?;
-        let machine = MappedVm::new(fd, memory.map().clone()).map_err(|slot| VmError::Slot {
-            start: slot.start,
-            size: slot.size,
-            source: slot.source,
-        })?;
+        let machine = MappedVm::new(fd, memory.map().clone())?;
         let mut vcpus = kvm::create_vcpus(&kvm, &machine, &config.vm)?;
         if let Some(first) = vcpus.first_mut() {
             let sregs = call("KVM_GET_SREGS", first.fd().get_sregs())?;
@@ -95,17 +88,7 @@ impl Vm {
         }
 
         memory.learnt_by(host("a spare page", machine.translations().map_err(std::io::Error::other))?);
-        let shared = Shared {
-            memory,
-            chain: Chain::new(hooks),
-            control: Control::new(config.vm.vcpus),
-            ports: devices.ports,
-            mmio: devices.mmio,
-            sequence: AtomicU64::new(0),
-            tallies: PerVcpu::default(),
-            start: Instant::now(),
-            paging: OnceLock::new(),
-        };
+        let shared = Shared::new(memory, Chain::new(hooks), config.vm.vcpus, devices.ports, devices.mmio);
         let arm_when = match loaded.guest {
             GuestKind::Linux => ArmWhen::IdtIsInCpuEntryArea,
             GuestKind::Other => ArmWhen::GateIsPresent,

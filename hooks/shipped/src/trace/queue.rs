@@ -91,10 +91,11 @@ mod tests {
 
     #[test]
     fn a_full_queue_loses_patience_once() {
-        let queue = FaultQueue::new(2, PATIENCE);
-        let start = Instant::now();
-        (0..1000).for_each(|n| queue.push(fault(n, 0)));
-        assert!((PATIENCE..PATIENCE * 100).contains(&start.elapsed()), "{:?}", start.elapsed());
+        let mut queue = FaultQueue::new(2, PATIENCE);
+        (0..3).for_each(|n| queue.push(fault(n, 0)));
+        // Who waits from here on waits for good.
+        queue.patience = Duration::MAX;
+        (3..1000).for_each(|n| queue.push(fault(n, 0)));
         assert_eq!((queue.total(), queue.taken()), (1000, 0));
     }
 

@@ -1,0 +1,70 @@
+//! The path of a fault without a guest: one recorded exit, answered again and again.
+//!
+//! All of the path but KVM_RUN is what a running VM executes: recognise, decode, dispatch, verdict, apply. One exit takes the
+//! same instructions each time, so that they can be counted (`tests/instructions.rs`). The vCPU is never entered: KVM
+//! provides only its shared page. `recording` has the exit and the memory that belongs to it.
+
+mod recording;
+
+use std::path::Path;
+
+pub use self::recording::Exit;
+use self::recording::Recording;
+use crate::chain::{Chain, NamedHook};
+use crate::config::{Config, EngineChoice, VmConfig};
+use crate::device::Bus;
+use crate::engine::{ArmWhen, Engine, EngineCpu};
+use crate::run::{self, Desk, Shared};
+use crate::summary::{Stop, Verdicts};
+use crate::sys::mapped::MappedVm;
+use crate::vcpu::{Vcpu, VmExit};
+use crate::vm::{VmError, call, kvm};
+
+/// Answers `exit` with `hooks` on a vCPU of `device`: once to warm caches up, then `count` times in [`answer_fault`]. Returns
+/// the verdicts, `count` + 1 where every answer was one.
+///
+/// # Errors
+/// There is no KVM, or no memory.
+pub fn replay(exit: Exit, hooks: Vec<NamedHook>, count: u32, device: &Path) -> Result<Verdicts, VmError> {
+    let kvm = kvm::open(device)?;
+    let memory = recording::memory()?;
+    let machine = MappedVm::new(call("KVM_CREATE_VM", kvm.create_vm())?, memory.map().clone())?;
+    let vm = Shared::new(memory, Chain::new(hooks), 1, Bus::default(), Bus::default());
+    for mut cpu in kvm::create_vcpus(&kvm, &machine, &VmConfig::default())? {
+        let mut desk = Desk::new(&cpu, &vm);
+        let mut engine = match exit {
+            Exit::Stub => armed(&mut cpu, &machine, &vm, &mut desk)?,
+            Exit::Exception => EngineCpu::exception_bitmap(),
+        };
+        let recording = Recording::of(exit, &vm.memory)?;
+        recording.restore(&mut cpu, &vm.memory)?;
+        run::answer(&mut cpu, &mut engine, &recording.exit, &vm, &mut desk);
+        for _ in 0..count {
+            recording.restore(&mut cpu, &vm.memory)?;
+            answer_fault(&mut cpu, &mut engine, &recording.exit, &vm, &mut desk);
+        }
+    }
+    Ok(vm.count().1)
+}
+
+/// Engine `gate` with its stub in place, put there as in any guest: at the first exit that is no fault.
+fn armed(cpu: &mut Vcpu, machine: &MappedVm, vm: &Shared, desk: &mut Desk<'_>) -> Result<EngineCpu, VmError> {
+    let mut config = Config::tiny("");
+    config.intercept.engine = EngineChoice::Gate;
+    let mut engine = Engine::new(&config, machine, None, ArmWhen::GateIsPresent)?.for_cpu(cpu);
+    *cpu.sregs_mut() = recording::system_registers();
+    run::answer(cpu, &mut engine, &VmExit::Interrupted, vm, desk);
+    Ok(engine)
+}
+
+/// The path of one fault; a function of its own for the sake of profilers, which tell functions by their symbols.
+#[inline(never)]
+fn answer_fault(
+    cpu: &mut Vcpu,
+    engine: &mut EngineCpu,
+    exit: &VmExit,
+    vm: &Shared,
+    desk: &mut Desk<'_>,
+) -> Option<Stop> {
+    run::answer(cpu, engine, exit, vm, desk)
+}
