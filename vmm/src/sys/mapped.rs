@@ -1,22 +1,25 @@
 //! VM and vCPU file descriptors that keep the guest's memory mapped for as long as they can run it.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuFd, VmFd};
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::lock;
 use super::ram::{self, Backing, GuestRam};
 
-/// A VM whose memory slots are the regions of one [`GuestRam`].
+/// A VM whose memory slots are ranges of one [`GuestRam`].
 #[derive(Clone)]
 pub(crate) struct MappedVm {
     fd: Arc<VmFd>,
     memory: GuestRam,
+    /// The lowest slot number that has not been used.
+    next_slot: Arc<AtomicU32>,
 }
 
-/// A region that KVM refused: guest-physical start and size in bytes, and what the ioctl said.
+/// A range that KVM refused: guest-physical start and size in bytes, and what the ioctl said.
 pub(crate) struct RefusedSlot {
     pub(crate) start: u64,
     pub(crate) size: u64,
@@ -24,28 +27,45 @@ pub(crate) struct RefusedSlot {
 }
 
 impl MappedVm {
-    /// Gives every region of `memory` to the VM, a slot each (KVM API 4.35, KVM_SET_USER_MEMORY_REGION).
+    /// A VM without memory slots, which can have ranges of `memory`.
+    pub(crate) fn new(fd: VmFd, memory: GuestRam) -> Self {
+        Self { fd: Arc::new(fd), memory, next_slot: Arc::default() }
+    }
+
+    /// Gives the VM `size` bytes of its memory from guest-physical `start` on, in a slot of their own (KVM API 4.35,
+    /// KVM_SET_USER_MEMORY_REGION). The range overlaps no other slot.
     ///
     /// # Errors
-    /// The first region that KVM refuses.
-    pub(crate) fn new(fd: VmFd, memory: GuestRam) -> Result<Self, RefusedSlot> {
-        for (slot, region) in (0u32..).zip(memory.iter()) {
-            let (start, size) = (region.start_addr().0, region.len());
-            let argument = kvm_userspace_memory_region {
-                slot,
-                flags: 0,
-                guest_phys_addr: start,
-                memory_size: size,
-                userspace_addr: region.as_ptr() as u64,
-            };
-            // SAFETY:
-            // 1. The range is a mapping made for the guest; the process accesses it through volatile and atomic
-            //    accesses only, never through references.
-            // 2. `self` and every vCPU made from it hold a handle on `memory`: it stays mapped until the last of
-            //    them is gone.
-            unsafe { fd.set_user_memory_region(argument) }.map_err(|source| RefusedSlot { start, size, source })?;
-        }
-        Ok(Self { fd: Arc::new(fd), memory })
+    /// KVM refuses the slot, or the range does not lie in one region of the memory.
+    pub(crate) fn add_slot(&self, start: u64, size: u64) -> Result<(), RefusedSlot> {
+        let refused = |source| RefusedSlot { start, size, source };
+        let host = self.host_address(start, size).ok_or_else(|| refused(kvm_ioctls::Error::new(libc::EINVAL)))?;
+        let argument = kvm_userspace_memory_region {
+            slot: self.unused_slot(),
+            flags: 0,
+            guest_phys_addr: start,
+            memory_size: size,
+            userspace_addr: host as u64,
+        };
+        // SAFETY:
+        // 1. The range is a mapping made for the guest; the process accesses it through volatile and atomic
+        //    accesses only, never through references.
+        // 2. `self` and every vCPU made from it hold a handle on `memory`: it stays mapped until the last of
+        //    them is gone.
+        unsafe { self.fd.set_user_memory_region(argument) }.map_err(refused)
+    }
+
+    /// A slot number that nothing else uses.
+    fn unused_slot(&self) -> u32 {
+        self.next_slot.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Where a range that lies in one region begins in this process.
+    fn host_address(&self, start: u64, size: u64) -> Option<*mut u8> {
+        let region = self.memory.find_region(GuestAddress(start))?;
+        let address = region.to_region_addr(GuestAddress(start))?;
+        let slice = region.get_slice(address, usize::try_from(size).ok()?).ok()?;
+        Some(slice.ptr_guard_mut().as_ptr())
     }
 
     /// What this VM has learnt of its memory.
@@ -55,8 +75,7 @@ impl MappedVm {
     pub(crate) fn translations(&self) -> Result<Translations, vm_memory::mmap::FromRangesError> {
         let end = self.memory.iter().map(|region| region.start_addr().0 + region.len()).max().unwrap_or(0);
         let spare = ram::map(&[(end, SPARE_SIZE, Backing::Small)])?;
-        let slot = u32::try_from(self.memory.num_regions()).unwrap_or(u32::MAX);
-        Ok(Translations { vm: self.clone(), slot, spare, busy: Mutex::new(()) })
+        Ok(Translations { vm: self.clone(), slot: self.unused_slot(), spare, busy: Mutex::new(()) })
     }
 
     /// KVM_CHECK_EXTENSION (KVM API 4.4); 0 for what this KVM does not know.

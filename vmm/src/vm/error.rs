@@ -6,6 +6,7 @@ use crate::device::ImageError;
 use crate::engine::EngineError;
 use crate::loader::LoadError;
 use crate::memory::MemoryError;
+use crate::sys::mapped::RefusedSlot;
 
 /// Why a VM can't be made or run.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +71,12 @@ pub enum VmError {
         /// What the host says.
         source: std::io::Error,
     },
+}
+
+impl From<RefusedSlot> for VmError {
+    fn from(RefusedSlot { start, size, source }: RefusedSlot) -> Self {
+        Self::Slot { start, size, source }
+    }
 }
 
 impl VmError {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, SubscriberOps};
 use vector14_hook::PerVcpu;
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
 
 pub use self::error::VmError;
@@ -82,11 +83,10 @@ impl Vm {
         let fd = call("KVM_CREATE_VM", kvm.create_vm())?;
         kvm::create_interrupt_controllers(&fd)?;
         let devices = devices::create(config, &fd, &memory, surroundings.output, surroundings.ports)?;
-        let machine = MappedVm::new(fd, memory.map().clone()).map_err(|slot| VmError::Slot {
-            start: slot.start,
-            size: slot.size,
-            source: slot.source,
-        })?;
+        let machine = MappedVm::new(fd, memory.map().clone());
+        for region in memory.map().iter() {
+            machine.add_slot(region.start_addr().0, region.len())?;
+        }
         let mut vcpus = kvm::create_vcpus(&kvm, &machine, config.vm.vcpus)?;
         if let Some(first) = vcpus.first_mut() {
             let sregs = call("KVM_GET_SREGS", first.fd().get_sregs())?;
