@@ -13,8 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, SubscriberOps};
-use vector14_hook::PerVcpu;
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+use vector14_hook::{GuestKind, PerVcpu};
 use vmm_sys_util::eventfd::EventFd;
 
 pub use self::error::VmError;
@@ -29,7 +28,7 @@ use crate::device::{Com1, Device, SharedOutput};
 pub use crate::engine::EngineError;
 use crate::engine::{ArmWhen, Engine};
 use crate::events::{Beat, ConsoleInput, Deadline, Left, SIGNALS, Signal, Subscriber};
-use crate::loader::{self, GuestKind};
+use crate::loader;
 use crate::memory::Memory;
 use crate::run::Shared;
 use crate::summary::{self, Stop, Summary};
@@ -77,16 +76,14 @@ impl Vm {
     /// [`VmError`]; nothing has run then.
     pub fn new(config: &Config, hooks: Vec<NamedHook>, surroundings: Surroundings) -> Result<Self, VmError> {
         let kvm = kvm::open(&surroundings.kvm)?;
-        let memory = Memory::new(config.vm.memory)?;
+        let mut memory = Memory::new(config.vm.memory)?;
         let loaded = loader::load(&config.boot, &memory)?;
+        memory.set_kind(loaded.guest);
 
         let fd = call("KVM_CREATE_VM", kvm.create_vm())?;
         kvm::create_interrupt_controllers(&fd)?;
         let devices = devices::create(config, &fd, &memory, surroundings.output, surroundings.ports)?;
-        let machine = MappedVm::new(fd, memory.map().clone());
-        for region in memory.map().iter() {
-            machine.add_slot(region.start_addr().0, region.len())?;
-        }
+        let machine = memory.machine(fd)?;
         let mut vcpus = kvm::create_vcpus(&kvm, &machine, config.vm.vcpus)?;
         if let Some(first) = vcpus.first_mut() {
             let sregs = call("KVM_GET_SREGS", first.fd().get_sregs())?;
@@ -94,7 +91,8 @@ impl Vm {
             call("KVM_SET_REGS", first.set_boot_state(&regs, &sregs))?;
         }
 
-        memory.learnt_by(host("a spare page", machine.translations().map_err(std::io::Error::other))?);
+        let translations = host("a spare page", machine.translations().map_err(std::io::Error::other))?;
+        memory.runs_in(machine.clone(), translations);
         let shared = Shared {
             memory,
             chain: Chain::new(hooks),

@@ -47,6 +47,8 @@ const WORKLOADS: &[Workload] = &[
     ("guarded", chosen::guarded),
     ("written-code", chosen::written_code),
     ("copies", chosen::copies),
+    ("lent", chosen::lent),
+    ("lent-far", chosen::lent_far),
     ("counters", counters::counters),
 ];
 
@@ -87,4 +89,9 @@ fn run(name: &str) -> Outcome {
 /// Fails with this message unless `right`.
 fn check(right: bool, message: impl FnOnce() -> String) -> Outcome {
     if right { Ok(()) } else { Err(message().into()) }
+}
+
+/// What the kernel says of its own health: it changes where it finds a page-table entry that can't be.
+fn taint() -> Result<String, Failure> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/tainted")?.trim().to_owned())
 }
