@@ -248,6 +248,14 @@ mod tests {
     }
 
     #[test]
+    fn a_page_that_was_given_back_is_the_guests_already() {
+        let pool = pool(8);
+        let page = take(&pool, MINE).unwrap();
+        pool.give_back(page, MINE).unwrap();
+        assert_eq!(pool.take(MINE, |start, _| panic!("{start} is given again")), Ok(page));
+    }
+
+    #[test]
     fn vcpus_that_take_pages_at_once_get_different_ones() {
         let pool = pool(512);
         let all = |_| std::iter::from_fn(|| take(&pool, MINE).ok()).collect::<Vec<_>>();

@@ -32,7 +32,11 @@ fn scribble(pages: u64) -> usize {
     addresses().for_each(|address| Ring::Three.store(address, address));
     let keeps = |address: &u64| {
         let found = Ring::Three.load(*address);
-        check!(true, found == *address || found == u64::MAX, "page {address:#x} keeps what is written or reads as ones");
+        check!(
+            true,
+            found == *address || found == u64::MAX,
+            "page {address:#x} keeps what is written or reads as ones"
+        );
         found == *address
     };
     addresses().filter(keeps).count()
