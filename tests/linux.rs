@@ -41,7 +41,7 @@ pub fn guests() -> Option<PathBuf> {
 }
 
 /// What a kernel is told besides what a test adds. There is no PCI: generic kernels would look for it at length.
-const CMDLINE: &str =
+pub const CMDLINE: &str =
     "console=ttyS0 panic=-1 reboot=k pci=off mitigations=auto cryptomgr.notests random.trust_cpu=on quiet";
 
 /// `vector14 run` of a Debian kernel.

@@ -1,10 +1,17 @@
 //! The hooks that ship, on an unmodified Debian kernel: what they say is what its processes did, and the kernel is well afterwards.
 //! They run in the lab, as those in `linux`.
 
-use libtest_mimic::Trial;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use crate::harness::{Finished, kvm_test};
-use crate::linux::{guests, linux, well};
+use libtest_mimic::Trial;
+use vector14::config::{BootConfig, Config, Kernel, VmConfig};
+use vector14::summary::Stop;
+use vector14_hook::{Access, ErrorCode, Fault, Guest, GuestError, Hook, PAGE_SIZE, Va, Verdict};
+
+use crate::harness::{Finished, Guest as GuestRun, Outcome, kvm_test};
+use crate::linux::{CMDLINE, guests, linux, well};
 
 pub fn tests() -> Vec<Trial> {
     if guests().is_none() {
@@ -18,6 +25,10 @@ pub fn tests() -> Vec<Trial> {
         kvm_test("linux-hooks::chaos_efault", || efault("linux-6.1-cloud")),
         kvm_test("linux-hooks::chaos_efault_6_12", || efault("linux-6.12-cloud")),
         kvm_test("linux-hooks::chaos_spurious", spurious),
+        kvm_test("linux-hooks::pool_left_alone_by_zero_fill", zero_fill),
+        kvm_test("linux-hooks::pool_page", || lent(512 << 20)),
+        kvm_test("linux-hooks::pool_page_below_other_memory", || lent(4 << 30)),
+        kvm_test("linux-hooks::pool_page_without_a_table", lent_without_a_table),
     ]
 }
 
@@ -107,4 +118,75 @@ fn spurious() {
     }
     let spurious: u64 = rows(&finished, 0)[0][2].parse().unwrap();
     assert!(spurious > 100, "{finished}");
+}
+
+/// Linux would find the pages of the pool in a process's tables: it is left alone, and the report says so.
+fn zero_fill() {
+    let hook = "[[hook]]\nname = \"zero-fill\"\nstart = \"0x1500000000\"\nend = \"0x1600000000\"\nfill = 0x5a\n";
+    let finished = run("linux-6.1-cloud", 2, "", "lent,lent-far,watched,copies", hook);
+    for line in ["lent: the page holds 0x0", "lent: the kernel is well", "workload watched: ok", "workload copies: ok"]
+    {
+        says(&finished, line);
+    }
+    assert_eq!(rows(&finished, 0)[0][2], "0", "{finished}");
+    let warnings = finished.summary()["hooks"][0]["report"]["warnings"].to_string();
+    assert!(warnings.contains("Linux"), "{finished}");
+}
+
+/// The pages of the workload `lent`.
+const LENT: Range<u64> = 0x15_4000_0000..0x15_4000_2000;
+
+/// Maps a page of the pool at each fault in these, and keeps what came of it.
+#[derive(Clone, Default)]
+struct Lender(Arc<Mutex<Vec<Result<(), GuestError>>>>);
+
+impl Hook for Lender {
+    fn on_fault(&self, fault: &Fault, guest: &mut dyn Guest) -> vector14_hook::Result {
+        if !LENT.contains(&fault.address.0) || fault.error_code.contains(ErrorCode::PRESENT) {
+            return Ok(Verdict::Pass);
+        }
+        let frame = guest.allocate_page()?;
+        guest.write_physical(frame, &[0x5a; 4096])?;
+        let mapped = guest.map(fault.address.page(), frame, Access::WRITE | Access::USER);
+        self.0.lock().unwrap().push(mapped);
+        Ok(if mapped.is_ok() { Verdict::Resolve } else { Verdict::Pass })
+    }
+}
+
+/// Runs a workload with a [`Lender`], and returns what `Guest::map` said to that.
+fn lend(workload: &str, memory: u64) -> (Outcome, Vec<Result<(), GuestError>>) {
+    let guests = guests().unwrap();
+    let boot = BootConfig {
+        initrd: Some(guests.join("initramfs.cpio.gz")),
+        cmdline: format!("{CMDLINE} v14=workload:{workload},mmap"),
+        ..BootConfig::of(Kernel::Path(guests.join("linux-6.1-cloud")))
+    };
+    let vm = VmConfig { memory, ..VmConfig::default() };
+    let lender = Lender::default();
+    let guest = GuestRun::of(Config { vm, boot, ..Config::tiny("") }).timeout(Duration::from_secs(300));
+    let outcome = guest.hook("lender", lender.clone()).run().balanced();
+    assert_eq!(outcome.summary.stop, Stop::Reset, "{outcome}");
+    assert!(outcome.console.contains("workload mmap: ok"), "{outcome}");
+    let mapped = lender.0.lock().unwrap().clone();
+    (outcome, mapped)
+}
+
+/// A page of the pool that a process unmaps: the kernel says that it is not its own, and goes on. It does so too where RAM lies
+/// above the pool, which then is not above every `struct page`.
+fn lent(memory: u64) {
+    let (outcome, mapped) = lend("lent", memory);
+    assert_eq!(mapped, [Ok(())], "{outcome}");
+    for said in ["lent: the page holds 0x5a", "BUG: Bad page map in process workloads", "lent: the kernel is tainted"] {
+        assert!(outcome.console.contains(said), "no `{said}`\n{outcome}");
+    }
+    assert!(!outcome.console.contains("Oops"), "{outcome}");
+}
+
+/// A page table of the pool would be the kernel's end: it is refused, and the guest has its fault.
+fn lent_without_a_table() {
+    let (outcome, mapped) = lend("lent-far", 512 << 20);
+    for said in ["lent: the page holds 0x0", "lent: the kernel is well"] {
+        assert!(outcome.console.contains(said), "no `{said}`\n{outcome}");
+    }
+    assert_eq!(mapped, [Err(GuestError::NoTable(Va(LENT.start + PAGE_SIZE)))], "{outcome}");
 }

@@ -44,7 +44,7 @@ fn other_kinds_and_versions() {
     refused(&compile("int answer = 42;", &[]), &["exports no symbol `vector14_hook`", "vector14_hook::export!"]);
     let version = SUBJECT.replace("VECTOR14_PREFIX", "{ VECTOR14_MAGIC, 7, VECTOR14_SIZES }");
     let rebuild = "rebuild it against this vector14";
-    refused(&compile(&version, &[]), &["made for version 7 of the hook interface", "has version 1", rebuild]);
+    refused(&compile(&version, &[]), &["made for version 7 of the hook interface", "has version 2", rebuild]);
     let magic = SUBJECT.replace("VECTOR14_PREFIX", "{ 14, VECTOR14_VERSION, VECTOR14_SIZES }");
     refused(&compile(&magic, &[]), &["no descriptor: it begins with 0xe", rebuild]);
     let smaller = "{ VECTOR14_MAGIC, VECTOR14_VERSION, { sizeof(vector14_descriptor), 8 } }";

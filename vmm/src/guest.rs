@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use vector14_hook::paging::{Paging, Tables};
 use vector14_hook::{
-    Access, Code, Cr3, Guest, GuestError, Mapping, PAGE_SIZE, Pa, Registers, SystemRegisters, Translation, Va, Walk,
+    Access, Code, Cr3, Guest, GuestError, GuestKind, Mapping, PAGE_SIZE, Pa, Registers, SystemRegisters, Translation,
+    Va, Walk,
 };
 
 use crate::memory::{Memory, Owner};
@@ -159,6 +160,10 @@ impl Guest for FaultedGuest<'_> {
         &self.system
     }
 
+    fn kind(&self) -> GuestKind {
+        self.memory.kind()
+    }
+
     fn address_space(&self) -> Cr3 {
         self.paging.cr3
     }
@@ -204,7 +209,7 @@ impl Guest for FaultedGuest<'_> {
     }
 
     fn map(&mut self, page: Va, frame: Pa, access: Access) -> Result<(), GuestError> {
-        let place = self.paging.map(self.memory, page, frame, access)?;
+        let place = self.paging.map(self.memory, self.memory.kind(), page, frame, access)?;
         self.memory.note_mapped(frame, place);
         Ok(())
     }

@@ -1,17 +1,19 @@
 //! Guest-physical memory: RAM, with the hole below 4 GiB, and the pool of host-owned pages where the hole begins.
 //!
-//! Every address that comes in here may come from the guest: an access outside of memory is an error, never a panic.
+//! Every address that comes in here may come from the guest: an access outside of memory is an error, never a panic. Pages of
+//! the pool are memory from when a hook takes them first, give or take the few that [`Pool`] is ahead; devices reach RAM only.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use kvm_ioctls::VmFd;
 use vector14_hook::paging::{Place, Tables};
-use vector14_hook::{EntryFlags, GuestError, Pa, TableEntry};
+use vector14_hook::{EntryFlags, GuestError, GuestKind, Pa, TableEntry};
 use vm_memory::{Bytes, GuestAddress};
 
 pub(crate) use crate::pool::Owner;
 use crate::pool::Pool;
-use crate::sys::mapped::Translations;
+use crate::sys::mapped::{MappedVm, RefusedSlot, Translations};
 use crate::sys::ram::{self, Backing, GuestRam};
 use crate::sys::words::Words;
 
@@ -21,17 +23,27 @@ const HOLE_END: u64 = 1 << 32;
 
 /// Where the pool that hooks take pages from begins: where no RAM is, and the entries of 32-bit page tables reach.
 const POOL_START: u64 = HOLE_START;
-/// Its size, in bytes. The host backs only what is touched.
+/// Its size, in bytes.
 const POOL_SIZE: u64 = 256 << 20;
 
 /// A VM's guest-physical memory.
 pub struct Memory {
-    map: GuestRam,
+    ram: GuestRam,
+    /// RAM and all of the pool, whether it is the guest's yet or not.
+    all: GuestRam,
+    /// Of `all`.
     words: Words,
     ram_size: u64,
     pool: Pool,
-    /// What the VM that runs in this memory has learnt of it; unset as long as there is none.
-    translations: OnceLock<Translations>,
+    kind: GuestKind,
+    /// The VM that runs in this memory; unset as long as there is none.
+    machine: OnceLock<Machine>,
+}
+
+/// A VM, and what its vCPUs remember of its memory.
+struct Machine {
+    vm: MappedVm,
+    translations: Translations,
 }
 
 /// Why a VM's memory can't be had.
@@ -53,12 +65,14 @@ impl Memory {
     /// # Errors
     /// [`MemoryError::Map`].
     pub fn new(ram_size: u64) -> Result<Self, MemoryError> {
-        let ram = ram_ranges(ram_size).into_iter().map(|(start, size)| (start, size, Backing::Large));
-        let ranges: Vec<_> = ram.chain([(POOL_START, POOL_SIZE, Backing::Small)]).collect();
-        let map = ram::map(&ranges).map_err(|source| MemoryError::Map { size: ram_size, source })?;
-        let words = Words::new(&map);
+        let failed = |source| MemoryError::Map { size: ram_size, source };
+        let ranges: Vec<_> =
+            ram_ranges(ram_size).into_iter().map(|(start, size)| (start, size, Backing::Large)).collect();
+        let ram = ram::map(&ranges).map_err(failed)?;
+        let all = ram::with(&ram, (POOL_START, POOL_SIZE, Backing::Small)).map_err(failed)?;
+        let words = Words::new(&all);
         let pool = Pool::new(Pa(POOL_START), POOL_SIZE);
-        Ok(Self { map, words, ram_size, pool, translations: OnceLock::new() })
+        Ok(Self { ram, all, words, ram_size, pool, kind: GuestKind::default(), machine: OnceLock::new() })
     }
 
     /// RAM as the guest is told of it: start and size of each range, in bytes.
@@ -73,8 +87,29 @@ impl Memory {
         self.ram_size
     }
 
+    /// What kind of guest is in it.
+    pub(crate) fn kind(&self) -> GuestKind {
+        self.kind
+    }
+
+    /// Notes what kind of guest was loaded into it.
+    pub(crate) fn set_kind(&mut self, kind: GuestKind) {
+        self.kind = kind;
+    }
+
+    /// RAM as such: what devices and loaders access.
     pub(crate) fn map(&self) -> &GuestRam {
-        &self.map
+        &self.ram
+    }
+
+    /// A VM that runs in this memory, and has its RAM.
+    ///
+    /// # Errors
+    /// KVM refuses a range.
+    pub(crate) fn machine(&self, fd: VmFd) -> Result<MappedVm, RefusedSlot> {
+        let vm = MappedVm::new(fd, self.all.clone());
+        self.ram().into_iter().try_for_each(|(start, size)| vm.add_slot(start, size))?;
+        Ok(vm)
     }
 
     /// Fills `buffer` from guest-physical memory.
@@ -82,7 +117,8 @@ impl Memory {
     /// # Errors
     /// [`GuestError::OutsideMemory`].
     pub fn read(&self, address: Pa, buffer: &mut [u8]) -> Result<(), GuestError> {
-        self.map.read_slice(buffer, GuestAddress(address.0)).map_err(|_| GuestError::OutsideMemory(address))
+        self.check(address, buffer.len())?;
+        self.all.read_slice(buffer, GuestAddress(address.0)).map_err(|_| GuestError::OutsideMemory(address))
     }
 
     /// Writes `data` to guest-physical memory.
@@ -90,7 +126,8 @@ impl Memory {
     /// # Errors
     /// [`GuestError::OutsideMemory`].
     pub fn write(&self, address: Pa, data: &[u8]) -> Result<(), GuestError> {
-        self.map.write_slice(data, GuestAddress(address.0)).map_err(|_| GuestError::OutsideMemory(address))
+        self.check(address, data.len())?;
+        self.all.write_slice(data, GuestAddress(address.0)).map_err(|_| GuestError::OutsideMemory(address))
     }
 
     /// The 8 bytes at an aligned address, to be accessed as the CPU's page walker does: in one piece.
@@ -99,7 +136,14 @@ impl Memory {
     /// [`GuestError::OutsideMemory`], for an address that is not a multiple of 8 as well.
     #[inline]
     pub fn word(&self, address: Pa) -> Result<&AtomicU64, GuestError> {
+        self.check(address, 8)?;
         self.words.get(address.0).ok_or(GuestError::OutsideMemory(address))
+    }
+
+    /// Refuses what is a hole to the guest although the host has memory there.
+    #[inline]
+    fn check(&self, address: Pa, length: usize) -> Result<(), GuestError> {
+        if self.pool.is_hole(address, length as u64) { Err(GuestError::OutsideMemory(address)) } else { Ok(()) }
     }
 
     /// Reads a page-table entry, or any other aligned word.
@@ -111,12 +155,20 @@ impl Memory {
         Ok(self.word(address)?.load(Ordering::Acquire))
     }
 
-    /// Takes a zeroed 4 KiB page from the pool.
+    /// Takes a 4 KiB page from the pool and zeroes it. Whatever the guest had written there is gone.
     ///
     /// # Errors
-    /// [`GuestError::PoolExhausted`].
+    /// [`GuestError::PoolExhausted`], [`GuestError::PoolRefused`].
     pub(crate) fn allocate_page(&self, owner: Owner) -> Result<Pa, GuestError> {
-        self.pool.take(owner)
+        let page = self.pool.take(owner, |start, size| self.give(start, size))?;
+        self.write(page, &[0; 4096])?;
+        Ok(page)
+    }
+
+    /// Makes pages of the pool memory of the VM that runs here.
+    fn give(&self, start: Pa, size: u64) -> Result<(), GuestError> {
+        let Some(machine) = self.machine.get() else { return Ok(()) };
+        machine.vm.add_slot(start.0, size).map_err(|slot| GuestError::PoolRefused(slot.source.errno()))
     }
 
     /// Gives back a page that `owner` has taken.
@@ -124,10 +176,7 @@ impl Memory {
     /// # Errors
     /// [`GuestError::NotTaken`].
     pub(crate) fn free_page(&self, page: Pa, owner: Owner) -> Result<(), GuestError> {
-        self.pool.give_up(page, owner)?;
-        self.write(page, &[0; 4096])?;
-        self.pool.recycle(page);
-        Ok(())
+        self.pool.give_back(page, owner)
     }
 
     /// Notes that the page-table entry at `place` maps `page`.
@@ -167,14 +216,14 @@ impl Memory {
     /// # Errors
     /// [`GuestError::Flush`].
     pub(crate) fn flush(&self) -> Result<(), GuestError> {
-        let forgotten = self.translations.get().map_or(Ok(()), Translations::forget);
+        let forgotten = self.machine.get().map_or(Ok(()), |machine| machine.translations.forget());
         forgotten.map_err(|error| GuestError::Flush(error.errno()))
     }
 
-    /// Says what has learnt of this memory.
-    pub(crate) fn learnt_by(&self, translations: Translations) {
+    /// Registers the VM that is given pages of the pool, and whose cached translations `flush` drops.
+    pub(crate) fn runs_in(&self, vm: MappedVm, translations: Translations) {
         // One VM runs in a memory, and it is made once.
-        let _ = self.translations.set(translations);
+        let _ = self.machine.set(Machine { vm, translations });
     }
 }
 
@@ -207,7 +256,9 @@ fn ram_ranges(size: u64) -> Vec<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use vector14_hook::PAGE_SIZE;
     use vector14_hook::paging::Part;
+    use vm_memory::GuestMemoryBackend;
 
     use super::*;
 
@@ -222,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_owner_has_is_unmapped_zeroed_and_given_back() {
+    fn what_an_owner_has_is_unmapped_and_given_back() {
         let memory = Memory::new(2 << 20).unwrap();
         let (mine, other) = (Owner::hook(0), Owner::hook(1));
         let page = memory.allocate_page(mine).unwrap();
@@ -236,7 +287,34 @@ mod tests {
         memory.withdraw(mine).unwrap();
         assert_eq!((memory.load(Pa(0x1000)), memory.load(Pa(0x1008))), (Ok(0), Ok(kept.0 | 3)));
         assert_eq!(memory.allocate_page(other), Ok(page), "the page can be taken again");
-        assert_eq!(memory.load(page), Ok(0), "and is zero");
+    }
+
+    #[test]
+    fn a_page_is_zero_whatever_the_guest_has_written_since_it_was_given_back() {
+        let memory = Memory::new(2 << 20).unwrap();
+        let page = memory.allocate_page(Owner::hook(0)).unwrap();
+        memory.free_page(page, Owner::hook(0)).unwrap();
+        memory.write(page, &[1; 4096]).unwrap();
+        assert_eq!(memory.allocate_page(Owner::hook(0)), Ok(page));
+        let mut contents = [1; 4096];
+        memory.read(page, &mut contents).unwrap();
+        assert_eq!(contents, [0; 4096]);
+    }
+
+    #[test]
+    fn pages_that_nobody_has_taken_are_no_memory() {
+        let memory = Memory::new(2 << 20).unwrap();
+        let hole = |page: Pa| {
+            let outside = Err(GuestError::OutsideMemory(page));
+            assert_eq!((memory.read(page, &mut [0]), memory.write(page, &[0])), (outside, outside));
+            assert_eq!(memory.load(page).map(drop), outside);
+            assert!(memory.map().find_region(GuestAddress(page.0)).is_none());
+        };
+        hole(Pa(POOL_START));
+        let page = memory.allocate_page(Owner::hook(0)).unwrap();
+        assert_eq!((page, memory.load(page.offset(4088))), (Pa(POOL_START), Ok(0)));
+        hole(page.offset(PAGE_SIZE));
+        assert!(memory.read(page.offset(4092), &mut [0; 8]).is_err());
     }
 
     #[test]
@@ -253,9 +331,14 @@ mod tests {
     fn accesses_outside_of_memory_are_refused() {
         let memory = Memory::new(2 << 20).unwrap();
         let mut byte = [0];
-        for address in
-            [Pa(2 << 20), Pa(HOLE_START - 8), Pa(POOL_START + POOL_SIZE), Pa(u64::MAX), Pa((2 << 20) - 1).offset(1)]
-        {
+        for address in [
+            Pa(2 << 20),
+            Pa(HOLE_START - 8),
+            Pa(POOL_START),
+            Pa(POOL_START + POOL_SIZE),
+            Pa(u64::MAX),
+            Pa((2 << 20) - 1).offset(1),
+        ] {
             assert_eq!(memory.read(address, &mut byte), Err(GuestError::OutsideMemory(address)));
             assert_eq!(memory.load(address), Err(GuestError::OutsideMemory(address)));
         }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use vector14_hook::guard::{describe_panic, guarded, report_panics_of_hooks_here};
 use vector14_hook::paging::{Mode, Paging};
 use vector14_hook::{
-    Access, Code, Cr3, Fault, Guest, GuestError, Hook, Mapping, Pa, Registers, Report, SystemRegisters, Translation,
-    Va, Verdict, Walk,
+    Access, Code, Cr3, Fault, Guest, GuestError, GuestKind, Hook, Mapping, Pa, Registers, Report, SystemRegisters,
+    Translation, Va, Verdict, Walk,
 };
 
 use crate::chain::{NamedHook, unique};
@@ -114,6 +114,10 @@ impl Guest for Recorded<'_> {
 
     fn system_registers(&self) -> &SystemRegisters {
         &self.system
+    }
+
+    fn kind(&self) -> GuestKind {
+        GuestKind::Other
     }
 
     fn address_space(&self) -> Cr3 {

@@ -89,6 +89,14 @@ pub const SCENARIOS: &[Scenario] = &[
         &[parameter("pages", "16", "how many"), parameter("fill", "0x5a", "byte that each must be filled with")],
     ),
     scenario(
+        "hole",
+        "writes to the pages of the hole below 4 GiB, and counts those that are memory",
+        &[
+            parameter("pages", "256", "how many"),
+            parameter("touch", "0", "how many pages to touch before and after that the host has to map, zeroed"),
+        ],
+    ),
+    scenario(
         "patient",
         "pages mapped at their first touch, however often the handler is told of each",
         &[parameter("pages", "100", "how many")],

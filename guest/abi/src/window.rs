@@ -65,6 +65,9 @@ pub const RESERVED_BIT: u64 = 1 << 51;
 /// What `keys` has in PKRU: protection key 1 forbids every access, key 2 writes (SDM vol. 3A, 4.6.2).
 pub const KEYS_PKRU: u32 = 0b01 << 2 | 0b10 << 4;
 
+/// Where the hole below 4 GiB begins: mapped to itself, and no RAM.
+pub const HOLE_START: u64 = 0xc000_0000;
+
 /// Outside of any RAM below the local APIC, and mapped to itself: what the hostile scenarios use as memory.
 pub const OUTSIDE_RAM: u64 = 0xd000_0000;
 

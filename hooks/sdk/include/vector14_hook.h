@@ -60,7 +60,7 @@ struct vector14_registers {
 #define VECTOR14_MAGIC 0x6b6f6f6820343176u
 
 /* The version of this interface. Libraries of another version are refused. */
-#define VECTOR14_VERSION 1
+#define VECTOR14_VERSION 2
 
 /* Text in UTF-8, without a NUL at its end. */
 struct vector14_text {
@@ -145,6 +145,13 @@ typedef uint32_t vector14_guest_status;
 #define VECTOR14_GUEST_STATUS_NO_INSTRUCTION 10 /* The bytes at `value` are no instruction. */
 #define VECTOR14_GUEST_STATUS_FLUSH 11 /* The vCPUs' translations can't be flushed; `value` is the errno. */
 #define VECTOR14_GUEST_STATUS_NO_GUEST 12 /* There is a recorded fault and no guest. */
+#define VECTOR14_GUEST_STATUS_POOL_REFUSED 13 /* KVM refuses memory for more pages of the pool; `value` is the errno. */
+#define VECTOR14_GUEST_STATUS_NO_TABLE 14 /* The virtual address `value` has no last-level page table, and Linux can't use one of the pool's. */
+
+/* What kind of guest it is. */
+typedef uint32_t vector14_guest_kind;
+#define VECTOR14_GUEST_OTHER 0 /* None of the below. */
+#define VECTOR14_GUEST_LINUX 1 /* Linux. */
 
 /* How a call of the guest's ended, and the address or number that this is about. */
 struct vector14_guest_result {
@@ -254,6 +261,8 @@ struct vector14_guest_calls {
     vector14_registers *(*registers)(vector14_guest *guest);
     /* System registers of the vCPU that faulted. */
     void (*system_registers)(vector14_guest *guest, vector14_system_registers *registers);
+    /* What kind of guest it is. */
+    vector14_guest_kind (*kind)(vector14_guest *guest);
     /* The page tables that virtual addresses go through. */
     uint64_t (*address_space)(vector14_guest *guest);
     /* Sends virtual addresses through other page tables, until the hook returns. */
@@ -276,7 +285,8 @@ struct vector14_guest_calls {
     vector14_guest_result (*allocate_page)(vector14_guest *guest, uint64_t *page);
     /* Gives such a page back, which must not be mapped any more. */
     vector14_guest_result (*free_page)(vector14_guest *guest, uint64_t page);
-    /* Maps a page of 4 KiB to a frame; `access`: bit 0 writes, 1 user mode, 2 instruction fetches. */
+    /* Maps a page of 4 KiB to a frame; `access`: bit 0 writes, 1 user mode, 2 instruction fetches. In a Linux guest the last-level
+     * page table must be there, and the kernel complains of the page when it finds it. */
     vector14_guest_result (*map)(vector14_guest *guest, uint64_t page, uint64_t frame, uint32_t access);
     /* Makes the leaf that maps a page absent. */
     vector14_guest_result (*unmap)(vector14_guest *guest, uint64_t page, vector14_mapping *mapping);

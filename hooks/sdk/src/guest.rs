@@ -45,6 +45,16 @@ pub struct SystemRegisters {
     pub gs_base: Va,
 }
 
+/// What kind of guest a kernel makes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GuestKind {
+    /// Linux. It accounts for every page that its page tables map, and follows tables through its direct map.
+    Linux,
+    /// Any other.
+    #[default]
+    Other,
+}
+
 /// Why an access to guest memory, or a change of its page tables, could not be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GuestError {
@@ -73,6 +83,15 @@ pub enum GuestError {
         /// How many pages the pool has.
         pages: u64,
     },
+    /// KVM refuses to make more pages of the pool the guest's memory.
+    #[error("KVM refuses memory for more pages of the pool (errno {0})")]
+    PoolRefused(i32),
+    /// A page of a Linux guest has no last-level page table, and Linux could not follow one from the pool.
+    #[error(
+        "virtual address {0} has no page table, and Linux can't use one of the pool's: have the process populate a page in \
+         the same 2 MiB (MADV_POPULATE_WRITE)"
+    )]
+    NoTable(Va),
     /// A page is to be given back that this hook has not taken.
     #[error("{0} is no page that this hook has taken from the pool")]
     NotTaken(Pa),
@@ -98,8 +117,9 @@ pub enum GuestError {
 ///
 /// # What calls cost
 /// Registers are plain memory. An access by virtual address costs a page walk in plain memory, of four or five loads, a page;
-/// `map`, `unmap` and `protect` cost one, and an atomic exchange. `allocate_page` and `free_page` fill 4 KiB at the most. None
-/// of these makes a system call or takes a lock. `flush` stops every vCPU for a moment and makes KVM forget what it has
+/// `map`, `unmap` and `protect` cost one, and an atomic exchange. `allocate_page` fills 4 KiB. None of these makes a system call
+/// or takes a lock, except when the guest has to be given more pages of the pool: for each of the first 32, and then for every
+/// sixteenth part by which the pool grows. `flush` stops every vCPU for a moment and makes KVM forget what it has
 /// learnt of the guest's memory: once a batch, not once a page. `code` reads 15 bytes, `instruction` decodes them on
 /// top. `log` formats and writes, and may block.
 pub trait Guest {
@@ -112,6 +132,9 @@ pub trait Guest {
 
     /// System registers of the vCPU that faulted.
     fn system_registers(&self) -> &SystemRegisters;
+
+    /// What kind of guest this is, as its kernel's file says.
+    fn kind(&self) -> GuestKind;
 
     /// The page tables that virtual addresses go through.
     fn address_space(&self) -> Cr3;
@@ -171,14 +194,18 @@ pub trait Guest {
     /// Takes a zeroed 4 KiB page from the VM's pool of host-owned pages. The guest's own allocator does not know of
     /// these pages: they lie outside of the memory map that the guest was booted with.
     ///
+    /// The guest can access a page by its physical address from when it is taken first, given back or not. It can so access
+    /// the most pages that were taken at a time, and a sixteenth more; the rest of the pool is a hole to it.
+    ///
     /// A page is the hook's until it gives it back. When a hook is taken out of the chain, what it still has is unmapped where
     /// [`Guest::map`] mapped it last, and given back; a hook that takes its place inherits its pages instead.
     ///
     /// # Errors
-    /// [`GuestError::PoolExhausted`].
+    /// [`GuestError::PoolExhausted`], [`GuestError::PoolRefused`].
     fn allocate_page(&mut self) -> Result<Pa, GuestError>;
 
-    /// Gives a page back to the pool. It must not be mapped any more, and translations to it must have been flushed.
+    /// Gives a page back to the pool. It must not be mapped any more, and translations to it must have been flushed. It keeps
+    /// its contents until it is taken again.
     ///
     /// # Errors
     /// [`GuestError::NotTaken`].
@@ -187,9 +214,20 @@ pub trait Guest {
     /// Maps the 4 KiB page at `page` to the frame at `frame` in the guest's page tables, taking pages for missing
     /// tables from the pool; these stay with the guest. The rights of tables that exist already are left alone.
     ///
+    /// # Linux
+    /// Linux follows its page tables through its direct map, where the pool is not. So no table is taken from the pool for
+    /// it: the last-level table must be there. A process has one where it has populated a page in the same 2 MiB, by
+    /// `madvise` with MADV_POPULATE_WRITE for instance.
+    ///
+    /// A page of the pool has no `struct page`. Its entry is marked accordingly (bit 9, `_PAGE_SPECIAL`), so that the kernel
+    /// looks for none. It is still an entry that the kernel did not make: when it finds it in an ordinary mapping, as munmap,
+    /// exit and fork do, it logs "BUG: Bad page map", taints itself (`TAINT_BAD_PAGE`) and goes on; munmap and exit drop the
+    /// entry, and the frame stays the hook's. A hook that wants none of this unmaps its pages first: the hook `pager` has the
+    /// process announce that it is about to change the mapping.
+    ///
     /// # Errors
-    /// [`GuestError::AlreadyMapped`] where a leaf is present, [`GuestError::Unaligned`], [`GuestError::PoolExhausted`],
-    /// or as [`Guest::translate`] for tables that can't be walked.
+    /// [`GuestError::AlreadyMapped`] where a leaf is present, [`GuestError::NoTable`], [`GuestError::Unaligned`],
+    /// [`GuestError::PoolExhausted`], [`GuestError::PoolRefused`], or as [`Guest::translate`] for tables that can't be walked.
     fn map(&mut self, page: Va, frame: Pa, access: Access) -> Result<(), GuestError>;
 
     /// Makes the leaf that maps `page` absent, whatever its size, and returns what it was.

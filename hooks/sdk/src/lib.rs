@@ -48,7 +48,7 @@ pub mod verdict;
 pub use address::{Cr3, PAGE_SIZE, Pa, Va};
 pub use code::{Code, Instruction};
 pub use fault::{ErrorCode, Fault};
-pub use guest::{Guest, GuestError, Registers, SystemRegisters};
+pub use guest::{Guest, GuestError, GuestKind, Registers, SystemRegisters};
 pub use hook::{Error, Hook, HookType, OptionDoc, Result};
 pub use options::{Options, OptionsError};
 pub use paging::{Access, EntryFlags, Mapping, Step, TableEntry, Translation, Walk};

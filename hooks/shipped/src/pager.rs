@@ -6,7 +6,8 @@
 //! right while other vCPUs run: make absent, flush, read the frame, write it back, use it again.
 //!
 //! # What the guest has to do
-//! - It has page tables down to the lowest level for the range, with absent entries. (With `tables = true` they are made.)
+//! - It has page tables down to the lowest level for the range, with absent entries. (With `tables = true` they are made,
+//!   except in Linux guests, which could not follow them.)
 //! - It leaves these entries alone as long as pages of the range may be mapped. The touch of `sync_at` ends that: everything
 //!   is written back, and each entry is again what it was. The end of the hook does the same.
 //! - A page is mapped in one place at a time. Address spaces that share the range see the same contents, and a page goes to and
@@ -44,8 +45,8 @@ mod store;
 mod tests;
 
 use vector14_hook::{
-    Access, ErrorCode, Fault, Guest, GuestError, Hook, HookType, Options, OptionsError, PAGE_SIZE, Pa, Report, Result,
-    Va, Verdict,
+    Access, ErrorCode, Fault, Guest, GuestError, GuestKind, Hook, HookType, Options, OptionsError, PAGE_SIZE, Pa,
+    Report, Result, Va, Verdict,
 };
 
 use self::account::{Account, Attempt};
@@ -133,8 +134,9 @@ impl Pager {
         match (found, self.tables) {
             // By another vCPU, or by the guest itself.
             (Found::Page, _) => return Ok(Verdict::Resolve),
-            (Found::Absent(_), _) | (Found::NoTable, Tables::Made) => {}
-            (Found::NoTable, Tables::OfTheGuest) | (Found::Broken, _) => {
+            (Found::NoTable, Tables::Made) if guest.kind() == GuestKind::Other => {}
+            (Found::Absent(_), _) => {}
+            (Found::NoTable, Tables::Made | Tables::OfTheGuest) | (Found::Broken, _) => {
                 self.account.left_to_guest();
                 return Ok(Verdict::Pass);
             }

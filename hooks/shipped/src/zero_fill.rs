@@ -2,11 +2,13 @@
 //!
 //! The guest's own handler never sees these faults: what it would call a bad address reads as zeroes, or as a pattern.
 //! Pages belong to page tables, not to addresses: every address space of the guest that touches a page gets its own.
+//!
+//! Linux guests keep their faults. Linux finds the pages at munmap, exit and fork, and complains of them (`Guest::map` says how).
 
 use serde::Deserialize;
 use vector14_hook::{
-    Access, Counter, Error, ErrorCode, Fault, Guest, GuestError, Hook, HookType, OptionDoc, Options, OptionsError, Pa,
-    PerVcpu, Report, Result, Table, Va, Verdict,
+    Access, Counter, Error, ErrorCode, Fault, Guest, GuestError, GuestKind, Hook, HookType, OptionDoc, Options,
+    OptionsError, Pa, PerVcpu, Report, Result, Table, Va, Verdict,
 };
 
 use crate::address::{AddressRange, Number};
@@ -64,6 +66,7 @@ struct ZeroFill {
 struct Counts {
     mapped: Counter,
     unmappable: Counter,
+    of_linux: Counter,
 }
 
 impl ZeroFill {
@@ -84,6 +87,10 @@ impl Hook for ZeroFill {
             return Ok(Verdict::Pass);
         }
         let counts = self.counts.of(fault);
+        if guest.kind() == GuestKind::Linux {
+            counts.of_linux.add(1);
+            return Ok(Verdict::Pass);
+        }
         match self.fill_page(fault.address.page(), guest) {
             Ok(()) => {
                 counts.mapped.add(1);
@@ -108,7 +115,15 @@ impl Hook for ZeroFill {
             columns: ["window", "fill", "pages"].map(str::to_owned).to_vec(),
             rows: vec![vec![self.window.to_string(), format!("{:#04x}", self.fill), self.mapped().to_string()]],
         });
-        let unmappable: u64 = self.counts.iter().map(|counts| counts.unmappable.get()).sum();
+        let of_linux = self.sum(|counts| &counts.of_linux);
+        if of_linux > 0 {
+            report.warnings.push(format!(
+                "{of_linux} faults in {} were left to the guest: Linux complains of pages in its page tables that are not its own \
+                 (`BUG: Bad page map`); the hook `pager` can put pages into a process that is prepared for it",
+                self.window
+            ));
+        }
+        let unmappable = self.sum(|counts| &counts.unmappable);
         if unmappable > 0 {
             report.warnings.push(format!(
                 "{unmappable} faults in {} were left to the guest: its page tables could not be walked there",
@@ -141,7 +156,11 @@ impl ZeroFill {
     }
 
     fn mapped(&self) -> u64 {
-        self.counts.iter().map(|counts| counts.mapped.get()).sum()
+        self.sum(|counts| &counts.mapped)
+    }
+
+    fn sum(&self, count: impl Fn(&Counts) -> &Counter) -> u64 {
+        self.counts.iter().map(|counts| count(counts).get()).sum()
     }
 
     fn out_of_pages(&self, address: Va, error: GuestError) -> Error {
@@ -262,6 +281,21 @@ mod tests {
         guest.fail(Method::Map, When::Always, GuestError::OutsideMemory(Pa(1 << 50)));
         assert_eq!(hook.on_fault(&fault(0, 0x1_0000), &mut guest).unwrap(), Verdict::Pass);
         assert_eq!(hook.on_end(&mut MockGuest::new(0)).warnings.len(), 1);
+    }
+
+    #[test]
+    fn linux_keeps_its_faults_and_the_report_says_why() {
+        let (hook, mut guest) = (hook(json!({})), MockGuest::linux(8));
+        guest.load(Va(0x1_0000), &[1], Access::USER);
+        for address in [0x1_1000, 0x1_2000] {
+            assert_eq!(hook.on_fault(&fault(0, address), &mut guest).unwrap(), Verdict::Pass);
+        }
+        let warnings = hook.on_end(&mut guest).warnings;
+        assert!(
+            warnings.len() == 1 && warnings[0].contains("2 faults") && warnings[0].contains("Linux"),
+            "{warnings:?}"
+        );
+        assert_eq!(guest.pages_taken(), 0);
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::vm::{VmError, call, kvm};
 pub fn replay(exit: Exit, hooks: Vec<NamedHook>, count: u32, device: &Path) -> Result<Verdicts, VmError> {
     let kvm = kvm::open(device)?;
     let memory = recording::memory()?;
-    let machine = MappedVm::new(call("KVM_CREATE_VM", kvm.create_vm())?, memory.map().clone())?;
+    let machine = memory.machine(call("KVM_CREATE_VM", kvm.create_vm())?)?;
     let vm = Shared::new(memory, Chain::new(hooks), 1, Bus::default(), Bus::default());
     for mut cpu in kvm::create_vcpus(&kvm, &machine, &VmConfig::default())? {
         let mut desk = Desk::new(&cpu, &vm);

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use vector14_hook::GuestKind;
+
 use super::error::LoadReason;
 use super::multiboot::Search;
 use super::{bzimage, elf, multiboot, notes};
@@ -18,15 +20,6 @@ pub enum Format {
     Elf,
     /// A kernel with a Multiboot header of version 1.
     Multiboot,
-}
-
-/// What kind of guest a kernel is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GuestKind {
-    /// Linux.
-    Linux,
-    /// Any other.
-    Other,
 }
 
 impl Format {

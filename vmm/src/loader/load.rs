@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use vector14_hook::{Pa, Va};
+use vector14_hook::{GuestKind, Pa, Va};
 
 use super::bzimage::BzImage;
 use super::error::{LoadError, LoadReason, Part};
-use super::format::{Format, GuestKind};
+use super::format::Format;
 use super::multiboot::{self, info};
 use super::space::Space;
 use super::zero_page::{self, LongModeKernel};

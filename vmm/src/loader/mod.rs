@@ -29,6 +29,6 @@ mod tests;
 
 pub use self::bzimage::BzImageError;
 pub use self::error::{LoadError, LoadReason, Part};
-pub use self::format::{Format, GuestKind};
+pub use self::format::Format;
 pub use self::load::{Loaded, load};
 pub use self::multiboot::{Addresses, HeaderError};

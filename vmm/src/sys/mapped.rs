@@ -12,7 +12,7 @@ use super::ram::{self, Backing, GuestRam};
 use super::slots::Slots;
 pub(crate) use super::slots::{Access, AccessError, RefusedSlot};
 
-/// A VM whose memory slots are the regions of one [`GuestRam`].
+/// A VM whose memory slots are ranges of one [`GuestRam`].
 #[derive(Clone)]
 pub(crate) struct MappedVm {
     fd: Arc<VmFd>,
@@ -21,14 +21,20 @@ pub(crate) struct MappedVm {
 }
 
 impl MappedVm {
-    /// Gives every region of `memory` to the VM, a slot each (KVM API 4.35, KVM_SET_USER_MEMORY_REGION).
+    /// A VM without memory slots, which can have ranges of `memory`.
+    pub(crate) fn new(fd: VmFd, memory: GuestRam) -> Self {
+        let fd = Arc::new(fd);
+        let slots = Arc::new(Slots::new(Arc::clone(&fd), memory.clone()));
+        Self { fd, memory, slots }
+    }
+
+    /// Gives the VM `size` bytes of its memory from guest-physical `start` on, in a slot of their own (KVM API 4.35,
+    /// KVM_SET_USER_MEMORY_REGION). The range overlaps no other slot.
     ///
     /// # Errors
-    /// The first region that KVM refuses.
-    pub(crate) fn new(fd: VmFd, memory: GuestRam) -> Result<Self, RefusedSlot> {
-        let fd = Arc::new(fd);
-        let slots = Arc::new(Slots::new(Arc::clone(&fd), memory.clone())?);
-        Ok(Self { fd, memory, slots })
+    /// KVM refuses the slot, or the range does not lie in one region of the memory.
+    pub(crate) fn add_slot(&self, start: u64, size: u64) -> Result<(), RefusedSlot> {
+        self.slots.add(start, size)
     }
 
     /// Changes what the guest may do with one page of its memory. No vCPU may run meanwhile.

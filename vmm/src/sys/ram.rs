@@ -3,6 +3,8 @@
 //! A region of RAM lies in the process as it lies in the guest, modulo 2 MiB: only then can KVM map it with large pages, of which
 //! one does for 512 exits of KVM's own. vm-memory lets mappings lie where they come to lie, hence a region of our own.
 
+use std::sync::Arc;
+
 use vm_memory::bitmap::BS;
 use vm_memory::guest_memory::Result;
 use vm_memory::mmap::FromRangesError;
@@ -98,17 +100,29 @@ impl GuestMemoryRegion for Region {
 
 impl GuestMemoryRegionBytes for Region {}
 
-/// Maps ranges of guest-physical memory, which do not overlap: start and size in bytes of each, and how it is backed.
+/// A range of guest-physical memory to be mapped: start and size in bytes, and how it is backed.
+type Range = (u64, u64, Backing);
+
+fn region((start, size, backing): Range) -> std::result::Result<Region, FromRangesError> {
+    Region::new(GuestAddress(start), usize::try_from(size).unwrap_or(usize::MAX), backing)
+}
+
+/// Maps ranges of guest-physical memory, which do not overlap.
 ///
 /// # Errors
 /// As [`Region::new`].
-pub(crate) fn map(ranges: &[(u64, u64, Backing)]) -> std::result::Result<GuestRam, FromRangesError> {
-    let region = |&(start, size, backing): &(u64, u64, Backing)| {
-        Region::new(GuestAddress(start), usize::try_from(size).unwrap_or(usize::MAX), backing)
-    };
-    let mut regions = ranges.iter().map(region).collect::<std::result::Result<Vec<_>, _>>()?;
+pub(crate) fn map(ranges: &[Range]) -> std::result::Result<GuestRam, FromRangesError> {
+    let mut regions = ranges.iter().copied().map(region).collect::<std::result::Result<Vec<_>, _>>()?;
     regions.sort_unstable_by_key(|region| region.start);
     Ok(GuestRam::from_regions(regions)?)
+}
+
+/// The regions of `memory`, shared with it, and one more.
+///
+/// # Errors
+/// As [`Region::new`].
+pub(crate) fn with(memory: &GuestRam, range: Range) -> std::result::Result<GuestRam, FromRangesError> {
+    Ok(memory.insert_region(Arc::new(region(range)?))?)
 }
 
 #[cfg(test)]

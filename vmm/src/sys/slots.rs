@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::lock;
 use super::ram::GuestRam;
@@ -12,14 +12,14 @@ use super::ram::GuestRam;
 /// Size of the smallest slot, in bytes.
 const PAGE_SIZE: u64 = 4096;
 
-/// The slots of one VM, which together cover the regions of one [`GuestRam`].
+/// The slots of one VM: ranges of one [`GuestRam`], which stays mapped as long as they are there.
 pub(super) struct Slots {
     vm: Arc<VmFd>,
-    /// Keeps the host's side of the slots mapped.
-    _memory: GuestRam,
+    memory: GuestRam,
     map: Mutex<Map>,
 }
 
+#[derive(Default)]
 struct Map {
     slots: Vec<Slot>,
     /// The number of the next slot that is made.
@@ -68,20 +68,28 @@ pub(crate) enum AccessError {
 }
 
 impl Slots {
-    /// Gives every region of `memory` to the VM, a slot each.
-    ///
-    /// # Errors
-    /// The first region that KVM refuses.
-    pub(super) fn new(vm: Arc<VmFd>, memory: GuestRam) -> Result<Self, RefusedSlot> {
-        let mut map = Map { slots: Vec::new(), next: 0 };
-        for region in memory.iter() {
-            let (start, size, host) = (region.start_addr().0, region.len(), region.as_ptr() as u64);
-            let slot = Slot { number: map.next, start, size, host, access: Access::ReadWrite };
-            slot.set(&vm).map_err(|source| RefusedSlot { start, size, source })?;
-            map.slots.push(slot);
-            map.next += 1;
-        }
-        Ok(Self { vm, _memory: memory, map: Mutex::new(map) })
+    pub(super) fn new(vm: Arc<VmFd>, memory: GuestRam) -> Self {
+        Self { vm, memory, map: Mutex::default() }
+    }
+
+    /// Makes a slot of `size` bytes of memory from `start` on, a range that lies in one region and overlaps no other slot.
+    pub(super) fn add(&self, start: u64, size: u64) -> Result<(), RefusedSlot> {
+        let refused = |source| RefusedSlot { start, size, source };
+        let host = self.host_address(start, size).ok_or_else(|| refused(kvm_ioctls::Error::new(libc::EINVAL)))?;
+        let mut map = lock(&self.map);
+        let slot = Slot { number: map.next, start, size, host: host as u64, access: Access::ReadWrite };
+        slot.set(&self.vm).map_err(refused)?;
+        map.slots.push(slot);
+        map.next += 1;
+        Ok(())
+    }
+
+    /// Where a range that lies in one region begins in this process.
+    fn host_address(&self, start: u64, size: u64) -> Option<*mut u8> {
+        let region = self.memory.find_region(GuestAddress(start))?;
+        let address = region.to_region_addr(GuestAddress(start))?;
+        let slice = region.get_slice(address, usize::try_from(size).ok()?).ok()?;
+        Some(slice.ptr_guard_mut().as_ptr())
     }
 
     /// A number that no slot has.

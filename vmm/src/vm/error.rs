@@ -73,6 +73,12 @@ pub enum VmError {
     },
 }
 
+impl From<RefusedSlot> for VmError {
+    fn from(RefusedSlot { start, size, source }: RefusedSlot) -> Self {
+        Self::Slot { start, size, source }
+    }
+}
+
 impl VmError {
     /// The exit status of the `vector14` command for this error: 2 where the config is to blame, 3 where the host is.
     #[must_use]
@@ -128,13 +134,6 @@ impl VmError {
             | Self::Host { .. }
             | Self::Engine(EngineError::FilterOnGate | EngineError::Refused(_)) => None,
         }
-    }
-}
-
-impl From<RefusedSlot> for VmError {
-    fn from(slot: RefusedSlot) -> Self {
-        let RefusedSlot { start, size, source } = slot;
-        Self::Slot { start, size, source }
     }
 }
 

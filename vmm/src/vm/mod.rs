@@ -12,6 +12,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, SubscriberOps};
+use vector14_hook::GuestKind;
 use vmm_sys_util::eventfd::EventFd;
 
 pub use self::error::VmError;
@@ -25,7 +26,7 @@ use crate::device::{Com1, Device, SharedOutput};
 pub use crate::engine::EngineError;
 use crate::engine::{ArmWhen, Engine};
 use crate::events::{Beat, ConsoleInput, Deadline, Left, SIGNALS, Signal, Subscriber};
-use crate::loader::{self, GuestKind};
+use crate::loader;
 use crate::memory::Memory;
 use crate::run::Shared;
 use crate::summary::{self, Stop, Summary};
@@ -73,13 +74,14 @@ impl Vm {
     /// [`VmError`]; nothing has run then.
     pub fn new(config: &Config, hooks: Vec<NamedHook>, surroundings: Surroundings) -> Result<Self, VmError> {
         let kvm = kvm::open(&surroundings.kvm)?;
-        let memory = Memory::new(config.vm.memory)?;
+        let mut memory = Memory::new(config.vm.memory)?;
         let loaded = loader::load(&config.boot, &memory)?;
+        memory.set_kind(loaded.guest);
 
         let fd = call("KVM_CREATE_VM", kvm.create_vm())?;
         kvm::create_interrupt_controllers(&fd)?;
         let devices = devices::create(config, &fd, &memory, surroundings.output, surroundings.ports)?;
-        let machine = MappedVm::new(fd, memory.map().clone())?;
+        let machine = memory.machine(fd)?;
         let mut vcpus = kvm::create_vcpus(&kvm, &machine, &config.vm)?;
         if let Some(first) = vcpus.first_mut() {
             let sregs = call("KVM_GET_SREGS", first.fd().get_sregs())?;
@@ -87,7 +89,8 @@ impl Vm {
             call("KVM_SET_REGS", first.set_boot_state(&regs, &sregs))?;
         }
 
-        memory.learnt_by(host("a spare page", machine.translations().map_err(std::io::Error::other))?);
+        let translations = host("a spare page", machine.translations().map_err(std::io::Error::other))?;
+        memory.runs_in(machine.clone(), translations);
         let shared = Shared::new(memory, Chain::new(hooks), config.vm.vcpus, devices.ports, devices.mmio);
         let arm_when = match loaded.guest {
             GuestKind::Linux => ArmWhen::IdtIsInCpuEntryArea,

@@ -6,13 +6,14 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode};
 
 use crate::sys::{Mapping, PAGE, memory_file, transfer};
-use crate::{Outcome, check};
+use crate::{Outcome, check, taint};
 
 /// Where nothing is mapped in a Linux process.
 const WATCHED: usize = 0x15_0000_0000;
 const GUARDED: usize = 0x15_1000_0000;
 const CODE: usize = 0x15_2000_0000;
 const COPIES: usize = 0x15_3000_0000;
+const LENT: usize = 0x15_4000_0000;
 
 /// A known number of accesses, by instructions of one byte each; the last one is locked.
 pub(crate) fn watched() -> Outcome {
@@ -77,5 +78,30 @@ pub(crate) fn copies() -> Outcome {
             Err(error) => println!("copies: {what} page {page}: {error}"),
         }
     }
+    Ok(())
+}
+
+/// A fresh page beside one that is populated, so that the two have a page table in common.
+pub(crate) fn lent() -> Outcome {
+    find(LENT, true)
+}
+
+/// A fresh page where there is no page table.
+pub(crate) fn lent_far() -> Outcome {
+    find(LENT, false)
+}
+
+/// Says what a fresh page holds, and what the kernel has to say when the page is given up.
+fn find(address: usize, has_table: bool) -> Outcome {
+    let before = taint()?;
+    let memory = Mapping::at(address, 2)?;
+    memory.advise(libc::MADV_NOHUGEPAGE)?;
+    if has_table {
+        memory.populate(0)?;
+    }
+    println!("lent: the page holds {:#x}", memory.read(1));
+    drop(memory);
+    let after = taint()?;
+    println!("lent: the kernel {}", if after == before { "is well" } else { "is tainted" });
     Ok(())
 }

@@ -50,6 +50,8 @@ const WORKLOADS: &[Workload] = &[
     ("written-code", chosen::written_code),
     ("copies", chosen::copies),
     ("segments", segments::segments),
+    ("lent", chosen::lent),
+    ("lent-far", chosen::lent_far),
     ("counters", counters::counters),
 ];
 
@@ -96,4 +98,9 @@ fn run(name: &str) -> Outcome {
 /// Fails with this message unless `right`.
 fn check(right: bool, message: impl FnOnce() -> String) -> Outcome {
     if right { Ok(()) } else { Err(message().into()) }
+}
+
+/// What the kernel says of its own health: it changes where it finds a page-table entry that can't be.
+fn taint() -> Result<String, Failure> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/tainted")?.trim().to_owned())
 }

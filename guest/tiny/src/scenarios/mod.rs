@@ -7,6 +7,7 @@ mod drip;
 mod error_codes;
 mod gate_absent;
 mod hidden;
+mod hole;
 mod idt;
 mod idt_copy;
 mod idt_outside;
@@ -63,6 +64,7 @@ pub fn run(cmdline: &Cmdline) {
         "demand" => demand::run(cmdline),
         "drip" => drip::run(cmdline),
         "hidden" => hidden::run(cmdline),
+        "hole" => hole::run(cmdline),
         "patient" => patient::run(cmdline),
         "jit" => jit::run(cmdline),
         "readonly" => readonly::run(cmdline),

@@ -5,7 +5,9 @@ use std::marker::PhantomData;
 
 use super::convert::access;
 use super::text::say;
-use super::types::{Code, Guest, GuestCalls, GuestResult, Mapping, Sink, SystemRegisters, Text, Translation, Walk};
+use super::types::{
+    Code, Guest, GuestCalls, GuestKind, GuestResult, Mapping, Sink, SystemRegisters, Text, Translation, Walk,
+};
 use crate::{Cr3, GuestError, Pa, Registers, Va};
 
 /// A guest, lent to the other side for one call.
@@ -28,6 +30,7 @@ impl<'a, 'g> Lent<'a, 'g> {
 static CALLS: GuestCalls = GuestCalls {
     registers,
     system_registers,
+    kind,
     address_space,
     use_address_space,
     walk,
@@ -91,6 +94,11 @@ unsafe extern "C" fn registers(guest: *mut Guest) -> *mut Registers {
 unsafe extern "C" fn system_registers(guest: *mut Guest, registers: *mut SystemRegisters) {
     // SAFETY: the contract.
     unsafe { registers.write((*shared(guest).system_registers()).into()) }
+}
+
+unsafe extern "C" fn kind(guest: *mut Guest) -> GuestKind {
+    // SAFETY: the contract.
+    unsafe { shared(guest) }.kind().into()
 }
 
 unsafe extern "C" fn address_space(guest: *mut Guest) -> u64 {

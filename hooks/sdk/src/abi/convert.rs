@@ -4,8 +4,8 @@ use super::types;
 use super::types::{GuestResult, GuestStatus, VerdictKind};
 use crate::code::INSTRUCTION_LIMIT;
 use crate::{
-    Access, Code, Cr3, ErrorCode, Exception, Fault, GuestError, Mapping, Pa, Step, TableEntry, Translation, Va,
-    Verdict, Walk,
+    Access, Code, Cr3, ErrorCode, Exception, Fault, GuestError, GuestKind, Mapping, Pa, Step, TableEntry, Translation,
+    Va, Verdict, Walk,
 };
 
 impl From<&Fault> for types::Fault {
@@ -108,6 +108,8 @@ impl From<Result<(), GuestError>> for GuestResult {
             Err(GuestError::NoInstruction(va)) => (GuestStatus::NO_INSTRUCTION, va.0),
             Err(GuestError::Flush(errno)) => (GuestStatus::FLUSH, u64::from(errno.cast_unsigned())),
             Err(GuestError::NoGuest) => (GuestStatus::NO_GUEST, 0),
+            Err(GuestError::PoolRefused(errno)) => (GuestStatus::POOL_REFUSED, u64::from(errno.cast_unsigned())),
+            Err(GuestError::NoTable(va)) => (GuestStatus::NO_TABLE, va.0),
         };
         Self { status, padding: 0, value }
     }
@@ -129,9 +131,26 @@ impl From<GuestResult> for Result<(), GuestError> {
             GuestStatus::NO_INSTRUCTION => GuestError::NoInstruction(Va(value)),
             GuestStatus::FLUSH => GuestError::Flush(i32::try_from(value).unwrap_or(i32::MAX)),
             GuestStatus::NO_GUEST => GuestError::NoGuest,
+            GuestStatus::POOL_REFUSED => GuestError::PoolRefused(i32::try_from(value).unwrap_or(i32::MAX)),
+            GuestStatus::NO_TABLE => GuestError::NoTable(Va(value)),
             // The host has this version of the interface, so there are no others; a made-up result is not well.
             GuestStatus(_) => GuestError::Malformed(Va(value)),
         })
+    }
+}
+
+impl From<GuestKind> for types::GuestKind {
+    fn from(kind: GuestKind) -> Self {
+        match kind {
+            GuestKind::Linux => Self::LINUX,
+            GuestKind::Other => Self::OTHER,
+        }
+    }
+}
+
+impl From<types::GuestKind> for GuestKind {
+    fn from(kind: types::GuestKind) -> Self {
+        if kind == types::GuestKind::LINUX { Self::Linux } else { Self::Other }
     }
 }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use super::types;
 use super::types::{GuestCalls, GuestResult, Text};
-use crate::{Access, Code, Cr3, Guest, GuestError, Mapping, Pa, Registers, SystemRegisters, Translation, Va, Walk};
+use crate::{
+    Access, Code, Cr3, Guest, GuestError, GuestKind, Mapping, Pa, Registers, SystemRegisters, Translation, Va, Walk,
+};
 
 /// The guest that the host has lent for one call.
 pub(super) struct Handle<'a> {
@@ -55,6 +57,11 @@ impl Guest for Handle<'_> {
             unsafe { (self.calls.system_registers)(self.raw, &raw mut system) };
             system.into()
         })
+    }
+
+    fn kind(&self) -> GuestKind {
+        // SAFETY: as above.
+        unsafe { (self.calls.kind)(self.raw) }.into()
     }
 
     fn address_space(&self) -> Cr3 {

@@ -30,9 +30,9 @@ mod version;
 pub use self::export::{Export, option_docs};
 pub use self::foreign::Foreign;
 pub use self::types::{
-    Code, Descriptor, Fault, Guest, GuestCalls, GuestResult, GuestStatus, MAGIC, Mapping, OptionDoc, Options,
-    OptionsError, Prefix, Sink, Sizes, Status, Step, SystemRegisters, TableEntry, Text, Translation, VERSION, Verdict,
-    VerdictKind, Walk,
+    Code, Descriptor, Fault, Guest, GuestCalls, GuestKind, GuestResult, GuestStatus, MAGIC, Mapping, OptionDoc,
+    Options, OptionsError, Prefix, Sink, Sizes, Status, Step, SystemRegisters, TableEntry, Text, Translation, VERSION,
+    Verdict, VerdictKind, Walk,
 };
 pub use self::version::Mismatch;
 

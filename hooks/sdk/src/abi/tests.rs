@@ -135,6 +135,7 @@ fn every_call_of_the_guest_arrives_and_its_answer_too() {
         guest.registers_mut().r15 = 15;
         assert_eq!(guest.registers().r15, 15);
         assert_eq!(guest.system_registers(), own.system_registers());
+        assert_eq!(guest.kind(), crate::GuestKind::Linux);
         assert_eq!(guest.address_space(), Cr3(0x1000));
         guest.use_address_space(Cr3(0x5000));
         assert_eq!(guest.address_space(), Cr3(0x5000));
@@ -187,6 +188,8 @@ fn every_error_of_the_guest_crosses_unchanged() {
         GuestError::NoInstruction(Va(10)),
         GuestError::Flush(11),
         GuestError::NoGuest,
+        GuestError::PoolRefused(12),
+        GuestError::NoTable(Va(13)),
     ] {
         assert_eq!(Result::<(), GuestError>::from(GuestResult::from(Err(error))), Err(error));
     }
@@ -198,7 +201,7 @@ fn a_descriptor_of_another_make_is_refused() {
     let larger = Sizes { fault: 80, ..ours.sizes };
     for (prefix, mismatch) in [
         (Prefix { magic: 1, ..ours }, Mismatch::Magic(1)),
-        (Prefix { version: 2, ..ours }, Mismatch::Version(2)),
+        (Prefix { version: 9, ..ours }, Mismatch::Version(9)),
         (Prefix { sizes: larger, ..ours }, Mismatch::Size { name: "fault", found: 80, expected: ours.sizes.fault }),
     ] {
         assert_eq!(prefix.check(), Err(mismatch));
@@ -261,6 +264,10 @@ impl crate::Guest for Answers {
         const SYSTEM: crate::SystemRegisters =
             crate::SystemRegisters { cr0: 1, cr4: 2, efer: 3, fs_base: Va(4), gs_base: Va(5) };
         &SYSTEM
+    }
+
+    fn kind(&self) -> crate::GuestKind {
+        crate::GuestKind::Linux
     }
 
     fn address_space(&self) -> Cr3 {

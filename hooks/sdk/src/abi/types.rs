@@ -9,7 +9,7 @@ use crate::Registers;
 pub const MAGIC: u64 = 0x6b6f_6f68_2034_3176;
 
 /// The version of this interface. Libraries of another version are refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Text in UTF-8, without a NUL at its end.
 #[repr(C)]
@@ -131,6 +131,22 @@ impl GuestStatus {
     pub const FLUSH: Self = Self(11);
     /// There is a recorded fault and no guest.
     pub const NO_GUEST: Self = Self(12);
+    /// KVM refuses memory for more pages of the pool; `value` is the errno.
+    pub const POOL_REFUSED: Self = Self(13);
+    /// The virtual address `value` has no last-level page table, and Linux can't use one of the pool's.
+    pub const NO_TABLE: Self = Self(14);
+}
+
+/// What kind of guest it is.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestKind(pub u32);
+
+impl GuestKind {
+    /// None of the below.
+    pub const OTHER: Self = Self(0);
+    /// Linux.
+    pub const LINUX: Self = Self(1);
 }
 
 /// How a call of the guest's ended, and the address or number that this is about.
@@ -267,6 +283,8 @@ pub struct GuestCalls {
     pub registers: unsafe extern "C" fn(guest: *mut Guest) -> *mut Registers,
     /// System registers of the vCPU that faulted.
     pub system_registers: unsafe extern "C" fn(guest: *mut Guest, registers: *mut SystemRegisters),
+    /// What kind of guest it is.
+    pub kind: unsafe extern "C" fn(guest: *mut Guest) -> GuestKind,
     /// The page tables that virtual addresses go through.
     pub address_space: unsafe extern "C" fn(guest: *mut Guest) -> u64,
     /// Sends virtual addresses through other page tables, until the hook returns.
@@ -297,7 +315,8 @@ pub struct GuestCalls {
     pub allocate_page: unsafe extern "C" fn(guest: *mut Guest, page: *mut u64) -> GuestResult,
     /// Gives such a page back, which must not be mapped any more.
     pub free_page: unsafe extern "C" fn(guest: *mut Guest, page: u64) -> GuestResult,
-    /// Maps a page of 4 KiB to a frame; `access`: bit 0 writes, 1 user mode, 2 instruction fetches.
+    /// Maps a page of 4 KiB to a frame; `access`: bit 0 writes, 1 user mode, 2 instruction fetches. In a Linux guest the last-level
+    /// page table must be there, and the kernel complains of the page when it finds it.
     pub map: unsafe extern "C" fn(guest: *mut Guest, page: u64, frame: u64, access: u32) -> GuestResult,
     /// Makes the leaf that maps a page absent.
     pub unmap: unsafe extern "C" fn(guest: *mut Guest, page: u64, mapping: *mut Mapping) -> GuestResult,

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::{Call, MockGuest};
 use crate::paging::Tables;
-use crate::{Access, Code, Cr3, Guest, GuestError, Mapping, Pa, Registers, SystemRegisters, Translation, Va, Walk};
+use crate::{
+    Access, Code, Cr3, Guest, GuestError, GuestKind, Mapping, Pa, Registers, SystemRegisters, Translation, Va, Walk,
+};
 
 impl Guest for MockGuest {
     fn registers(&self) -> &Registers {
@@ -17,6 +19,10 @@ impl Guest for MockGuest {
 
     fn system_registers(&self) -> &SystemRegisters {
         &self.system
+    }
+
+    fn kind(&self) -> GuestKind {
+        self.kind
     }
 
     fn address_space(&self) -> Cr3 {
@@ -76,7 +82,7 @@ impl Guest for MockGuest {
 
     fn map(&mut self, page: Va, frame: Pa, access: Access) -> Result<(), GuestError> {
         self.note(Call::Map { page, frame, access })?;
-        self.paging.map(self.tables(), page, frame, access)?;
+        self.paging.map(self.tables(), self.kind, page, frame, access)?;
         self.count_mapped(1);
         Ok(())
     }

@@ -54,7 +54,7 @@ use self::memory::Memory;
 pub use self::outcome::Outcome;
 pub use self::samples::{options, read_fault, write_fault};
 use crate::paging::{Mode, Paging, Tables};
-use crate::{Access, Code, Cr3, GuestError, PAGE_SIZE, Pa, Registers, SystemRegisters, Va};
+use crate::{Access, Code, Cr3, GuestError, GuestKind, PAGE_SIZE, Pa, Registers, SystemRegisters, Va};
 
 /// The top-level table of the first address space.
 const ROOT: Pa = Pa(0x1000);
@@ -73,6 +73,7 @@ pub struct MockGuest {
     system: SystemRegisters,
     /// Operand and address size of the code, in bits.
     bits: u32,
+    kind: GuestKind,
     elapsed: Duration,
 }
 
@@ -100,8 +101,16 @@ impl MockGuest {
             registers: Registers::default(),
             system: SystemRegisters { cr0: CR0, cr4: CR4_PAE, efer: EFER, ..SystemRegisters::default() },
             bits: 64,
+            kind: GuestKind::Other,
             elapsed: Duration::ZERO,
         }
+    }
+
+    /// The same of a Linux guest: [`Guest::map`](crate::Guest::map) makes no tables in it. [`MockGuest::load`] does, as its kernel
+    /// would.
+    #[must_use]
+    pub fn linux(pool_pages: u64) -> Self {
+        Self { kind: GuestKind::Linux, ..Self::new(pool_pages) }
     }
 
     /// Puts bytes, code for instance, where the address space in force has `address`; pages of RAM are mapped there with these
@@ -114,7 +123,9 @@ impl MockGuest {
         for page in (address.page().0..=last.0).step_by(4096).map(Va) {
             if self.paging.translate(page, self.load_entry()).is_err() {
                 let frame = self.shared.memory.ram.take().expect("a page of RAM");
-                self.paging.map(self.tables(), page, frame, access).expect("a page that can be mapped");
+                self.paging
+                    .map(self.tables(), GuestKind::Other, page, frame, access)
+                    .expect("a page that can be mapped");
             }
         }
         self.write_virtual(address, bytes).expect("pages that were just mapped");
@@ -260,6 +271,18 @@ mod tests {
         let mut back = [0; 3];
         guest.read(Va(0x5000), &mut back).unwrap();
         assert_eq!((&back, guest.address_space() == first), (b"one", false));
+    }
+
+    #[test]
+    fn a_linux_guest_has_pages_mapped_only_where_it_has_tables() {
+        let mut guest = MockGuest::linux(1);
+        let (frame, page) = (guest.allocate_page().unwrap(), Va(0x40_1000));
+        assert_eq!(guest.map(page, frame, Access::WRITE), Err(GuestError::NoTable(page)));
+        guest.load(Va(0x40_0000), b"populated", Access::USER);
+        guest.map(page, frame, Access::WRITE).unwrap();
+        let leaf = guest.walk(page).unwrap().entries().last().unwrap().entry;
+        assert_eq!(leaf & crate::paging::NO_STRUCT_PAGE, crate::paging::NO_STRUCT_PAGE);
+        assert_eq!(guest.map(Va(0x60_0000), frame, Access::WRITE), Err(GuestError::NoTable(Va(0x60_0000))));
     }
 
     #[test]

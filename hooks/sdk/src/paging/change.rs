@@ -1,8 +1,8 @@
 //! Changes of page tables that are in use: by this vCPU, by others, and by the CPU's own page walker.
 
-use super::entry::{NO_EXECUTE, USER, WRITE};
+use super::entry::{NO_EXECUTE, NO_STRUCT_PAGE, USER, WRITE};
 use super::{Access, EntryFlags, Mapping, Paging, Part, Place, Step, TableEntry, Translation};
-use crate::{GuestError, PAGE_SIZE, Pa, Va};
+use crate::{GuestError, GuestKind, PAGE_SIZE, Pa, Va};
 
 /// So often is a change of an entry tried that others change at the same time.
 const TRIES: u32 = 1000;
@@ -24,7 +24,7 @@ pub trait Tables {
     /// Takes a zeroed page for a table.
     ///
     /// # Errors
-    /// [`GuestError::PoolExhausted`].
+    /// [`GuestError::PoolExhausted`], [`GuestError::PoolRefused`].
     fn allocate_table(&self) -> Result<Pa, GuestError>;
 
     /// Gives a page back that was taken for a table and not used.
@@ -32,16 +32,24 @@ pub trait Tables {
 }
 
 impl Paging {
-    /// Maps the page at `page` to `frame`, and returns where the leaf's entry is.
+    /// Maps the page at `page` to `frame` in the tables of a guest of this kind, and returns where the leaf's entry is.
     ///
     /// # Errors
     /// As [`Guest::map`](crate::Guest::map).
-    pub fn map(&self, tables: &impl Tables, page: Va, frame: Pa, access: Access) -> Result<Place, GuestError> {
+    pub fn map(
+        &self,
+        tables: &impl Tables,
+        kind: GuestKind,
+        page: Va,
+        frame: Pa,
+        access: Access,
+    ) -> Result<Place, GuestError> {
         for address in [page.0, frame.0] {
             if address % PAGE_SIZE != 0 {
                 return Err(GuestError::Unaligned(address));
             }
         }
+        let leaf = self.leaf_entry(frame, access)? | if kind == GuestKind::Linux { NO_STRUCT_PAGE } else { 0 };
         // Each round either fills the entry where the walk ended or finds that somebody else was at work there.
         for _ in 0..TRIES {
             let absent = match self.descend(page, |slot| tables.load(slot), |_| ())? {
@@ -50,9 +58,11 @@ impl Paging {
                 Step::Absent(absent) => absent,
             };
             if absent.level == 1 {
-                if self.replace(tables, absent, self.leaf_entry(frame, access)?)? {
+                if self.replace(tables, absent, leaf)? {
                     return Ok(self.mode.place(absent.slot));
                 }
+            } else if kind == GuestKind::Linux {
+                return Err(GuestError::NoTable(page));
             } else {
                 let table = tables.allocate_table()?;
                 let entry = self.table_entry(table, absent.level, page);

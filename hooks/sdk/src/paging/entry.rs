@@ -8,6 +8,9 @@ pub(super) const WRITE: u64 = EntryFlags::WRITE.bits();
 pub(super) const USER: u64 = EntryFlags::USER.bits();
 pub(super) const LARGE: u64 = EntryFlags::LARGE.bits();
 pub(super) const NO_EXECUTE: u64 = EntryFlags::NO_EXECUTE.bits();
+/// Bit 9 of an entry is software's. Linux sets it where a frame has none of its `struct page`s, and keeps what needs one, such as
+/// a futex or direct I/O, away from it (`_PAGE_SPECIAL`).
+pub const NO_STRUCT_PAGE: u64 = 1 << 9;
 /// The frame's address in an entry.
 pub(super) const FRAME: u64 = 0x000f_ffff_ffff_f000;
 /// The same in an entry of 4 bytes.

@@ -16,6 +16,7 @@ mod mode;
 mod tests;
 
 pub use self::change::Tables;
+pub use self::entry::NO_STRUCT_PAGE;
 use self::entry::{Link, NoLink};
 pub use self::mode::{Mode, Part, Place};
 use crate::{Cr3, GuestError, PAGE_SIZE, Pa, Va};

@@ -30,7 +30,7 @@ pub(super) const DOCS: &[OptionDoc] = &[
         name: "tables",
         value: "bool",
         default: Some("false"),
-        help: "make page tables where the guest has none, instead of leaving the fault to it; not for Linux processes",
+        help: "make page tables where the guest has none, instead of leaving the fault to it; not in Linux guests",
     },
     OptionDoc {
         name: "sync_at",

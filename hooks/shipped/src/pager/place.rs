@@ -3,6 +3,7 @@
 //! An entry is known by its own address, not by an address space: with page-table isolation two CR3s lead to the same one, and
 //! whatever maps the page is what has to be made absent. What stood there before is put back.
 
+use vector14_hook::paging::NO_STRUCT_PAGE;
 use vector14_hook::{Access, EntryFlags, Guest, GuestError, Pa, Step, TableEntry, Va};
 
 /// A page's frame, and where it is mapped.
@@ -51,10 +52,6 @@ pub(super) fn find(guest: &dyn Guest, page: Va) -> Found {
 /// EFER.LMA and EFER.NXE (SDM vol. 3A, 2.2.1).
 const LONG_MODE_ACTIVE: u64 = 1 << 10;
 const NO_EXECUTE_ENABLE: u64 = 1 << 11;
-
-/// Bit 9 of an entry is software's. Linux sets it where a frame has none of its `struct page`s, as ours have none, and keeps
-/// what works on those, such as a futex or direct I/O, away from it (`_PAGE_SPECIAL`).
-const NO_STRUCT_PAGE: u64 = 1 << 9;
 
 /// So often is a change of an entry tried that others change at the same time.
 const TRIES: u32 = 1000;

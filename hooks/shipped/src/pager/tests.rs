@@ -223,11 +223,12 @@ fn a_sync_writes_everything_back_and_leaves_the_entries_as_they_were() {
 
 #[test]
 fn without_tables_of_its_own_the_guest_gets_the_fault() {
-    let (store, mut guest) = (FakeStore::new(), MockGuest::new(BUDGET));
-    let pager = pager(&store, json!({"tables": false}));
-    assert_eq!(touch(&pager, 0, &mut guest), Verdict::Pass);
-    let warnings = warnings(&pager, &mut guest);
-    assert!(warnings[0].starts_with("1 faults in 0x400000..0x500000 were left to the guest"), "{warnings:?}");
+    for (mut guest, tables) in [(MockGuest::new(BUDGET), false), (MockGuest::linux(BUDGET), true)] {
+        let pager = pager(&FakeStore::new(), json!({"tables": tables}));
+        assert_eq!(touch(&pager, 0, &mut guest), Verdict::Pass);
+        let warnings = warnings(&pager, &mut guest);
+        assert!(warnings[0].starts_with("1 faults in 0x400000..0x500000 were left to the guest"), "{warnings:?}");
+    }
 }
 
 #[test]

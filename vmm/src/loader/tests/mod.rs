@@ -15,10 +15,10 @@ mod multiboot;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
-use vector14_hook::{Pa, Va};
+use vector14_hook::{GuestKind, Pa, Va};
 
 use self::images::{CODE, ENTRY, FLAT, field, patched};
-use super::{Format, GuestKind, LoadError, Loaded, load};
+use super::{Format, LoadError, Loaded, load};
 use crate::boot::Entry;
 use crate::config::{BootConfig, Kernel, Module, ProtocolChoice};
 use crate::memory::Memory;
