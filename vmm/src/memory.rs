@@ -31,8 +31,8 @@ pub struct Memory {
     ram: GuestRam,
     /// RAM and all of the pool, whether it is the guest's yet or not.
     all: GuestRam,
-    /// Of `all`.
-    words: Words,
+    ram_words: Words,
+    all_words: Words,
     ram_size: u64,
     pool: Pool,
     kind: GuestKind,
@@ -70,9 +70,18 @@ impl Memory {
             ram_ranges(ram_size).into_iter().map(|(start, size)| (start, size, Backing::Large)).collect();
         let ram = ram::map(&ranges).map_err(failed)?;
         let all = ram::with(&ram, (POOL_START, POOL_SIZE, Backing::Small)).map_err(failed)?;
-        let words = Words::new(&all);
+        let (ram_words, all_words) = (Words::new(&ram), Words::new(&all));
         let pool = Pool::new(Pa(POOL_START), POOL_SIZE);
-        Ok(Self { ram, all, words, ram_size, pool, kind: GuestKind::default(), machine: OnceLock::new() })
+        Ok(Self {
+            ram,
+            all,
+            ram_words,
+            all_words,
+            ram_size,
+            pool,
+            kind: GuestKind::default(),
+            machine: OnceLock::new(),
+        })
     }
 
     /// RAM as the guest is told of it: start and size of each range, in bytes.
@@ -136,8 +145,13 @@ impl Memory {
     /// [`GuestError::OutsideMemory`], for an address that is not a multiple of 8 as well.
     #[inline]
     pub fn word(&self, address: Pa) -> Result<&AtomicU64, GuestError> {
-        self.check(address, 8)?;
-        self.words.get(address.0).ok_or(GuestError::OutsideMemory(address))
+        // Nearly all words are of RAM, where nothing else is to be looked at.
+        let word = self.ram_words.get(address.0).or_else(|| self.pool_word(address));
+        word.ok_or(GuestError::OutsideMemory(address))
+    }
+
+    fn pool_word(&self, address: Pa) -> Option<&AtomicU64> {
+        self.all_words.get(address.0).filter(|_| !self.pool.is_hole(address, 8))
     }
 
     /// Refuses what is a hole to the guest although the host has memory there.
