@@ -20,7 +20,7 @@ use crate::{ErrorCode, Va};
 ///
 /// Registers that a hook has changed are in force in all cases but the failures. An instruction pointer that is not canonical
 /// fails with any verdict. A verdict that fails is reported as its hook's failure, and the fault is reinjected with the registers
-/// as they were.
+/// as they were, unless the hook stops the VM instead ([`Hook::on_refused`](crate::Hook::on_refused)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// No opinion: the next hook of the chain is asked.

@@ -135,11 +135,20 @@ impl Chain {
         Decision { verdict: Verdict::Pass, hook: None }
     }
 
-    /// Reports the hook that gave a verdict on `fault` that could not be carried out, and leaves it out. Returns the verdict
-    /// in its place.
+    /// The verdict in the place of one on `fault` that can't be carried out: Stop where the hook that gave it wants that. Otherwise the
+    /// hook is reported and left out.
     #[cold]
     pub(crate) fn reject(&self, view: &View, decision: &Decision, fault: &Fault, why: &dyn Display) -> Verdict {
-        view.decider(decision).map_or(Verdict::Reinject, |entry| self.fail(entry, fault, &why.to_string()))
+        let Some(entry) = view.decider(decision) else { return Verdict::Reinject };
+        let (why, inside) = (why.to_string(), self.inside.of(fault));
+        inside.enter(entry);
+        let answer = guarded(|| entry.hook.on_refused(fault, &why));
+        inside.leave();
+        match answer {
+            Ok(Some(reason)) => Verdict::Stop(reason.into()),
+            Ok(None) => self.fail(entry, fault, &why),
+            Err(payload) => self.fail(entry, fault, &format!("panicked: {}", describe_panic(payload.as_ref()))),
+        }
     }
 
     /// Counts that the guest got nowhere by the hook's verdict, and reports the first time.

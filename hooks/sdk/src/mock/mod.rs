@@ -74,6 +74,8 @@ pub struct MockGuest {
     /// Operand and address size of the code, in bits.
     bits: u32,
     elapsed: Duration,
+    /// A bit per vector.
+    missing_gates: u32,
 }
 
 struct Shared {
@@ -101,6 +103,7 @@ impl MockGuest {
             system: SystemRegisters { cr0: CR0, cr4: CR4_PAE, efer: EFER, ..SystemRegisters::default() },
             bits: 64,
             elapsed: Duration::ZERO,
+            missing_gates: 0,
         }
     }
 
@@ -143,6 +146,11 @@ impl MockGuest {
     /// Says how long the VM has been running.
     pub fn set_elapsed(&mut self, elapsed: Duration) {
         self.elapsed = elapsed;
+    }
+
+    /// Has the guest lack the gate of an exception: it can't be raised from here on.
+    pub fn remove_gate(&mut self, vector: u8) {
+        self.missing_gates |= 1 << (vector & 31);
     }
 
     /// Lets calls fail.
