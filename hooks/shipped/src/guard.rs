@@ -121,19 +121,19 @@ fn exception(Number(number): Number) -> std::result::Result<Exception, OptionsEr
 
 impl Hook for Guard {
     fn on_fault(&self, fault: &Fault, guest: &mut dyn Guest) -> Result {
-        if spring_tripwire(fault, guest, self.fence.held())? {
+        if spring_tripwire(fault, guest, self.fence.held()) {
             self.fence.close(fault, guest)?;
             return Ok(Verdict::Resolve);
         }
         let guarded = self.fence.index(fault.address).is_some();
-        let leaf = Leaf::at(guest, fault.address.page())
+        let leaf = Leaf::at(guest, self.fence.held(), fault.address.page())
             .filter(|leaf| guarded && leaf.lacks(self.fence.right()) && leaf.allows(fault.error_code));
         let concerns = self.fence.concerns(fault.cr3);
         match leaf {
             // A copy of the page tables of which the marks are all that is known.
-            Some(leaf) if !concerns => self.open(guest, &leaf),
+            Some(leaf) if !concerns => Ok(self.open(guest, &leaf)),
             Some(leaf) => self.touched(fault, guest, Some(&leaf)),
-            None if is_over(guest, fault.address, fault.error_code) => Ok(Verdict::Resolve),
+            None if is_over(guest, self.fence.held(), fault.address, fault.error_code) => Ok(Verdict::Resolve),
             None if !concerns => Ok(Verdict::Pass),
             None => {
                 self.fence.close(fault, guest)?;
@@ -143,6 +143,7 @@ impl Hook for Guard {
     }
 
     fn on_end(&self, guest: &mut dyn Guest) -> Report {
+        let warnings = self.fence.warnings();
         self.fence.held().give_back(guest);
         let touches: u64 = self.cpus.iter().map(|cpu| cpu.touches.get()).sum();
         let mut tables = Vec::new();
@@ -150,7 +151,7 @@ impl Hook for Guard {
             tables.push(self.sightings.table(&format!("{touches} touches")));
         }
         tables.extend(self.registers.get().map(register_table));
-        Report { tables, warnings: self.fence.warnings() }
+        Report { tables, warnings }
     }
 }
 
@@ -169,7 +170,7 @@ impl Guard {
         match (&self.action, leaf) {
             (Action::Raise(exception), _) => Ok(Verdict::Raise(*exception)),
             (Action::Stop, _) => Ok(Verdict::Stop(Sighting::of(fault, guest).to_string().into())),
-            (Action::Report, Some(leaf)) => self.open(guest, leaf),
+            (Action::Report, Some(leaf)) => Ok(self.open(guest, leaf)),
             (Action::Report, None) => {
                 if set_tripwire(fault, guest, self.fence.held())? {
                     cpu.reported.store(key, Relaxed);
@@ -179,9 +180,9 @@ impl Guard {
         }
     }
 
-    fn open(&self, guest: &mut dyn Guest, leaf: &Leaf) -> Result {
-        leaf.exchange(guest, &[], &[self.fence.right()])?;
-        Ok(Verdict::Resolve)
+    fn open(&self, guest: &mut dyn Guest, leaf: &Leaf) -> Verdict {
+        leaf.exchange(guest, self.fence.held(), &[], &[self.fence.right()]);
+        Verdict::Resolve
     }
 }
 

@@ -1,7 +1,7 @@
 //! Against the mock guest.
 
 use super::*;
-use crate::tests::fault;
+use crate::tests::{fault, swap_out};
 use serde_json::{Value, json};
 use vector14_hook::mock::{MockGuest, Outcome, options, read_fault};
 use vector14_hook::{Access, ErrorCode, Va};
@@ -42,6 +42,16 @@ fn a_touch_raises_what_was_asked_for() {
         assert_eq!(report.tables[0].rows[0][7], "mov rax,[rdi]");
         assert!(report.tables[1].rows.contains(&vec!["rip".to_owned(), "0x401000".to_owned()]));
     }
+}
+
+#[test]
+fn a_page_that_is_swapped_out_is_touched_as_one_that_is_not_there() {
+    let (hook, mut guest) = (hook(json!({"action": "report"})), guest());
+    swap_out(&mut guest, Va(PAGE));
+    let before = guest.walk(Va(PAGE)).unwrap();
+    assert!(matches!(guest.take(&hook, &read_fault(PAGE)), Outcome::Handled { .. }));
+    assert_eq!(guest.walk(Va(PAGE)).unwrap(), before);
+    assert_eq!(hook.on_end(&mut guest).tables[0].title, "1 touches");
 }
 
 #[test]
