@@ -3,6 +3,11 @@
 //! Pages that the guest has mapped are closed as `watch` closes them, and the same is missed. Where nothing is mapped the guest's
 //! own page fault is the touch. What becomes of it is the user's choice: another exception instead, the end of the VM, or a
 //! line in the report. An access that is only reported goes through: the page is opened for it, until the next fault.
+//!
+//! With `catch = "user"` an access by the kernel is not a touch. It does not fault on a mapped page; on any other, such as the fresh
+//! buffer of a `read`, the guest's own handler gets the fault.
+//!
+//! If the guest can't take the exception, for example because it has no gate for it, the VM stops: the access must not happen.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -28,7 +33,7 @@ pub(crate) const TYPE: HookType = HookType {
             name: "action",
             value: "\"raise\" | \"stop\" | \"report\"",
             default: Some("\"raise\""),
-            help: "what a touch comes to",
+            help: "what a touch comes to; where the guest can't take the exception, \"raise\" stops the VM",
         },
         OptionDoc {
             name: "vector",
@@ -125,7 +130,7 @@ impl Hook for Guard {
             self.fence.close(fault, guest)?;
             return Ok(Verdict::Resolve);
         }
-        let guarded = self.fence.index(fault.address).is_some();
+        let guarded = self.fence.catches(fault) && self.fence.index(fault.address).is_some();
         let leaf = Leaf::at(guest, self.fence.held(), fault.address.page())
             .filter(|leaf| guarded && leaf.lacks(self.fence.right()) && leaf.allows(fault.error_code));
         let concerns = self.fence.concerns(fault.cr3);
@@ -140,6 +145,10 @@ impl Hook for Guard {
                 if guarded { self.touched(fault, guest, None) } else { Ok(Verdict::Pass) }
             }
         }
+    }
+
+    fn on_refused(&self, fault: &Fault, why: &str) -> Option<String> {
+        Some(format!("guarded page touched at {}, by the instruction at {}; {why}", fault.address, fault.rip))
     }
 
     fn on_end(&self, guest: &mut dyn Guest) -> Report {

@@ -112,6 +112,11 @@ impl Fence {
         None
     }
 
+    /// Whether an access of this kind of code is caught: the kernel's only where `catch` says so.
+    pub(crate) fn catches(&self, fault: &Fault) -> bool {
+        fault.from_user() || !matches!(self.right, Right::User)
+    }
+
     /// Whether this address space is meant.
     pub(crate) fn concerns(&self, cr3: Cr3) -> bool {
         match self.space {
