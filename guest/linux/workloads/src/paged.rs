@@ -9,7 +9,7 @@ use std::ops::Range;
 use vector14_guest_abi::paged::{WORDS, checksum};
 
 use crate::sys::{Mapping, PAGE, in_child, memory_file, touch, transfer};
-use crate::{Failure, Outcome, check};
+use crate::{Outcome, check, check_taint, taint};
 
 /// Where the host's hook has its range, and how long that is.
 const START: usize = 0x15_0000_0000;
@@ -26,7 +26,7 @@ const TO_KERNEL: usize = 3;
 
 /// Reads the whole file, changes a part of it, lets the kernel read and write it, and leaves no trace in the kernel.
 pub(crate) fn pager() -> Outcome {
-    let taint = taint()?;
+    let taint_before = taint()?;
     let memory = Mapping::at(START, PAGES)?;
     memory.advise(libc::MADV_NOHUGEPAGE)?;
     memory.advise(libc::MADV_DONTFORK)?;
@@ -55,8 +55,7 @@ pub(crate) fn pager() -> Outcome {
     let right = own_pages().all(|own| memory.read(own) == OWN);
     check(right, || "the kernel's own pages are not back".to_owned())?;
     drop(memory);
-    let now = self::taint()?;
-    check(now == taint, || format!("the kernel has found something: taint {now}, was {taint}"))
+    check_taint(&taint_before)
 }
 
 fn own_pages() -> impl Iterator<Item = usize> {
@@ -83,9 +82,4 @@ fn in_system_calls(memory: &Mapping) -> Outcome {
     let zero = fs::File::open("/dev/zero")?;
     let read = transfer(libc::SYS_read, &zero, memory.address(TO_KERNEL), PAGE)?;
     check(read == PAGE, || format!("the kernel has put {read} bytes into the range"))
-}
-
-/// What the kernel says of its own health: it changes where it finds a page-table entry that can't be.
-fn taint() -> Result<String, Failure> {
-    Ok(fs::read_to_string("/proc/sys/kernel/tainted")?.trim().to_owned())
 }
