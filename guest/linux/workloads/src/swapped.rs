@@ -14,8 +14,9 @@ const ROUNDS: u64 = 3;
 const WORDS: [u64; 2] = [1, 511];
 /// Compactions per round.
 const COMPACTIONS: usize = 4;
-/// What a child adds to the pages that it writes.
+/// What a child adds to the pages that it writes, and what the parent adds to swapped pages that it writes.
 const OF_CHILD: u64 = 1 << 48;
+const OF_PARENT: u64 = 1 << 49;
 
 /// Swaps every page out and back in, with children that inherit pages and swap entries, and with compactions beside it.
 pub(crate) fn swapped() -> Outcome {
@@ -28,7 +29,11 @@ pub(crate) fn swapped() -> Outcome {
         memory.advise(libc::MADV_PAGEOUT)?;
         inherit(&memory, round, "swap entries")?;
         memory.advise(libc::MADV_PAGEOUT)?;
-        let wrong = beside_compactions(|| (0..PAGES).find(|page| !has(&memory, *page, content(*page, round))))?;
+        let own = |page| content(page, round) + if page % 2 == 1 { OF_PARENT } else { 0 };
+        let wrong = beside_compactions(|| {
+            (1..PAGES).step_by(2).for_each(|page| write(&memory, page, own(page)));
+            (0..PAGES).find(|page| !has(&memory, *page, own(*page)))
+        })?;
         check(wrong.is_none(), || format!("round {round}: page {wrong:?} has other bytes"))?;
         let value = round.to_le_bytes()[0];
         check(memory.execute_returning(value) == value, || format!("round {round}: another round's code"))?;
