@@ -1,12 +1,10 @@
 //! Another exception in the place of the fault.
 
-use std::ops::Range;
-
 use libtest_mimic::Trial;
 use serde_json::json;
 use vector14::config::EngineChoice;
 use vector14::summary::Stop;
-use vector14_guest_abi::window::RAISE;
+use vector14_guest_abi::window::{PAGE_SIZE, RAISE};
 use vector14_hook::{Exception, Verdict};
 
 use crate::harness::{Act, Command, Guest, Outcome, exception_bitmap_test, kvm_test, of_gate};
@@ -51,7 +49,7 @@ fn out_of_reach() {
 
 /// The guest has seen to it that the exception can't be raised. That neither gets the hook left out nor the access through.
 fn guard_stops() {
-    let Range { start, end } = RAISE;
+    let (start, end) = (RAISE.start, RAISE.start + PAGE_SIZE);
     let config = format!(
         "[vm]\nmemory = \"64M\"\ntimeout = \"60s\"\n[boot]\nkernel = \"tiny\"\ncmdline = \"{ON_ITS_OWN_STACK}\"\n\
          [[hook]]\nname = \"guard\"\nranges = [{{ start = {start:#x}, end = {end:#x} }}]\n"
