@@ -2,7 +2,7 @@
 //! They run in the lab, as those in `linux`.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use libtest_mimic::Trial;
@@ -21,7 +21,13 @@ pub fn tests() -> Vec<Trial> {
         kvm_test("linux-hooks::watch", || watch("linux-6.1-cloud", "pti=on")),
         kvm_test("linux-hooks::watch_6_12", || watch("linux-6.12-cloud", "")),
         kvm_test("linux-hooks::guard", guard),
+        kvm_test("linux-hooks::guard_leaves_the_kernel_alone", guard_of_user_mode),
         kvm_test("linux-hooks::wx", wx),
+        kvm_test("linux-hooks::swapped_under_watch", || swapped("[[hook]]\nname = \"watch\"\n", RANGES)),
+        kvm_test("linux-hooks::swapped_under_guard", || {
+            swapped("[[hook]]\nname = \"guard\"\naction = \"report\"\n", RANGES)
+        }),
+        kvm_test("linux-hooks::swapped_under_wx", || swapped("[[hook]]\nname = \"wx\"\n", WX_RANGE)),
         kvm_test("linux-hooks::chaos_efault", || efault("linux-6.1-cloud")),
         kvm_test("linux-hooks::chaos_efault_6_12", || efault("linux-6.12-cloud")),
         kvm_test("linux-hooks::chaos_spurious", spurious),
@@ -37,10 +43,16 @@ pub fn tests() -> Vec<Trial> {
 fn run(kernel: &str, vcpus: u32, cmdline: &str, workloads: &str, hook: &str) -> Finished {
     let finished = well(linux(kernel, vcpus, &format!("{cmdline} v14=workload:{workloads}"), hook).finish(), "reset");
     assert_eq!(finished.summary()["hooks"][0]["faulted"], 0, "{finished}");
-    for complaint in ["BUG:", "WARNING:", "Oops", "Bad page", "Bad rss"] {
-        assert!(!finished.stdout().contains(complaint), "{finished}");
-    }
+    has_no_complaint(&finished);
     finished
+}
+
+/// The kernel has found nothing wrong with itself.
+#[track_caller]
+fn has_no_complaint(finished: &Finished) {
+    for complaint in ["BUG:", "WARNING:", "Oops", "Bad page", "Bad rss", "Bad swap", "Unused swap"] {
+        assert!(!finished.stdout().contains(complaint), "{complaint}\n{finished}");
+    }
 }
 
 #[track_caller]
@@ -82,6 +94,40 @@ fn guard() {
     // The runtime of Rust programs has a handler of SIGSEGV that gives itself up and has the instruction tried again.
     assert_eq!(finished.summary()["verdicts"]["raise"], 2, "{finished}");
     assert_eq!(rows(&finished, 0)[0][..2], ["write", "0x1510000000"], "{finished}");
+}
+
+/// With `catch = "user"`, the default, a copy by the kernel is no touch: it raises nothing in the kernel.
+fn guard_of_user_mode() {
+    let hook = "[[hook]]\nname = \"guard\"\nranges = [{ start = \"0x1510000000\", end = \"0x1510001000\" }]\n";
+    let finished = run("linux-6.1-cloud", 1, "", "guarded-copy", hook);
+    for line in ["guarded-copy: 10 bytes", "workload guarded-copy: ok"] {
+        says(&finished, line);
+    }
+    assert_eq!(finished.summary()["verdicts"]["raise"], 0, "{finished}");
+}
+
+/// The pages of the workload `swapped`.
+const RANGES: &str = "ranges = [{ start = \"0x1550000000\", end = \"0x1550040000\" }]\n";
+const WX_RANGE: &str = "start = \"0x1550000000\"\nend = \"0x1550040000\"\n";
+
+/// Pages that the guest swaps out, compacts and inherits have the same contents as without a hook.
+fn swapped(hook: &str, pages: &str) {
+    static WITHOUT_HOOKS: OnceLock<Vec<String>> = OnceLock::new();
+    let cmdline = "v14.modules v14=workload:swapped";
+    let said = |finished: &Finished| -> Vec<String> {
+        let stdout = finished.stdout();
+        stdout.lines().map(str::trim_end).filter(|line| line.contains("swapped: ")).map(str::to_owned).collect()
+    };
+    let without = WITHOUT_HOOKS.get_or_init(|| {
+        let finished = well(linux("linux-6.1-cloud", 2, cmdline, "").finish(), "reset");
+        has_no_complaint(&finished);
+        let said = said(&finished);
+        assert!(said.len() == 2 && said[0].ends_with("to swap") && said[1].ends_with("ok"), "{finished}");
+        said
+    });
+    let with = run("linux-6.1-cloud", 2, "v14.modules", "swapped", &format!("{hook}{pages}"));
+    assert_eq!(said(&with), *without, "{with}");
+    assert!(with.summary()["verdicts"]["resolve"].as_u64().unwrap() > 64, "the hook was at work\n{with}");
 }
 
 /// Each of five rounds is reported.

@@ -1,12 +1,13 @@
 //! Another exception in the place of the fault.
 
 use libtest_mimic::Trial;
+use serde_json::json;
 use vector14::config::EngineChoice;
 use vector14::summary::Stop;
-use vector14_guest_abi::window::RAISE;
+use vector14_guest_abi::window::{PAGE_SIZE, RAISE};
 use vector14_hook::{Exception, Verdict};
 
-use crate::harness::{Act, Guest, Outcome, exception_bitmap_test, kvm_test, of_gate};
+use crate::harness::{Act, Command, Guest, Outcome, exception_bitmap_test, kvm_test, of_gate};
 
 pub fn tests() -> Vec<Trial> {
     let mut tests = vec![
@@ -14,7 +15,10 @@ pub fn tests() -> Vec<Trial> {
         kvm_test("raise::an_exception_without_error_code", without_error_code),
         kvm_test("raise::what_cannot_be_raised_is_reinjected", impossible),
     ];
-    tests.extend(of_gate(vec![kvm_test("raise::a_stack_of_its_own_is_out_of_reach", out_of_reach)]));
+    tests.extend(of_gate(vec![
+        kvm_test("raise::a_stack_of_its_own_is_out_of_reach", out_of_reach),
+        kvm_test("raise::guard_stops_the_vm_where_nothing_can_be_raised", guard_stops),
+    ]));
     tests.extend(exception_bitmap_test("raise::on_a_stack_of_its_own", on_its_own_stack));
     tests.extend(exception_bitmap_test("raise::what_kvm_does_not_inject", not_injected));
     tests
@@ -41,6 +45,21 @@ const ON_ITS_OWN_STACK: &str = "scenario=raise code=0x1234 ist=1";
 fn out_of_reach() {
     let outcome = run_guest(Guest::new(ON_ITS_OWN_STACK), Exception::general_protection(0x1234));
     refused(&outcome, 0, "runs on another stack (IST)");
+}
+
+/// The guest has seen to it that the exception can't be raised. That neither gets the hook left out nor the access through.
+fn guard_stops() {
+    let (start, end) = (RAISE.start, RAISE.start + PAGE_SIZE);
+    let config = format!(
+        "[vm]\nmemory = \"64M\"\ntimeout = \"60s\"\n[boot]\nkernel = \"tiny\"\ncmdline = \"{ON_ITS_OWN_STACK}\"\n\
+         [[hook]]\nname = \"guard\"\nranges = [{{ start = {start:#x}, end = {end:#x} }}]\n"
+    );
+    let finished = Command::run_config(&config).finish();
+    let summary = finished.summary();
+    assert_eq!((&summary["stop"]["reason"], &summary["stop"]["hook"]), (&json!("hook"), &json!("guard")), "{finished}");
+    let detail = summary["stop"]["detail"].as_str().unwrap();
+    assert!(detail.contains("guarded page touched") && detail.contains("runs on another stack (IST)"), "{finished}");
+    assert_eq!((&summary["hooks"][0]["faulted"], &summary["verdicts"]["stop"]), (&json!(0), &json!(1)), "{finished}");
 }
 
 fn on_its_own_stack() {

@@ -15,6 +15,14 @@ pub trait Hook: Send + Sync {
     /// Any error: the fault is then reinjected with the registers as they were, the hook is reported and, after that, left out.
     fn on_fault(&self, fault: &Fault, guest: &mut dyn Guest) -> Result;
 
+    /// Called if the guest can't take the verdict that this hook gave on `fault`, for example an exception that it has no gate
+    /// for; `why` names the obstacle. A returned text stops the VM, and is the reason that it gives. The default returns `None`:
+    /// the fault is reinjected. Where the guest is to blame, the hook goes on; a verdict that no guest could take is its failure,
+    /// as an error from [`Hook::on_fault`] is. A hook in a shared library is never asked.
+    fn on_refused(&self, _fault: &Fault, _why: &str) -> Option<String> {
+        None
+    }
+
     /// Called once, after the last fault: when the VM has ended, or the hook has been taken out of the chain and no vCPU is in
     /// it any more. Flush what is buffered, write back and give back what the guest was lent, and tell the user what there
     /// is to tell.

@@ -19,8 +19,9 @@ use crate::{ErrorCode, Va};
 /// | `Stop` | nothing any more | | never |
 ///
 /// Registers that a hook has changed are in force in all cases but the failures. An instruction pointer that is not canonical
-/// fails with any verdict. A verdict that fails is reported as its hook's failure, and the fault is reinjected with the registers
-/// as they were.
+/// fails with any verdict. A verdict that fails is reported, and the fault is reinjected with the registers as they were, unless
+/// the hook stops the VM instead ([`Hook::on_refused`](crate::Hook::on_refused)). It is the hook's failure, and the hook is left
+/// out, unless the guest's gates, segments or stack are in the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// No opinion: the next hook of the chain is asked.

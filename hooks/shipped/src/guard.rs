@@ -3,6 +3,11 @@
 //! Pages that the guest has mapped are closed as `watch` closes them, and the same is missed. Where nothing is mapped the guest's
 //! own page fault is the touch. What becomes of it is the user's choice: another exception instead, the end of the VM, or a
 //! line in the report. An access that is only reported goes through: the page is opened for it, until the next fault.
+//!
+//! With `catch = "user"` an access by the kernel is not a touch. It does not fault on a mapped page; on any other, such as the fresh
+//! buffer of a `read`, the guest's own handler gets the fault.
+//!
+//! If the guest can't take the exception, for example because it has no gate for it, the VM stops: the access must not happen.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -28,7 +33,7 @@ pub(crate) const TYPE: HookType = HookType {
             name: "action",
             value: "\"raise\" | \"stop\" | \"report\"",
             default: Some("\"raise\""),
-            help: "what a touch comes to",
+            help: "what a touch comes to; where the guest can't take the exception, \"raise\" stops the VM",
         },
         OptionDoc {
             name: "vector",
@@ -121,19 +126,19 @@ fn exception(Number(number): Number) -> std::result::Result<Exception, OptionsEr
 
 impl Hook for Guard {
     fn on_fault(&self, fault: &Fault, guest: &mut dyn Guest) -> Result {
-        if spring_tripwire(fault, guest, self.fence.held())? {
+        if spring_tripwire(fault, guest, self.fence.held()) {
             self.fence.close(fault, guest)?;
             return Ok(Verdict::Resolve);
         }
-        let guarded = self.fence.index(fault.address).is_some();
-        let leaf = Leaf::at(guest, fault.address.page())
+        let guarded = self.fence.catches(fault) && self.fence.index(fault.address).is_some();
+        let leaf = Leaf::at(guest, self.fence.held(), fault.address.page())
             .filter(|leaf| guarded && leaf.lacks(self.fence.right()) && leaf.allows(fault.error_code));
         let concerns = self.fence.concerns(fault.cr3);
         match leaf {
             // A copy of the page tables of which the marks are all that is known.
-            Some(leaf) if !concerns => self.open(guest, &leaf),
+            Some(leaf) if !concerns => Ok(self.open(guest, &leaf)),
             Some(leaf) => self.touched(fault, guest, Some(&leaf)),
-            None if is_over(guest, fault.address, fault.error_code) => Ok(Verdict::Resolve),
+            None if is_over(guest, self.fence.held(), fault.address, fault.error_code) => Ok(Verdict::Resolve),
             None if !concerns => Ok(Verdict::Pass),
             None => {
                 self.fence.close(fault, guest)?;
@@ -142,7 +147,12 @@ impl Hook for Guard {
         }
     }
 
+    fn on_refused(&self, fault: &Fault, why: &str) -> Option<String> {
+        Some(format!("guarded page touched at {}, by the instruction at {}; {why}", fault.address, fault.rip))
+    }
+
     fn on_end(&self, guest: &mut dyn Guest) -> Report {
+        let warnings = self.fence.warnings();
         self.fence.held().give_back(guest);
         let touches: u64 = self.cpus.iter().map(|cpu| cpu.touches.get()).sum();
         let mut tables = Vec::new();
@@ -150,7 +160,7 @@ impl Hook for Guard {
             tables.push(self.sightings.table(&format!("{touches} touches")));
         }
         tables.extend(self.registers.get().map(register_table));
-        Report { tables, warnings: self.fence.warnings() }
+        Report { tables, warnings }
     }
 }
 
@@ -169,7 +179,7 @@ impl Guard {
         match (&self.action, leaf) {
             (Action::Raise(exception), _) => Ok(Verdict::Raise(*exception)),
             (Action::Stop, _) => Ok(Verdict::Stop(Sighting::of(fault, guest).to_string().into())),
-            (Action::Report, Some(leaf)) => self.open(guest, leaf),
+            (Action::Report, Some(leaf)) => Ok(self.open(guest, leaf)),
             (Action::Report, None) => {
                 if set_tripwire(fault, guest, self.fence.held())? {
                     cpu.reported.store(key, Relaxed);
@@ -179,9 +189,9 @@ impl Guard {
         }
     }
 
-    fn open(&self, guest: &mut dyn Guest, leaf: &Leaf) -> Result {
-        leaf.exchange(guest, &[], &[self.fence.right()])?;
-        Ok(Verdict::Resolve)
+    fn open(&self, guest: &mut dyn Guest, leaf: &Leaf) -> Verdict {
+        leaf.exchange(guest, self.fence.held(), &[], &[self.fence.right()]);
+        Verdict::Resolve
     }
 }
 

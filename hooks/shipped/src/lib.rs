@@ -51,11 +51,31 @@ pub const HOOKS: &[HookType] = &[
 
 #[cfg(test)]
 mod tests {
-    use vector14_hook::Fault;
-    use vector14_hook::mock::write_fault;
+    use vector14_hook::mock::{MockGuest, write_fault};
+    use vector14_hook::{Fault, Guest, Va};
 
     /// A write from user mode to an unmapped page, with its place among all faults.
     pub(crate) fn fault(sequence: u64, address: u64) -> Fault {
         Fault { sequence, ..write_fault(address) }
+    }
+
+    /// The guest makes the entry of a page anew.
+    pub(crate) fn put_entry(guest: &mut MockGuest, page: Va, entry: u64) {
+        let last = guest.walk(page).unwrap().entries().last().copied().unwrap();
+        assert_eq!((last.level, guest.compare_exchange(last.slot, last.entry, entry)), (1, Ok(true)));
+    }
+
+    /// The entry of a page that Linux has swapped out: a type in bits 63:59, the inverted offset in bits 58:9
+    /// (arch/x86/include/asm/pgtable_64.h).
+    pub(crate) const fn swap_entry(kind: u64, offset: u64) -> u64 {
+        kind << 59 | (!offset << 14) >> 5
+    }
+
+    /// The guest swaps a page out.
+    pub(crate) fn swap_out(guest: &mut MockGuest, page: Va) {
+        if guest.translate(page).is_err() {
+            guest.load(page, &[1], vector14_hook::Access::all());
+        }
+        put_entry(guest, page, swap_entry(0, 1));
     }
 }

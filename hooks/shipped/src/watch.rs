@@ -5,6 +5,9 @@
 //! page stays closed, and every access is seen. For any other instruction the page is opened; it is closed again at the next fault
 //! of another instruction, and what was done meanwhile is not seen. Openings are counted.
 //!
+//! An access to a frame that is not guest memory is not emulable, whatever the instruction. The page is opened for it, and the
+//! guest's access takes its course. The report says how many there were.
+//!
 //! # What is missed
 //! - what happens behind an opening, until the next fault of any address of the address space
 //! - with `catch = "user"`, reads by the guest's kernel
@@ -118,6 +121,8 @@ struct Cpu {
     opened_for: AtomicU64,
     /// The access that was reported before the guest's own handler ran, and is to come again: see [`retry_of`].
     reported: AtomicU64,
+    /// Accesses to frames that are not the guest's memory.
+    outside_memory: Counter,
 }
 
 #[derive(Default)]
@@ -141,6 +146,7 @@ impl Watch {
             pages: fence.pages().map(|_| Counts::default()).collect(),
             opened_for: AtomicU64::new(NOWHERE),
             reported: AtomicU64::new(NOWHERE),
+            outside_memory: Counter::default(),
         });
         Ok(Self { wanted: access, fence, sightings, cpus })
     }
@@ -148,18 +154,18 @@ impl Watch {
 
 impl Hook for Watch {
     fn on_fault(&self, fault: &Fault, guest: &mut dyn Guest) -> Result {
-        if spring_tripwire(fault, guest, self.fence.held())? {
+        if spring_tripwire(fault, guest, self.fence.held()) {
             self.fence.close(fault, guest)?;
             return Ok(Verdict::Resolve);
         }
         let watched = self.fence.index(fault.address);
         if let Some(index) = watched {
-            let leaf = Leaf::at(guest, fault.address.page());
+            let leaf = Leaf::at(guest, self.fence.held(), fault.address.page());
             if let Some(leaf) = leaf.filter(|leaf| leaf.lacks(self.fence.right()) && leaf.allows(fault.error_code)) {
-                return self.let_through(fault, guest, &leaf, index);
+                return Ok(self.let_through(fault, guest, &leaf, index));
             }
         }
-        if is_over(guest, fault.address, fault.error_code) {
+        if is_over(guest, self.fence.held(), fault.address, fault.error_code) {
             return Ok(Verdict::Resolve);
         }
         if self.fence.concerns(fault.cr3) {
@@ -172,25 +178,50 @@ impl Hook for Watch {
     }
 
     fn on_end(&self, guest: &mut dyn Guest) -> Report {
+        let mut warnings = self.fence.warnings();
         self.fence.held().give_back(guest);
         let tables = vec![self.page_table(), self.sightings.table("the first accesses")];
-        Report { tables, warnings: self.fence.warnings() }
+        let outside: u64 = self.cpus.iter().map(|cpu| cpu.outside_memory.get()).sum();
+        if outside > 0 {
+            warnings.push(format!(
+                "{outside} accesses were not emulable, since their frames are not guest memory: they were let through"
+            ));
+        }
+        Report { tables, warnings }
     }
 }
 
 impl Watch {
     /// An access that would not have faulted without this hook.
-    fn let_through(&self, fault: &Fault, guest: &mut dyn Guest, leaf: &Leaf, index: usize) -> Result {
-        if let Some(effect) = carry_out(fault, guest, leaf)? {
+    fn let_through(&self, fault: &Fault, guest: &mut dyn Guest, leaf: &Leaf, index: usize) -> Verdict {
+        if let Some(effect) = self.carry_out(fault, guest, leaf) {
             self.report(fault, guest, Some(&effect), index);
-            return Ok(Verdict::Skip);
+            return Verdict::Skip;
         }
         self.report(fault, guest, None, index);
         let cpu = self.cpus.of(fault);
         cpu.pages[index].openings.add(1);
         cpu.opened_for.store(fault.rip.0, Relaxed);
-        leaf.exchange(guest, &[], &[self.fence.right()])?;
-        Ok(Verdict::Resolve)
+        leaf.exchange(guest, self.fence.held(), &[], &[self.fence.right()]);
+        Verdict::Resolve
+    }
+
+    /// Does what the instruction would have done to its closed page, if that is possible exactly.
+    fn carry_out(&self, fault: &Fault, guest: &mut dyn Guest, leaf: &Leaf) -> Option<Effect> {
+        // Where the kernel accesses a page of user mode's, SMAP has a say, of which the page tables tell nothing.
+        let own = leaf.guests_access().contains(vector14_hook::Access::USER) == fault.from_user();
+        if !own || fault.error_code.contains(ErrorCode::FETCH) {
+            return None;
+        }
+        let instruction = guest.instruction().ok()?;
+        let Ok(effect) = emulate(&instruction, fault.address, leaf.place(fault.address), guest) else {
+            self.cpus.of(fault).outside_memory.add(1);
+            return None;
+        };
+        if let Some(effect) = &effect {
+            leaf.note_access(guest, self.fence.held(), effect.written.is_some());
+        }
+        effect
     }
 
     /// The guest's own handler is about to map the page, or to do whatever else it does: the access is reported now, since it need
@@ -265,21 +296,6 @@ impl Watch {
 /// What an access has in common with its next try: instruction and address space.
 fn retry_of(fault: &Fault) -> u64 {
     (fault.rip.0 ^ fault.cr3.root().0.rotate_left(32)) & !NOWHERE
-}
-
-/// Does what the instruction would have done to its closed page, if that is possible exactly.
-fn carry_out(fault: &Fault, guest: &mut dyn Guest, leaf: &Leaf) -> Result<Option<Effect>> {
-    // Where the kernel accesses a page of user mode's, SMAP has a say, of which the page tables tell nothing.
-    let own = leaf.guests_access().contains(vector14_hook::Access::USER) == fault.from_user();
-    let Some(instruction) = guest.instruction().ok().filter(|_| own && !fault.error_code.contains(ErrorCode::FETCH))
-    else {
-        return Ok(None);
-    };
-    let effect = emulate(&instruction, fault.address, leaf.place(fault.address), guest)?;
-    if let Some(effect) = &effect {
-        leaf.note_access(guest, effect.written.is_some())?;
-    }
-    Ok(effect)
 }
 
 #[cfg(test)]

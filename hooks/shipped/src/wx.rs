@@ -122,15 +122,19 @@ impl Wx {
 
 impl Hook for Wx {
     fn on_fault(&self, fault: &Fault, guest: &mut dyn Guest) -> Result {
-        if spring_tripwire(fault, guest, &self.held)? {
+        if spring_tripwire(fault, guest, &self.held) {
             self.look(fault, guest)?;
             return Ok(Verdict::Resolve);
         }
         if !self.range.contains(fault.address) {
             self.look(fault, guest)?;
-            return Ok(if is_over(guest, fault.address, fault.error_code) { Verdict::Resolve } else { Verdict::Pass });
+            return Ok(if is_over(guest, &self.held, fault.address, fault.error_code) {
+                Verdict::Resolve
+            } else {
+                Verdict::Pass
+            });
         }
-        let leaf = Leaf::at(guest, fault.address.page()).filter(|leaf| leaf.allows(fault.error_code));
+        let leaf = Leaf::at(guest, &self.held, fault.address.page()).filter(|leaf| leaf.allows(fault.error_code));
         match leaf {
             Some(leaf) if fault.error_code.contains(ErrorCode::FETCH) && leaf.lacks(Right::Execute) => {
                 self.executed(fault, guest, &leaf)
@@ -138,14 +142,14 @@ impl Hook for Wx {
             Some(leaf) if fault.error_code.contains(ErrorCode::WRITE) && leaf.lacks(Right::Write) => {
                 self.written(fault, guest, &leaf)
             }
-            Some(_) | None if is_over(guest, fault.address, fault.error_code) => Ok(Verdict::Resolve),
+            Some(_) | None if is_over(guest, &self.held, fault.address, fault.error_code) => Ok(Verdict::Resolve),
             Some(_) | None => self.leave_to_the_guest(fault, guest),
         }
     }
 
     fn on_end(&self, guest: &mut dyn Guest) -> Report {
+        let mut report = Report { tables: vec![self.table()], warnings: self.held.warnings() };
         self.held.give_back(guest);
-        let mut report = Report { tables: vec![self.table()], ..Report::default() };
         report.tables.push(self.sightings.table("the first of these fetches"));
         let unlisted = self.unlisted.load(Relaxed);
         if unlisted > 0 {
@@ -170,7 +174,7 @@ impl Wx {
             });
             self.sightings.add(guest, |guest| Sighting::of(fault, guest));
         }
-        leaf.exchange(guest, &[Right::Write], &[Right::Execute])?;
+        leaf.exchange(guest, &self.held, &[Right::Write], &[Right::Execute]);
         guest.flush()?;
         Ok(Verdict::Resolve)
     }
@@ -181,10 +185,10 @@ impl Wx {
         self.update(fault.cr3, page, |page| page.writer = fault.rip);
         if fault.rip.page() == page {
             // It needs both to get on.
-            leaf.exchange(guest, &[], &[Right::Write])?;
+            leaf.exchange(guest, &self.held, &[], &[Right::Write]);
             self.look_later(fault, page);
         } else {
-            leaf.exchange(guest, &[Right::Execute], &[Right::Write])?;
+            leaf.exchange(guest, &self.held, &[Right::Execute], &[Right::Write]);
             guest.flush()?;
         }
         Ok(Verdict::Resolve)
@@ -217,10 +221,10 @@ impl Wx {
         for _ in 0..written.len() {
             let Some(mut one) = written.pop_front() else { break };
             one.looks += 1;
-            let leaf = if one.cr3.root() == fault.cr3.root() { Leaf::at(guest, one.page) } else { None };
+            let leaf = if one.cr3.root() == fault.cr3.root() { Leaf::at(guest, &self.held, one.page) } else { None };
             match leaf {
                 Some(leaf) if leaf.guests_access().contains(Access::EXECUTE | Access::USER) => {
-                    taken |= self.keep_from_executing(fault, guest, &leaf, one.page)?;
+                    taken |= self.keep_from_executing(guest, &leaf);
                 }
                 Some(_) | None if one.looks < LOOKS => written.push_back(one),
                 Some(_) | None => {}
@@ -230,18 +234,9 @@ impl Wx {
         if taken { guest.flush() } else { Ok(()) }
     }
 
-    fn keep_from_executing(
-        &self,
-        fault: &Fault,
-        guest: &mut dyn Guest,
-        leaf: &Leaf,
-        page: Va,
-    ) -> std::result::Result<bool, GuestError> {
+    fn keep_from_executing(&self, guest: &mut dyn Guest, leaf: &Leaf) -> bool {
         let can = guest.system_registers().efer & EFER_NXE != 0;
-        if !can || leaf.lacks_any() || !self.held.note(fault.cr3, page) {
-            return Ok(false);
-        }
-        leaf.exchange(guest, &[Right::Execute], &[])
+        can && !leaf.lacks_any() && leaf.exchange(guest, &self.held, &[Right::Execute], &[])
     }
 
     fn update(&self, cr3: Cr3, page: Va, change: impl FnOnce(&mut Page)) {

@@ -144,8 +144,8 @@ impl Chain {
         Decision { verdict: Verdict::Pass, hook: None }
     }
 
-    /// Reports the hook that gave a verdict on `fault` that could not be carried out, and leaves it out unless that was the
-    /// guest's doing. Returns the verdict in its place.
+    /// The verdict in the place of one on `fault` that can't be carried out: Stop where the hook that gave it wants that. Otherwise
+    /// the hook is reported, and left out unless it was the guest's doing.
     #[cold]
     pub(crate) fn reject(
         &self,
@@ -156,8 +156,14 @@ impl Chain {
         why: &dyn Display,
     ) -> Verdict {
         let Some(entry) = view.decider(decision) else { return Verdict::Reinject };
-        match (cause, entry.trust.on_error) {
-            (Cause::Guest, OnError::Reinject) => {
+        let (why, inside) = (why.to_string(), self.inside.of(fault));
+        inside.enter(entry);
+        let answer = guarded(|| entry.hook.on_refused(fault, &why));
+        inside.leave();
+        match (answer, cause, entry.trust.on_error) {
+            (Ok(Some(reason)), _, _) => Verdict::Stop(reason.into()),
+            (Err(payload), _, _) => self.fail(entry, fault, &format!("panicked: {}", describe_panic(payload.as_ref()))),
+            (Ok(None), Cause::Guest, OnError::Reinject) => {
                 if entry.is_first_impossible() {
                     self.note(format!(
                         "hook `{}` {why}; {} was reinjected, as others for which that may hold, and the hook goes on",
@@ -167,7 +173,7 @@ impl Chain {
                 }
                 Verdict::Reinject
             }
-            (Cause::Guest | Cause::Hook, _) => self.fail(entry, fault, &why.to_string()),
+            (Ok(None), Cause::Guest | Cause::Hook, _) => self.fail(entry, fault, &why),
         }
     }
 

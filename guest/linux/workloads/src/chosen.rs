@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode};
 
 use crate::sys::{Mapping, PAGE, memory_file, transfer};
-use crate::{Outcome, check, taint};
+use crate::{Outcome, check, check_taint, taint};
 
 /// Where nothing is mapped in a Linux process.
 const WATCHED: usize = 0x15_0000_0000;
@@ -48,6 +48,16 @@ pub(crate) fn guarded() -> Outcome {
         None => println!("guarded: status {}", status.code().unwrap_or_default()),
     }
     Ok(())
+}
+
+/// A system call that fetches a page which the process itself does not touch.
+pub(crate) fn guarded_copy() -> Outcome {
+    const LENGTH: usize = 10;
+    let taint_before = taint()?;
+    let memory = Mapping::at(GUARDED, 1)?;
+    let read = transfer(libc::SYS_read, &File::open("/dev/zero")?, memory.address(0), LENGTH)?;
+    println!("guarded-copy: {read} bytes");
+    check_taint(&taint_before)
 }
 
 /// Code that is written, executed, written over and executed again.

@@ -7,6 +7,7 @@
 //! # Layout
 //! - [`processes`]: process storm, copy-on-write; [`memory`]: mappings, stack, huge pages, protections, pressure
 //! - [`signals`]: a SIGSEGV handler that repairs its own fault; [`userfault`]: userfaultfd; [`threads`]: shared pages
+//! - [`swapped`]: memory that is swapped out, moved and inherited while a hook looks at it
 //! - [`paged`]: memory that a hook on the host backs by a file
 //! - [`kernel`]: faults that the kernel takes in system calls; [`counters`]: the kernel's own count of them
 //! - [`chosen`]: faults at addresses that hooks on the host are told to look at
@@ -21,6 +22,7 @@ mod paged;
 mod processes;
 mod segments;
 mod signals;
+mod swapped;
 mod sys;
 mod threads;
 mod userfault;
@@ -47,11 +49,13 @@ const WORKLOADS: &[Workload] = &[
     ("efault", kernel::efault),
     ("watched", chosen::watched),
     ("guarded", chosen::guarded),
+    ("guarded-copy", chosen::guarded_copy),
     ("written-code", chosen::written_code),
     ("copies", chosen::copies),
     ("segments", segments::segments),
     ("lent", chosen::lent),
     ("lent-far", chosen::lent_far),
+    ("swapped", swapped::swapped),
     ("counters", counters::counters),
 ];
 
@@ -100,7 +104,13 @@ fn check(right: bool, message: impl FnOnce() -> String) -> Outcome {
     if right { Ok(()) } else { Err(message().into()) }
 }
 
-/// What the kernel says of its own health: it changes where it finds a page-table entry that can't be.
+/// The kernel's taint flags. It changes them where it finds something wrong, such as a page-table entry that can't be.
 fn taint() -> Result<String, Failure> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/tainted")?.trim().to_owned())
+}
+
+/// Fails if the kernel's taint flags are not what they were.
+fn check_taint(before: &str) -> Outcome {
+    let now = taint()?;
+    check(now == before, || format!("the kernel has found something: taint {now}, was {before}"))
 }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use vector14_guest_abi::paged::{WORDS, checksum};
 
 use crate::sys::{Mapping, PAGE, in_child, memory_file, touch, transfer};
-use crate::{Outcome, check};
+use crate::{Outcome, check, check_taint, taint};
 
 /// Where the host's hook has its range, and how long that is.
 const START: usize = 0x15_0000_0000;
@@ -26,7 +26,7 @@ const TO_KERNEL: usize = 3;
 
 /// Reads the whole file, changes a part of it, lets the kernel read and write it, and leaves no trace in the kernel.
 pub(crate) fn pager() -> Outcome {
-    let taint = crate::taint()?;
+    let taint_before = taint()?;
     let memory = Mapping::at(START, PAGES)?;
     memory.advise(libc::MADV_NOHUGEPAGE)?;
     memory.advise(libc::MADV_DONTFORK)?;
@@ -55,8 +55,7 @@ pub(crate) fn pager() -> Outcome {
     let right = own_pages().all(|own| memory.read(own) == OWN);
     check(right, || "the kernel's own pages are not back".to_owned())?;
     drop(memory);
-    let now = crate::taint()?;
-    check(now == taint, || format!("the kernel has found something: taint {now}, was {taint}"))
+    check_taint(&taint_before)
 }
 
 fn own_pages() -> impl Iterator<Item = usize> {

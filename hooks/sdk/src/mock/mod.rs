@@ -75,6 +75,8 @@ pub struct MockGuest {
     bits: u32,
     kind: GuestKind,
     elapsed: Duration,
+    /// A bit per vector.
+    missing_gates: u32,
 }
 
 struct Shared {
@@ -103,6 +105,7 @@ impl MockGuest {
             bits: 64,
             kind: GuestKind::Other,
             elapsed: Duration::ZERO,
+            missing_gates: 0,
         }
     }
 
@@ -154,6 +157,11 @@ impl MockGuest {
     /// Says how long the VM has been running.
     pub fn set_elapsed(&mut self, elapsed: Duration) {
         self.elapsed = elapsed;
+    }
+
+    /// Has the guest lack the gate of an exception: it can't be raised from here on.
+    pub fn remove_gate(&mut self, vector: u8) {
+        self.missing_gates |= 1 << (vector & 31);
     }
 
     /// Lets calls fail.

@@ -34,8 +34,8 @@ impl MockGuest {
     /// faulting context before, and those that the context goes on with after: general registers are what they were, RIP,
     /// RSP, RFLAGS and the address space are `fault`'s.
     ///
-    /// What depends on the guest's own descriptor tables, as a gate that is missing, does not go wrong here; a panic of the hook's
-    /// comes out, for the test to see.
+    /// Gates are all there but for those that [`MockGuest::remove_gate`] has removed. A panic of the hook's comes out, for the test
+    /// to see.
     ///
     /// ```
     /// use vector14_hook::mock::{MockGuest, Outcome, write_fault};
@@ -64,7 +64,10 @@ impl MockGuest {
         let answer = hook.on_fault(fault, self);
         self.paging.cr3 = fault.cr3;
         let outcome = match answer {
-            Ok(verdict) => self.carry_out(fault, &verdict),
+            Ok(verdict) => self.carry_out(fault, &verdict).or_else(|why| {
+                let stop = hook.on_refused(fault, &why).map(Outcome::Stopped);
+                stop.ok_or(why)
+            }),
             Err(error) => Err(format!("failed: {error}")),
         };
         outcome.unwrap_or_else(|why| {
@@ -96,6 +99,9 @@ impl MockGuest {
                 self.registers.rip = self.next_instruction().map_err(|error| format!("said Skip, but {error}"))?;
                 self.registers.rflags &= !RFLAGS_RF;
                 Outcome::Skipped
+            }
+            Verdict::Raise(Exception { vector, .. }) if self.missing_gates >> vector & 1 != 0 => {
+                return Err(format!("said Raise, but the guest's gate {vector} is missing"));
             }
             Verdict::Raise(exception) => Outcome::Raised(*exception),
             Verdict::Stop(reason) => Outcome::Stopped(reason.clone().into_owned()),

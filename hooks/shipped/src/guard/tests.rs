@@ -1,7 +1,7 @@
 //! Against the mock guest.
 
 use super::*;
-use crate::tests::fault;
+use crate::tests::{fault, swap_out};
 use serde_json::{Value, json};
 use vector14_hook::mock::{MockGuest, Outcome, options, read_fault};
 use vector14_hook::{Access, ErrorCode, Va};
@@ -42,6 +42,43 @@ fn a_touch_raises_what_was_asked_for() {
         assert_eq!(report.tables[0].rows[0][7], "mov rax,[rdi]");
         assert!(report.tables[1].rows.contains(&vec!["rip".to_owned(), "0x401000".to_owned()]));
     }
+}
+
+#[test]
+fn an_exception_that_the_guest_has_no_gate_for_stops_the_vm() {
+    let (hook, mut guest) = (hook(json!({})), guest());
+    guest.remove_gate(13);
+    let Outcome::Stopped(why) = guest.take(&hook, &read_fault(PAGE)) else { panic!("it goes on") };
+    assert!(why.contains("0x10000") && why.contains("0x401000") && why.contains("gate 13 is missing"), "{why}");
+    assert_eq!(hook.on_end(&mut guest).tables[0].title, "1 touches");
+}
+
+#[test]
+fn the_kernel_touches_nothing_unless_it_is_to_be_caught() {
+    let kernel = |error_code| Fault { cs: 0x10, error_code, ..read_fault(PAGE) };
+    for action in ["raise", "stop", "report"] {
+        let (hook, mut guest) = (hook(json!({"action": action})), guest());
+        let copy = kernel(ErrorCode::WRITE);
+        assert!(matches!(guest.take(&hook, &copy), Outcome::Handled { .. }), "{action}: nothing is mapped");
+        guest.load(Va(PAGE), &[1], Access::all());
+        guest.take(&hook, &fault(0, 0x7000_0000));
+        let raced = kernel(ErrorCode::WRITE | ErrorCode::PRESENT);
+        assert!(matches!(guest.take(&hook, &raced), Outcome::Handled { .. }), "{action}: it is mapped, and closed");
+        assert_eq!(hook.on_end(&mut guest), Report::default(), "{action}");
+    }
+    let (hook, mut guest) = (hook(json!({"catch": "all"})), guest());
+    let raised = Outcome::Raised(Exception::general_protection(0));
+    assert_eq!(guest.take(&hook, &kernel(ErrorCode::empty())), raised);
+}
+
+#[test]
+fn a_page_that_is_swapped_out_is_touched_as_one_that_is_not_there() {
+    let (hook, mut guest) = (hook(json!({"action": "report"})), guest());
+    swap_out(&mut guest, Va(PAGE));
+    let before = guest.walk(Va(PAGE)).unwrap();
+    assert!(matches!(guest.take(&hook, &read_fault(PAGE)), Outcome::Handled { .. }));
+    assert_eq!(guest.walk(Va(PAGE)).unwrap(), before);
+    assert_eq!(hook.on_end(&mut guest).tables[0].title, "1 touches");
 }
 
 #[test]

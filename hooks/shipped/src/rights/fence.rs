@@ -112,6 +112,11 @@ impl Fence {
         None
     }
 
+    /// Whether an access of this kind of code is caught: the kernel's only where `catch` says so.
+    pub(crate) fn catches(&self, fault: &Fault) -> bool {
+        fault.from_user() || !matches!(self.right, Right::User)
+    }
+
     /// Whether this address space is meant.
     pub(crate) fn concerns(&self, cr3: Cr3) -> bool {
         match self.space {
@@ -132,10 +137,10 @@ impl Fence {
         for range in &self.ranges {
             let (mut page, last) = (range.start(), range.last());
             loop {
-                let covered = match Leaf::find(guest, page) {
+                let covered = match Leaf::find(guest, &self.held, page) {
                     Found::Absent { level } => level,
                     Found::Leaf(leaf) => {
-                        taken |= self.close_page(&leaf, page, fault, guest)?;
+                        taken |= self.close_page(&leaf, fault, guest);
                         leaf.level()
                     }
                 };
@@ -146,27 +151,24 @@ impl Fence {
         if taken { guest.flush() } else { Ok(()) }
     }
 
-    fn close_page(&self, leaf: &Leaf, page: Va, fault: &Fault, guest: &mut dyn Guest) -> Result<bool, GuestError> {
+    fn close_page(&self, leaf: &Leaf, fault: &Fault, guest: &mut dyn Guest) -> bool {
         if leaf.level() > 1 {
             self.met_large.store(true, Relaxed);
-            return Ok(false);
+            return false;
         }
-        if leaf.lacks(self.right) || !leaf.has(self.right) || !self.held.note(fault.cr3, page) {
-            return Ok(false);
+        let closed = leaf.exchange(guest, &self.held, &[self.right], &[]);
+        if closed {
+            self.meet(fault.cr3);
         }
-        self.meet(fault.cr3);
-        leaf.exchange(guest, &[self.right], &[])
+        closed
     }
 
     /// What could not be closed, in sentences.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
+        let mut warnings = self.held.warnings();
         if self.met_large.load(Relaxed) {
             let text = "pages of 2 MiB or 1 GiB were met, which are left alone: what they hold was accessed unseen";
             warnings.push(text.to_owned());
-        }
-        if self.held.is_full() {
-            warnings.push("there were too many address spaces to watch: the later ones were left alone".to_owned());
         }
         warnings
     }

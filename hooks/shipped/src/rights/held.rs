@@ -1,78 +1,171 @@
-//! Where a hook has taken something, so that it can give everything back at the end.
+//! The page-table entries from which a hook has taken something, so that everything can be given back at the end.
 
-use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use vector14_hook::{Cr3, Guest, Va};
+use vector14_hook::{EntryFlags, Guest, GuestError, Pa, TableEntry};
 
-use super::{ALL, Leaf};
+use super::right::{MARKS, restored};
+use super::{Right, TRIES};
 
-/// More pages than this are not taken. A page of a process that has ended counts until the end.
+/// Nothing is taken from more entries than this. One of a process that has ended counts until the end.
 const MOST: usize = 16 * 1024;
+/// The frame in an entry.
+const FRAME: u64 = 0x000f_ffff_ffff_f000;
+/// What neither the CPU nor a kernel changes in an entry without making it anew. A and D come and go, and a fork takes R/W.
+const LASTING: u64 =
+    FRAME | MARKS | EntryFlags::PRESENT.bits() | EntryFlags::USER.bits() | EntryFlags::NO_EXECUTE.bits();
 
-/// Pages of address spaces. Locked where something is taken, which costs a flush as well, and where a tripwire goes off.
+/// Entries by where they are, whatever address spaces lead there, each as the hook has left it.
+///
+/// Locked where an entry is changed, and where an absent one looks as if the hook had made it so.
 #[derive(Default)]
-pub(crate) struct Held(Mutex<HashSet<(u64, u64)>>);
+pub(crate) struct Held {
+    entries: Mutex<HashMap<Pa, u64>>,
+    refusals: AtomicU64,
+}
 
 impl Held {
-    /// Notes a page before something is taken from it. False where there is no room for it.
-    pub(crate) fn note(&self, cr3: Cr3, page: Va) -> bool {
-        let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (cr3.root().0, page.0);
-        pages.contains(&key) || (pages.len() < MOST && pages.insert(key))
+    /// Whether something may be taken from this entry.
+    pub(super) fn has_room(&self, entry: TableEntry) -> bool {
+        let entries = self.lock();
+        entries.len() < MOST || entries.contains_key(&entry.slot)
     }
 
-    /// Notes that a page has everything back.
-    pub(crate) fn forget(&self, cr3: Cr3, page: Va) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&(cr3.root().0, page.0));
+    /// Replaces an entry that still is `old`, and keeps what is now taken from it. `Ok(false)`: it is another by now.
+    pub(super) fn replace(&self, guest: &mut dyn Guest, old: TableEntry, new: u64) -> Result<bool, GuestError> {
+        // A vCPU that faults at the new entry waits until it is known.
+        let mut entries = self.lock();
+        if !guest.compare_exchange(old.slot, old.entry, new)? {
+            return Ok(false);
+        }
+        if restored(new) == new {
+            entries.remove(&old.slot);
+        } else {
+            entries.insert(old.slot, new);
+        }
+        Ok(true)
     }
 
-    /// Whether there is no room left.
-    pub(crate) fn is_full(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len() >= MOST
+    /// Whether this absent entry was present until the hook took that.
+    pub(super) fn made_absent(&self, entry: TableEntry) -> bool {
+        Right::Present.is_taken(entry.entry)
+            && self.lock().get(&entry.slot).is_some_and(|left| is_as_left(entry.entry, *left))
     }
 
-    /// Gives back what is still taken. What an address space that is gone has left in memory is only taken for one where it leads
-    /// to a marked entry all the same.
+    /// Counts an entry that can't be changed.
+    #[cold]
+    pub(super) fn count_refusal(&self) {
+        self.refusals.fetch_add(1, Relaxed);
+    }
+
+    /// Gives back what is still taken. An entry that the guest has made anew since, or whose table is something else by now, is left
+    /// alone.
     pub(crate) fn give_back(&self, guest: &mut dyn Guest) {
-        for (root, page) in self.0.lock().unwrap_or_else(PoisonError::into_inner).drain() {
-            guest.use_address_space(Cr3(root));
-            if let Some(leaf) = Leaf::at(guest, Va(page)).filter(Leaf::lacks_any) {
-                // An entry that can't be changed is outside of memory by now, or changes all the time: the guest has it.
-                let _ = leaf.exchange(guest, &[], &ALL);
+        for (slot, left) in self.lock().drain() {
+            for _ in 0..TRIES {
+                let mut bytes = [0; 8];
+                let read = guest.read_physical(slot, &mut bytes);
+                let now = u64::from_le_bytes(bytes);
+                if read.is_err() || !is_as_left(now, left) {
+                    break;
+                }
+                if guest.compare_exchange(slot, now, restored(now)) != Ok(false) {
+                    break;
+                }
             }
         }
     }
+
+    /// What could not be done, in sentences.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.lock().len() >= MOST {
+            warnings.push(format!("rights were taken from {MOST} pages, and from no further ones: these went unseen"));
+        }
+        let refusals = self.refusals.load(Relaxed);
+        if refusals > 0 {
+            warnings.push(format!(
+                "{refusals} changes of page-table entries failed, because the guest changed them all the time"
+            ));
+        }
+        warnings
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Pa, u64>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the guest has not made the entry anew since it was `left`.
+const fn is_as_left(entry: u64, left: u64) -> bool {
+    (entry ^ left) & LASTING == 0
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Right;
+    use super::super::Leaf;
     use super::*;
-    use vector14_hook::Access;
     use vector14_hook::mock::MockGuest;
+    use vector14_hook::{Access, Va};
+
+    const PAGE: Va = Va(0x1000);
 
     #[test]
     fn everything_is_given_back_at_the_end_in_every_address_space() {
-        let (held, mut guest, page) = (Held::default(), MockGuest::new(0), Va(0x1000));
+        let (held, mut guest) = (Held::default(), MockGuest::new(0));
         let spaces = [guest.address_space(), guest.new_address_space()];
         for (space, right) in spaces.into_iter().zip([Right::Present, Right::User]) {
             guest.use_address_space(space);
-            guest.load(page, &[1], Access::all());
-            assert!(held.note(space, page));
-            Leaf::at(&guest, page).unwrap().exchange(&mut guest, &[right], &[]).unwrap();
+            guest.load(PAGE, &[1], Access::all());
+            assert!(Leaf::at(&guest, &held, PAGE).unwrap().exchange(&mut guest, &held, &[right], &[]));
         }
         held.give_back(&mut guest);
         for space in spaces {
             guest.use_address_space(space);
-            assert_eq!(guest.translate(page).unwrap().access, Access::all());
+            assert_eq!(guest.translate(PAGE).unwrap().access, Access::all());
         }
     }
 
     #[test]
+    fn what_has_become_of_the_tables_of_a_dead_address_space_is_left_alone() {
+        let (held, mut guest) = (Held::default(), MockGuest::new(0));
+        guest.load(PAGE, &[1], Access::all());
+        assert!(Leaf::at(&guest, &held, PAGE).unwrap().exchange(&mut guest, &held, &[Right::User], &[]));
+        let walk = guest.walk(PAGE).unwrap();
+        let [top, .., leaf] = walk.entries() else { panic!("{walk:?}") };
+        // Another process has the top-level table now, and the table of the leaf is data.
+        let other = guest.new_address_space();
+        guest.use_address_space(other);
+        guest.load(PAGE, &[2], Access::all());
+        assert!(Leaf::at(&guest, &Held::default(), PAGE).unwrap().exchange(
+            &mut guest,
+            &Held::default(),
+            &[Right::User],
+            &[]
+        ));
+        let theirs = guest.walk(PAGE).unwrap();
+        guest.compare_exchange(top.slot, top.entry, theirs.entries()[0].entry).unwrap();
+        let data = leaf.entry ^ 1 << 12;
+        guest.compare_exchange(leaf.slot, leaf.entry, data).unwrap();
+        held.give_back(&mut guest);
+        assert_eq!(guest.walk(PAGE).unwrap(), theirs);
+        let mut now = [0; 8];
+        guest.read_physical(leaf.slot, &mut now).unwrap();
+        assert_eq!(u64::from_le_bytes(now), data);
+    }
+
+    #[test]
     fn there_is_an_end_to_what_is_kept() {
-        let held = Held::default();
-        assert_eq!((0..MOST as u64 + 10).filter(|page| held.note(Cr3(0), Va(page << 12))).count(), MOST);
-        assert!(held.is_full() && held.note(Cr3(0), Va(0)));
+        let (held, mut guest) = (Held::default(), MockGuest::new(0));
+        let entry = |index: u64| TableEntry { level: 1, slot: Pa(index * 8), entry: 0 };
+        let taken = Right::User.taken_from(0x7);
+        let kept = (0..MOST as u64 + 10)
+            .map(entry)
+            .take_while(|entry| held.has_room(*entry) && held.replace(&mut guest, *entry, taken) == Ok(true));
+        assert_eq!(kept.count(), MOST);
+        assert!(held.has_room(entry(0)), "it has its place");
+        assert_eq!(held.warnings().len(), 1);
     }
 }

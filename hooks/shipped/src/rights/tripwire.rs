@@ -12,23 +12,21 @@ pub(crate) fn set_tripwire(fault: &Fault, guest: &mut dyn Guest, held: &Held) ->
     if !fault.from_user() {
         return Ok(false);
     }
-    let page = fault.rip.page();
-    let Some(code) = Leaf::at(guest, page) else { return Ok(false) };
-    if !held.note(fault.cr3, page) || !code.exchange(guest, &[Right::Tripwire], &[])? {
-        return Ok(false);
+    let Some(code) = Leaf::at(guest, held, fault.rip.page()) else { return Ok(false) };
+    let set = code.exchange(guest, held, &[Right::Tripwire], &[]);
+    if set {
+        guest.flush()?;
     }
-    guest.flush()?;
-    Ok(true)
+    Ok(set)
 }
 
 /// Takes it away, where `fault` is one that has gone off.
-pub(crate) fn spring_tripwire(fault: &Fault, guest: &mut dyn Guest, held: &Held) -> Result<bool, GuestError> {
+pub(crate) fn spring_tripwire(fault: &Fault, guest: &mut dyn Guest, held: &Held) -> bool {
     if !fault.error_code.contains(ErrorCode::PRESENT | ErrorCode::USER) {
-        return Ok(false);
+        return false;
     }
-    let page = fault.address.page();
-    let Some(leaf) = Leaf::at(guest, page).filter(|leaf| leaf.lacks(Right::Tripwire)) else { return Ok(false) };
-    leaf.exchange(guest, &[], &[Right::Tripwire])?;
-    held.forget(fault.cr3, page);
-    Ok(true)
+    let leaf = Leaf::at(guest, held, fault.address.page()).filter(|leaf| leaf.lacks(Right::Tripwire));
+    let Some(leaf) = leaf else { return false };
+    leaf.exchange(guest, held, &[], &[Right::Tripwire]);
+    true
 }

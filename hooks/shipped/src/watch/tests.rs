@@ -1,7 +1,7 @@
 //! Against the mock guest: what is seen, what goes through, and what is missed as the module says.
 
 use super::*;
-use crate::tests::fault;
+use crate::tests::{fault, put_entry, swap_out};
 use serde_json::{Value, json};
 use vector14_hook::mock::{MockGuest, Outcome, options, read_fault};
 use vector14_hook::{Access, ErrorCode, Registers};
@@ -112,6 +112,33 @@ fn what_the_guest_forbids_is_for_its_own_handler() {
     let mut word = [0];
     guest.read(Va(PAGE + 8), &mut word).unwrap();
     assert_eq!(word, [0x11]);
+}
+
+#[test]
+fn a_page_that_is_swapped_out_is_for_the_guest_s_own_handler() {
+    for options in [json!({}), json!({"access": "write"}), json!({"catch": "all"})] {
+        let (hook, mut guest) = (hook(options), guest());
+        guest.take(&hook, &other());
+        swap_out(&mut guest, Va(PAGE));
+        let before = guest.walk(Va(PAGE)).unwrap();
+        for fault in [other(), Fault { error_code: ErrorCode::USER | ErrorCode::WRITE, ..store() }] {
+            assert!(matches!(guest.take(&hook, &fault), Outcome::Handled { .. }));
+        }
+        hook.on_end(&mut guest);
+        assert_eq!(guest.walk(Va(PAGE)).unwrap(), before);
+    }
+}
+
+#[test]
+fn an_access_outside_of_guest_memory_is_let_through_and_reported() {
+    let (hook, mut guest) = (hook(json!({})), guest());
+    // U/S clear with the mark that it was taken, and a frame at 1 TiB: a guest can write that itself.
+    put_entry(&mut guest, Va(PAGE), 1 << 53 | 1 << 40 | 0b11);
+    assert_eq!(guest.take(&hook, &load()), Outcome::Retried);
+    assert!(is_open(&guest));
+    assert_eq!(pages(&hook), [["0x10000", "1", "0", "0", "1"]]);
+    let warnings = hook.on_end(&mut guest).warnings;
+    assert!(warnings.iter().any(|warning| warning.starts_with("1 accesses were not emulable")), "{warnings:?}");
 }
 
 #[test]

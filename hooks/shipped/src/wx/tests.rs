@@ -1,6 +1,7 @@
 //! Against the mock guest.
 
 use super::*;
+use crate::tests::swap_out;
 use serde_json::json;
 use vector14_hook::mock::{MockGuest, Outcome, options, read_fault};
 
@@ -39,8 +40,8 @@ fn access(guest: &MockGuest) -> Access {
 
 /// The CPU's note of a write.
 fn dirty(guest: &mut MockGuest) {
-    let leaf = Leaf::at(guest, PAGE).unwrap();
-    leaf.note_access(guest, true).unwrap();
+    let held = Held::default();
+    Leaf::at(guest, &held, PAGE).unwrap().note_access(guest, &held, true);
 }
 
 /// The guest maps a page at the first write, with these rights.
@@ -72,10 +73,23 @@ fn a_page_is_written_and_executed_in_turns_and_each_turn_is_reported() {
 fn a_page_that_is_never_written_is_not_reported() {
     let (hook, mut guest) = (hook(), guest());
     guest.load(PAGE, &[0xc3], ALL);
-    let leaf = Leaf::at(&guest, PAGE).unwrap();
-    leaf.exchange(&mut guest, &[Right::Execute], &[]).unwrap();
+    let leaf = Leaf::at(&guest, &hook.held, PAGE).unwrap();
+    assert!(leaf.exchange(&mut guest, &hook.held, &[Right::Execute], &[]));
     assert_eq!(guest.take(&hook, &fetch()), Outcome::Retried);
     assert_eq!(hook.on_end(&mut guest).tables[0].rows, Vec::<Vec<String>>::new());
+}
+
+#[test]
+fn a_page_that_is_swapped_out_is_for_the_guest_s_own_handler() {
+    let (hook, mut guest) = (hook(), guest());
+    first_write(&hook, &mut guest, ALL);
+    swap_out(&mut guest, PAGE);
+    let before = guest.walk(PAGE).unwrap();
+    for error_code in [ErrorCode::WRITE, ErrorCode::FETCH, ErrorCode::empty()] {
+        assert!(matches!(guest.take(&hook, &user(PAGE, error_code)), Outcome::Handled { .. }), "{error_code}");
+    }
+    hook.on_end(&mut guest);
+    assert_eq!(guest.walk(PAGE).unwrap(), before);
 }
 
 #[test]
