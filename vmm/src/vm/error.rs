@@ -6,6 +6,7 @@ use crate::device::ImageError;
 use crate::engine::EngineError;
 use crate::loader::LoadError;
 use crate::memory::MemoryError;
+use crate::summary::Summary;
 
 /// Why a VM can't be made or run.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +71,16 @@ pub enum VmError {
         /// What the host says.
         source: std::io::Error,
     },
+}
+
+/// The host failed a VM that ran. Its hooks were ended all the same.
+#[derive(Debug, thiserror::Error)]
+#[error("{source}")]
+pub struct RunError {
+    /// What failed.
+    pub source: VmError,
+    /// What the run came to until then.
+    pub summary: Box<Summary>,
 }
 
 impl VmError {
