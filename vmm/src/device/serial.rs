@@ -81,13 +81,12 @@ impl SerialEvents for Room {
     }
 }
 
-/// The way out. It never has to be waited for: a guest whose reader is slow is held between two exits.
+/// The way out. It is never waited for: vCPUs are held between two exits long before there is no room.
 struct Transmitter(Outlet);
 
 impl Write for Transmitter {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let taken = self.0.push(buffer);
-        debug_assert!(taken, "a vCPU prints although the console is full");
+        self.0.push(buffer);
         Ok(buffer.len())
     }
 
