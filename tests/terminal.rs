@@ -75,7 +75,7 @@ fn signal() {
     restored(&on_terminal("60s", b"", &beside("kill -TERM $vm")), 128 + libc::SIGTERM);
 }
 
-/// Signals that end the process by default, sent or by abort(3), and a fault of the process itself.
+/// Signals that end the process by default.
 fn killed() {
     for signal in [libc::SIGABRT, libc::SIGUSR2, libc::SIGALRM, libc::SIGXCPU] {
         restored(&on_terminal("60s", b"", &beside(&format!("kill -{signal} $vm"))), 128 + signal);
