@@ -2,6 +2,7 @@
 
 use libtest_mimic::Trial;
 use vector14::config::{Config, EngineChoice};
+use vector14::outlet::Outlet;
 use vector14::vm::{EngineError, Surroundings, Vm, VmError};
 
 use crate::harness::{Guest, engine, kvm_test};
@@ -26,7 +27,8 @@ fn hidden() {
 fn nested() {
     let mut config = Config::tiny(SCENARIO);
     (config.vm.nested, config.intercept.engine) = (true, engine());
-    let made = Vm::new(&config, Vec::new(), Surroundings::unattended(Box::new(std::io::sink())));
+    let nowhere = Outlet::new("the console", Box::new(std::io::sink())).unwrap();
+    let made = Vm::new(&config, Vec::new(), Surroundings::unattended(nowhere));
     match made.err() {
         Some(VmError::Engine(EngineError::NestedGate)) => assert_eq!(engine(), EngineChoice::Gate),
         Some(error) => panic!("{error}"),

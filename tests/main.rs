@@ -11,12 +11,14 @@ mod bad_guest;
 mod bad_host;
 mod bad_kernel;
 mod chain_edits;
+mod console;
 mod crash;
 mod ctl;
 mod ctl_clients;
 mod demand;
 mod demo;
 mod early;
+mod ending;
 mod engines;
 mod error_codes;
 mod examples;
@@ -77,12 +79,14 @@ fn tests() -> Vec<libtest_mimic::Trial> {
         bad_host::tests(),
         bad_kernel::tests(),
         chain_edits::tests(),
+        console::tests(),
         crash::tests(),
         ctl::tests(),
         ctl_clients::tests(),
         demand::tests(),
         demo::tests(),
         early::tests(),
+        ending::tests(),
         engines::tests(),
         error_codes::tests(),
         examples::tests(),

@@ -7,21 +7,33 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 
 use crate::harness::command::binary;
+use crate::harness::libraries::{self, table};
 use crate::harness::{Command, Finished, kvm_test};
 
 pub fn tests() -> Vec<Trial> {
-    vec![
+    let mut tests = vec![
         kvm_test("terminal::deadline", deadline),
         kvm_test("terminal::signal", signal),
         kvm_test("terminal::escape", escape),
+        kvm_test("terminal::signals_that_kill", killed),
+        kvm_test("terminal::stopped_and_continued", stopped),
+        kvm_test("terminal::restored_before_hooks_end", before_hooks_end),
         kvm_test("terminal::input_reaches_the_guest_raw", raw),
-    ]
+    ];
+    if libraries::can_compile() {
+        tests.push(kvm_test("terminal::a_hook_that_crashes", crashed));
+    }
+    tests
 }
 
 /// Runs a spinning guest on a terminal of its own, with `meanwhile` run beside it and `keys` typed when the terminal is raw.
 /// The terminal's settings are left in `before`, `during` and `after`, the exit status in `status`.
 fn on_terminal(timeout: &str, keys: &[u8], meanwhile: &str) -> Finished {
-    let config = format!("[boot]\nkernel = \"tiny\"\ncmdline = \"scenario=spin\"\n[vm]\ntimeout = \"{timeout}\"\n");
+    with_hooks("scenario=spin", "", timeout, keys, meanwhile)
+}
+
+fn with_hooks(cmdline: &str, hooks: &str, timeout: &str, keys: &[u8], meanwhile: &str) -> Finished {
+    let config = format!("[boot]\nkernel = \"tiny\"\ncmdline = \"{cmdline}\"\n[vm]\ntimeout = \"{timeout}\"\n{hooks}");
     let session = format!(
         "stty -g > before\n\
          (until stty -g < /dev/tty > now; ! cmp -s before now; do sleep 0.1; done; mv now during) &\n{meanwhile}\n\
@@ -54,10 +66,55 @@ fn deadline() {
     restored(&on_terminal("2s", b"", ""), 124);
 }
 
+/// Commands that run beside the guest when the terminal is raw; `$vm` is its process.
+fn beside(commands: &str) -> String {
+    format!(
+        "(until [ -e during ]; do sleep 0.1; done; for child in $(cat /proc/$$/task/$$/children); do \
+         grep -q vector14 /proc/$child/comm && vm=$child; done; {commands}) &"
+    )
+}
+
 fn signal() {
-    let kill = "(until [ -e during ]; do sleep 0.1; done; for child in $(cat /proc/$$/task/$$/children); do \
-                grep -q vector14 /proc/$child/comm && kill -TERM $child; done) &";
-    restored(&on_terminal("60s", b"", kill), 128 + libc::SIGTERM);
+    restored(&on_terminal("60s", b"", &beside("kill -TERM $vm")), 128 + libc::SIGTERM);
+}
+
+/// Signals that end the process by default.
+fn killed() {
+    for signal in [libc::SIGABRT, libc::SIGUSR2, libc::SIGALRM, libc::SIGXCPU] {
+        restored(&on_terminal("60s", b"", &beside(&format!("kill -{signal} $vm"))), 128 + signal);
+    }
+}
+
+/// A library that takes the process down with it.
+fn crashed() {
+    let source = libraries::SUBJECT.replace("uint64_t window", "*(volatile int *)0 = 0; uint64_t window");
+    let library = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(library.path(), libraries::compile(&source, &[])).unwrap();
+    let guest = "scenario=quiet cycles=6000000000";
+    restored(&with_hooks(guest, &table(library.path(), ""), "60s", b"", ""), 128 + libc::SIGSEGV);
+}
+
+/// Waits until the terminal is as in the first file, and leaves `name` then.
+fn until_as_in(file: &str, name: &str) -> String {
+    format!("until stty -g < /dev/tty > now2; cmp -s {file} now2; do sleep 0.1; done; touch {name};")
+}
+
+/// While the process is stopped the terminal is as it was; when it goes on the terminal is raw again.
+fn stopped() {
+    let (cooked, raw) = (until_as_in("before", "cooked"), until_as_in("during", "raw"));
+    let commands = format!("kill -TSTP $vm; {cooked} kill -CONT $vm; {raw} kill -TERM $vm");
+    let finished = on_terminal("20s", b"", &beside(&commands));
+    restored(&finished, 128 + libc::SIGTERM);
+    assert!(finished.path("cooked").exists() && finished.path("raw").exists(), "{finished}");
+}
+
+/// A hook that hangs at its end does not have the terminal.
+fn before_hooks_end() {
+    let hook = table(&libraries::in_rust(), "act = \"hang-at-the-end\"\ntimeout = \"60s\"");
+    let commands = format!("kill -TERM $vm; {} kill -TERM $vm", until_as_in("before", "cooked"));
+    let finished = with_hooks("scenario=spin", &hook, "60s", b"", &beside(&commands));
+    restored(&finished, 128 + libc::SIGTERM);
+    assert!(finished.path("cooked").exists(), "{finished}");
 }
 
 /// Ctrl-A x ends the VM, as in QEMU.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use vector14::chain::NamedHook;
 use vector14::config::{Config, EngineChoice, ErrorCodeFilter};
+use vector14::outlet::Outlet;
 use vector14::summary::{Stop, Summary};
 use vector14::vm::{Surroundings, Vm, VmHandle};
 use vector14_hook::{Hook, Va};
@@ -99,7 +100,7 @@ impl Guest {
     /// Runs it to its end, and does what the test wants with it meanwhile, in another thread.
     pub fn run_beside(self, act: impl FnOnce(&VmHandle) + Send) -> Outcome {
         let console = Console::default();
-        let surroundings = Surroundings::unattended(Box::new(console.clone()));
+        let surroundings = Surroundings::unattended(Outlet::new("the console", Box::new(console.clone())).unwrap());
         let vm = Vm::new(&self.config, self.hooks, surroundings).expect("the VM can be made");
         let ends = StopsInPanic(vm.handle());
         let summary = std::thread::scope(|scope| {

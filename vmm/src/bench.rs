@@ -9,7 +9,6 @@ mod dispatch;
 pub mod replay;
 
 use std::cmp::Ordering;
-use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -225,9 +224,8 @@ fn measure(
     config.intercept.engine = subject.engine(engine);
     let marks = Marks::default();
     surroundings.ports.push((MARK_PORT, Box::new(marks.clone())));
-    surroundings.output = Box::new(io::sink());
     let hooks = subject.hook().into_iter().map(|hook| NamedHook::boxed("empty", hook)).collect();
-    let summary = Vm::new(&config, hooks, surroundings)?.run()?;
+    let summary = Vm::new(&config, hooks, surroundings)?.run().map_err(|error| error.source)?;
 
     let failed = |why: String| BenchError::Guest { row: subject.name(), why };
     let faults = if config.intercept.engine == EngineChoice::Off { 0 } else { u64::from(ROUNDS * COUNT) };

@@ -33,6 +33,8 @@ struct State {
     stop: Option<Stop>,
     /// A vCPU wants the others to stand still.
     exclusive: bool,
+    /// Nobody takes what the guest prints.
+    console_full: bool,
     /// Since when all of them are to stand still, if they are.
     paused: Option<Instant>,
     /// How long they did before.
@@ -52,7 +54,7 @@ impl State {
     }
 
     fn must_hold(&self) -> bool {
-        self.stop.is_none() && (self.exclusive || self.paused.is_some())
+        self.stop.is_none() && (self.exclusive || self.console_full || self.paused.is_some())
     }
 }
 
@@ -112,6 +114,14 @@ impl Control {
         let mut state = lock(&self.state);
         let paused = state.paused.take().map_or(Duration::ZERO, |since| since.elapsed());
         state.paused_before += paused;
+        self.publish(&state);
+    }
+
+    /// Has each vCPU stand still at its next safe point while `full` holds: what it prints has to go somewhere. Nobody is kicked for
+    /// that; a vCPU that does not print may go on until it exits.
+    pub(crate) fn hold_while_console_is_full(&self, full: bool) {
+        let mut state = lock(&self.state);
+        state.console_full = full;
         self.publish(&state);
     }
 
@@ -304,6 +314,25 @@ mod tests {
             control.stop(Stop::Deadline);
         });
         assert_eq!(lock(&control.state).running, 0);
+    }
+
+    #[test]
+    fn a_full_console_holds_vcpus_until_there_is_room_or_the_vm_stops() {
+        let control = Control::new(1);
+        let _member = control.join();
+        std::thread::scope(|scope| {
+            control.hold_while_console_is_full(true);
+            let held = scope.spawn(|| control.safe_point(0, || 0));
+            while lock(&control.state).held == 0 {
+                std::thread::yield_now();
+            }
+            control.hold_while_console_is_full(false);
+            assert_eq!(held.join().unwrap(), Go::On);
+            control.hold_while_console_is_full(true);
+            let held = scope.spawn(|| control.safe_point(0, || 0));
+            control.stop(Stop::Deadline);
+            assert_eq!(held.join().unwrap(), Go::Stop);
+        });
     }
 
     #[test]

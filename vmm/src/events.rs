@@ -1,7 +1,7 @@
-//! What the main thread waits for while the vCPUs run: the beat that keeps the interception in place, the deadline,
-//! signals, and input for the guest's console.
+//! What the main thread waits for while the vCPUs run: the beat that keeps the interception in place, the deadline, and signals.
+//! Nothing that it does then waits for a vCPU, a hook, or the other end of a pipe.
 
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -11,7 +11,6 @@ use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
 
-use crate::device::Com1;
 use crate::engine::Engine;
 use crate::run::Shared;
 use crate::summary::Stop;
@@ -24,10 +23,6 @@ const EAGER_BEATS: u32 = 200;
 const PATIENT_BEAT: Duration = Duration::from_millis(20);
 /// From then on, so often to look whether the guest has moved its IDT away without any other exit.
 const SLOW_BEAT: Duration = Duration::from_millis(100);
-
-/// Ends the VM; Ctrl-A comes before it, as in QEMU.
-const ESCAPE: u8 = 0x01;
-const QUIT: u8 = b'x';
 
 /// Anything that the main thread waits for.
 pub(crate) type Subscriber = Box<dyn MutEventSubscriber>;
@@ -128,6 +123,11 @@ pub(crate) const SIGNALS: [(i32, OnSignal); 5] = [
     (libc::SIGUSR1, OnSignal::ToggleInterception),
 ];
 
+/// The signals that end a VM.
+pub(crate) fn stop_signals() -> impl Iterator<Item = i32> {
+    SIGNALS.into_iter().filter(|(_, action)| *action == OnSignal::Stop).map(|(number, _)| number)
+}
+
 /// Waits for one signal.
 pub(crate) struct Signal {
     number: i32,
@@ -168,98 +168,6 @@ impl MutEventSubscriber for Signal {
 impl Drop for Signal {
     fn drop(&mut self) {
         signal_hook::low_level::unregister(self.registration);
-    }
-}
-
-/// Feeds standard input to the guest's UART, no faster than the guest takes it.
-pub(crate) struct ConsoleInput {
-    source: io::Stdin,
-    com1: Com1,
-    /// Signalled when the UART has become empty.
-    room: EventFd,
-    /// Whether the source is waited for now: not while the UART is full, nor where it can't be (a plain file).
-    waiting: bool,
-    ended: bool,
-    escaped: bool,
-    vm: Arc<Shared>,
-}
-
-impl ConsoleInput {
-    pub(crate) fn new(com1: Com1, room: EventFd, vm: Arc<Shared>) -> Self {
-        Self { source: io::stdin(), com1, room, waiting: false, ended: false, escaped: false, vm }
-    }
-
-    /// Moves what there is room for.
-    fn pump(&mut self, ops: &mut EventOps) {
-        let mut buffer = [0; 64];
-        let room = self.com1.capacity().min(buffer.len());
-        if self.ended || room == 0 {
-            return self.rest(ops);
-        }
-        match self.source.lock().read(&mut buffer[..room]) {
-            Ok(0) => self.ended = true,
-            Ok(count) => {
-                let typed = self.take_escapes(&buffer[..count]);
-                if let Err(error) = self.com1.input(&typed) {
-                    tracing::warn!("console input was lost: {error}");
-                }
-            }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-            Err(_) => self.ended = true,
-        }
-        if self.ended || self.com1.capacity() == 0 {
-            self.rest(ops);
-        }
-    }
-
-    fn rest(&mut self, ops: &mut EventOps) {
-        if self.waiting {
-            let _ = ops.remove(Events::new(&self.source, EventSet::IN));
-            self.waiting = false;
-        }
-    }
-
-    /// What is meant for the guest: Ctrl-A x ends the VM, Ctrl-A Ctrl-A is one Ctrl-A. Only where a person types.
-    fn take_escapes(&mut self, typed: &[u8]) -> Vec<u8> {
-        if !self.source.is_terminal() {
-            return typed.to_vec();
-        }
-        let mut passed = Vec::with_capacity(typed.len());
-        for byte in typed {
-            match (self.escaped, *byte) {
-                (false, ESCAPE) => self.escaped = true,
-                (true, QUIT) => self.vm.control.stop(Stop::Signal { signal: libc::SIGINT }),
-                (_, byte) => {
-                    self.escaped = false;
-                    passed.push(byte);
-                }
-            }
-        }
-        passed
-    }
-}
-
-impl MutEventSubscriber for ConsoleInput {
-    fn init(&mut self, ops: &mut EventOps) {
-        watch(ops, &self.room);
-        // epoll refuses plain files and /dev/null: these never block, and are read whenever there is room.
-        self.waiting = ops.add(Events::new(&self.source, EventSet::IN)).is_ok();
-        if !self.waiting {
-            self.pump(ops);
-        }
-    }
-
-    fn process(&mut self, events: Events, ops: &mut EventOps) {
-        if events.fd() == self.room.as_raw_fd() {
-            let _ = self.room.read();
-            if !self.waiting && !self.ended {
-                self.waiting = ops.add(Events::new(&self.source, EventSet::IN)).is_ok();
-            }
-            if self.waiting {
-                return;
-            }
-        }
-        self.pump(ops);
     }
 }
 

@@ -70,10 +70,6 @@ impl<'a> FaultedGuest<'a> {
         self.registers = self.interrupted;
     }
 
-    pub(crate) fn memory(&self) -> &'a Memory {
-        self.memory
-    }
-
     /// The registers, as the hooks left them. What they have changed in the page tables is in force from here on.
     ///
     /// # Errors

@@ -13,7 +13,7 @@
 //! - `engine`: how faults reach the host; [`chain`]: the hooks; [`progress`]: the loop detector; [`guest`]: what hooks
 //!   see of the guest
 //! - [`device`], `events`, `control`: the machine around the CPUs, what the main thread waits for, stopping and holding;
-//!   `watchdog`: hooks that take too long
+//!   `watchdog`: hooks that take too long; `input`: what is typed; [`outlet`]: output that nobody waits for
 //! - `acpi`: what the guest is told of that machine
 //! - [`vcpu`], [`loader`], [`boot`], `cpuid`: a CPU, a kernel, and the state in which the one enters the other
 //! - `paging`, [`segment`]: the paging mode and the code segment that a vCPU is in; walks are in [`vector14_hook::paging`]
@@ -35,9 +35,11 @@ pub mod doctor;
 mod engine;
 mod events;
 pub mod guest;
+mod input;
 pub mod library;
 pub mod loader;
 pub mod memory;
+pub mod outlet;
 mod paging;
 mod pool;
 pub mod progress;
@@ -46,10 +48,6 @@ mod run;
 pub mod segment;
 pub mod summary;
 mod sys;
-pub mod terminal {
-    //! The terminal that a guest's console is connected to.
-    pub use crate::sys::terminal::{RawTerminal, raw};
-}
 pub mod vcpu;
 pub mod vm;
 mod watchdog;

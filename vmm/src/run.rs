@@ -7,18 +7,18 @@
 //! One vCPU's loop. Between two faults it costs one KVM_RUN and no other ioctl; it allocates nothing, takes no lock and
 //! formats nothing. Whatever else makes the guest come out is served by [`serve`] below it.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use vector14_hook::paging::Paging;
 use vector14_hook::{Pa, PerVcpu, Verdict};
 
-use crate::chain::{Chain, View};
+use crate::chain::{Chain, GuestAtRest, View};
 use crate::control::{Control, Go};
 use crate::device::Bus;
 use crate::engine::{Caught, EngineCpu};
-use crate::guest::{Context, FaultedGuest};
+use crate::guest::FaultedGuest;
 use crate::memory::Memory;
 use crate::progress::{LOOP_LIMIT, Progress};
 use crate::summary::{ExitCounters, Exits, FaultCounters, Faults, Stop, VerdictCounters, Verdicts};
@@ -26,9 +26,9 @@ use crate::vcpu::{Direction, Io, Vcpu, VmExit};
 
 /// What all vCPUs of a VM share while they run.
 pub(crate) struct Shared {
-    pub(crate) memory: Memory,
+    pub(crate) memory: Arc<Memory>,
     pub(crate) chain: Chain,
-    pub(crate) control: Control,
+    pub(crate) control: Arc<Control>,
     pub(crate) ports: Bus,
     pub(crate) mmio: Bus,
     /// Faults seen so far, by all vCPUs.
@@ -44,9 +44,9 @@ impl Shared {
     /// A machine that has not run yet.
     pub(crate) fn new(memory: Memory, chain: Chain, vcpus: u32, ports: Bus, mmio: Bus) -> Self {
         Self {
-            memory,
+            memory: Arc::new(memory),
             chain,
-            control: Control::new(vcpus),
+            control: Arc::new(Control::new(vcpus)),
             ports,
             mmio,
             sequence: AtomicU64::new(0),
@@ -68,9 +68,8 @@ impl Shared {
     }
 
     /// The guest without a fault, for hooks that are ended.
-    pub(crate) fn guest(&self) -> FaultedGuest<'_> {
-        let paging = self.paging.get().copied().unwrap_or_default();
-        FaultedGuest::new(&self.memory, &Context { paging, ..Context::default() }, self.start)
+    pub(crate) fn guest_at_rest(&self) -> GuestAtRest {
+        GuestAtRest::new(Arc::clone(&self.memory), self.paging.get().copied().unwrap_or_default(), self.start)
     }
 }
 
@@ -160,7 +159,11 @@ fn intercept(
 
     let registers = match guest.finish() {
         Ok(registers) => registers,
-        Err(error) => return Some(Stop::Crash { detail: error.to_string() }),
+        Err(error) => {
+            // Nothing is applied: the VM ends here.
+            tally.verdicts.stop.add(1);
+            return Some(Stop::Crash { detail: error.to_string() });
+        }
     };
     if let Err(error) = engine.apply(cpu, &vm.memory, caught, &decision.verdict, &registers) {
         // A verdict that can't be carried out is its hook's failure. Reinject with the registers as they were changes

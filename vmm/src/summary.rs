@@ -250,7 +250,8 @@ pub struct HookSummary {
     pub left_out: bool,
     /// Until when it was in the chain.
     pub until: Until,
-    /// Whether it came to its end. A hook that a vCPU is stuck in does not, and its report is empty.
+    /// Whether it came to its end. A hook that a vCPU is stuck in does not, nor does one whose end takes longer than its timeout; its
+    /// report is empty.
     pub ended: bool,
     /// What it had to say.
     pub report: Report,

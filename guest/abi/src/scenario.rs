@@ -185,6 +185,12 @@ pub const SCENARIOS: &[Scenario] = &[
             RING,
         ],
     ),
+    scenario("chatter", "prints numbered lines without a pause", &[parameter("lines", "100", "how many")]),
+    scenario(
+        "echo",
+        "waits for bytes on the console, and prints them in one line",
+        &[parameter("bytes", "200", "how many, at most 1024")],
+    ),
     ending("spin", Ending::Never, "never ends, and makes no exit", &[]),
     ending("crash", Ending::Crash, "a triple fault: a #PF with an empty IDT", &[]),
     scenario("idt-readonly", "loads an IDT from a page that is mapped read-only", &[]),

@@ -10,6 +10,7 @@ use crate::cpu;
 
 const FIFO_CONTROL: u16 = COM1 + 2;
 const LINE_STATUS: u16 = COM1 + 5;
+const DATA_READY: u8 = 1 << 0;
 const TRANSMITTER_EMPTY: u8 = 1 << 5;
 /// How many bytes a 16550 takes once its transmitter is empty.
 const FIFO_SIZE: u64 = 16;
@@ -115,6 +116,14 @@ fn write_byte(byte: u8) {
         }
     }
     write_port(COM1, byte);
+}
+
+/// Waits for a byte of input.
+pub fn read_byte() -> u8 {
+    while read_port(LINE_STATUS) & DATA_READY == 0 {
+        core::hint::spin_loop();
+    }
+    read_port(COM1)
 }
 
 /// OUT.

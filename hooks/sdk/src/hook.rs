@@ -25,7 +25,7 @@ pub trait Hook: Send + Sync {
 
     /// Called once, after the last fault: when the VM has ended, or the hook has been taken out of the chain and no vCPU is in
     /// it any more. Flush what is buffered, write back and give back what the guest was lent, and tell the user what there
-    /// is to tell.
+    /// is to tell. It runs on a thread of its own, and is not waited for longer than the hook's timeout.
     fn on_end(&self, _guest: &mut dyn Guest) -> Report {
         Report::default()
     }

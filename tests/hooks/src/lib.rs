@@ -32,11 +32,13 @@ enum Act {
     #[default]
     Pass,
     Map,
+    MapAndUnmap,
     Fail,
     Panic,
     Stop,
     PanicAtCreation,
     PanicAtTheEnd,
+    HangAtTheEnd,
 }
 
 struct Subject {
@@ -56,12 +58,19 @@ impl Hook for Subject {
     fn on_fault(&self, fault: &Fault, guest: &mut dyn Guest) -> Result {
         self.calls.of(fault).add(1);
         match self.settings.act {
-            Act::Pass | Act::PanicAtTheEnd | Act::PanicAtCreation => Ok(Verdict::Pass),
+            Act::Pass | Act::PanicAtTheEnd | Act::HangAtTheEnd | Act::PanicAtCreation => Ok(Verdict::Pass),
             Act::Map => {
                 let page = guest.allocate_page()?;
                 guest.write_physical(page, &[self.settings.fill; 4096])?;
                 guest.map(fault.address.page(), page, Access::WRITE | Access::USER)?;
                 Ok(Verdict::Resolve)
+            }
+            Act::MapAndUnmap => {
+                let page = guest.allocate_page()?;
+                guest.map(fault.address.page(), page, Access::USER)?;
+                guest.unmap(fault.address.page())?;
+                guest.free_page(page)?;
+                Ok(Verdict::Pass)
             }
             Act::Fail => {
                 guest.read(fault.address, &mut [0])?;
@@ -74,6 +83,12 @@ impl Hook for Subject {
 
     fn on_end(&self, _guest: &mut dyn Guest) -> Report {
         assert!(!matches!(self.settings.act, Act::PanicAtTheEnd), "at the end, as the test wants it");
+        if matches!(self.settings.act, Act::HangAtTheEnd) {
+            eprintln!("subject: at the end");
+            loop {
+                std::thread::park();
+            }
+        }
         let calls: u64 = self.calls.iter().map(Counter::get).sum();
         let (title, columns) = ("calls".to_owned(), vec!["count".to_owned()]);
         Report { tables: vec![Table { title, columns, rows: vec![vec![calls.to_string()]] }], warnings: Vec::new() }

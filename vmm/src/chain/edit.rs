@@ -11,9 +11,8 @@ use std::time::Duration;
 use super::entry::Entry;
 use super::entry::HookStatus;
 use super::inside::EntryId;
-use super::{Chain, Links, NamedHook};
+use super::{Chain, GuestAtRest, Links, NamedHook};
 use crate::config::HookConfig;
-use crate::guest::FaultedGuest;
 use crate::memory::Owner;
 use crate::summary::{HookSummary, Until};
 use crate::sys::lock;
@@ -168,7 +167,7 @@ impl Chain {
 
     /// Ends the hooks that were taken out and that no vCPU is in any more, with `guest` to clear up in. Returns how many are still
     /// waited for.
-    pub fn settle(&self, guest: &mut FaultedGuest<'_>) -> usize {
+    pub fn settle(&self, guest: &GuestAtRest) -> usize {
         let mut leaving = lock(&self.leaving);
         // The list of retired hooks holds one reference; a list that a vCPU has holds another.
         let (idle, busy): (Vec<_>, _) =
@@ -179,9 +178,10 @@ impl Chain {
         // What the last vCPU did in a hook before it let go of it is seen from here on: the count alone does not say so.
         fence(Ordering::Acquire);
         for Retired { entry, until } in idle {
-            let summary = self.end(&entry, until, guest);
-            if until == Until::Removed {
-                self.withdraw(&entry, guest);
+            let owner = entry.owner;
+            let summary = self.end(entry, until, guest);
+            if until == Until::Removed && summary.ended {
+                self.withdraw(&summary.name, owner, guest);
             }
             let mut leaving = lock(&self.leaving);
             leaving.ended.push(summary);
@@ -192,16 +192,17 @@ impl Chain {
         leaving.retired.len() + leaving.ending
     }
 
-    /// The last hooks in force: there will be no others.
-    pub(super) fn close(&self) -> Arc<Links> {
-        let current = lock(&self.current);
+    /// Takes out the last hooks in force: there will be no others.
+    pub(super) fn close(&self) -> Vec<Arc<Entry>> {
+        let mut current = lock(&self.current);
         self.closed.store(true, Ordering::Relaxed);
-        Arc::clone(&current)
+        let links = std::mem::replace(&mut *current, Arc::new(Links(Vec::new())));
+        Arc::try_unwrap(links).map_or_else(|shared| shared.0.clone(), |links| links.0)
     }
 
     /// Ends the hooks that were taken out, those too that another thread is about to end. Called when the chain is closed and the
     /// vCPUs have stopped.
-    pub(super) fn settle_all(&self, guest: &mut FaultedGuest<'_>) -> Vec<HookSummary> {
+    pub(super) fn settle_all(&self, guest: &GuestAtRest) -> Vec<HookSummary> {
         self.settle(guest);
         let waited = self.left.wait_timeout_while(lock(&self.leaving), GRACE, |leaving| leaving.ending > 0);
         let (mut leaving, late) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -212,17 +213,14 @@ impl Chain {
         drop(leaving);
         for Retired { entry, until } in retired {
             // A vCPU that is stuck in one hook has the whole list that it found it in.
-            hooks.push(match self.busy(&entry) {
-                Some(call) => self.give_up(&entry, until, &call),
-                None => self.end(&entry, until, guest),
-            });
+            hooks.push(self.end_or_give_up(entry, until, guest));
         }
         hooks
     }
 
-    fn withdraw(&self, entry: &Entry, guest: &FaultedGuest<'_>) {
-        if let Err(error) = guest.memory().withdraw(entry.owner) {
-            self.note(format!("pages of hook `{}` stay with the guest: {error}", entry.name));
+    fn withdraw(&self, name: &str, owner: Owner, guest: &GuestAtRest) {
+        if let Err(error) = guest.memory().withdraw(owner) {
+            self.note(format!("pages of hook `{name}` stay with the guest: {error}"));
         }
     }
 

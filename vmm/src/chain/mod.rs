@@ -5,6 +5,7 @@
 //! go; `inside` is what vCPUs publish of where they are, `watch` what is made of that.
 
 mod edit;
+mod end;
 mod entry;
 mod inside;
 mod trust;
@@ -16,19 +17,18 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use vector14_hook::guard::{describe_panic, guarded, report_panics_of_hooks_here};
-use vector14_hook::{Fault, PerVcpu, Report, Verdict};
+use vector14_hook::{Fault, PerVcpu, Verdict};
 
 pub use self::edit::EditError;
 use self::edit::Leaving;
 pub(crate) use self::edit::unique;
+pub use self::end::GuestAtRest;
 use self::entry::Entry;
 pub use self::entry::{HookStatus, NamedHook};
-pub(crate) use self::inside::Call;
 use self::inside::{EntryId, Inside};
 pub use self::trust::{OnError, Trust};
 pub(crate) use self::watch::{Hang, Watch};
 use crate::guest::FaultedGuest;
-use crate::summary::{HookSummary, Until};
 use crate::sys::lock;
 
 /// The ordered hooks of a VM.
@@ -213,46 +213,6 @@ impl Chain {
             OnError::Stop => return Verdict::Stop(format!("{failure}; the fault was {about}").into()),
         }
         Verdict::Reinject
-    }
-
-    fn end(&self, entry: &Entry, until: Until, guest: &mut FaultedGuest<'_>) -> HookSummary {
-        // A vCPU that is stuck in another hook, and comes out of it after all, still has it in its list.
-        entry.retire();
-        let report = guarded(|| {
-            guest.enter_hook_at_end(entry.owner);
-            entry.hook.on_end(guest)
-        });
-        let report = report.unwrap_or_else(|payload| {
-            self.note(format!("hook `{}` panicked at its end: {}", entry.name, describe_panic(payload.as_ref())));
-            Report::default()
-        });
-        lock(&self.notes).extend(lock(&entry.overruns).describe(entry));
-        entry.summarise(until, Some(report))
-    }
-
-    /// A hook that can't be ended, since a vCPU does not come out of it.
-    fn give_up(&self, entry: &Entry, until: Until, call: &Call) -> HookSummary {
-        self.note(format!("hook `{}` was not ended, and has not reported: it is still busy with {call}", entry.name));
-        lock(&self.notes).extend(lock(&entry.overruns).describe(entry));
-        entry.summarise(until, None)
-    }
-
-    /// Ends every hook and collects what is known of it: those that were taken out on the way first, then the chain. Called
-    /// when the vCPUs have stopped; one that has not is in a hook that can't be ended.
-    pub fn finish(&self, guest: &mut FaultedGuest<'_>) -> (Vec<HookSummary>, Vec<String>) {
-        let links = self.close();
-        let mut hooks = self.settle_all(guest);
-        for entry in &links.0 {
-            hooks.push(match self.busy(entry) {
-                Some(call) => self.give_up(entry, Until::End, &call),
-                None => self.end(entry, Until::End, guest),
-            });
-        }
-        (hooks, std::mem::take(&mut lock(&self.notes)))
-    }
-
-    fn busy(&self, entry: &Entry) -> Option<Call> {
-        self.calls().into_iter().find(|call| call.entry == entry.id)
     }
 
     fn new_id(&self) -> EntryId {

@@ -8,7 +8,7 @@ use std::time::Duration;
 pub struct Trust {
     /// A call that takes longer is counted and reported.
     pub budget: Duration,
-    /// A call that has not returned by then hangs, and ends the VM.
+    /// A call that has not returned by then hangs, and ends the VM. A hook's end is not waited for any longer.
     pub timeout: Duration,
     /// What becomes of the VM where the hook panics, fails, or gives a verdict that can't be carried out.
     pub on_error: OnError,

@@ -9,7 +9,8 @@ use vector14::bench::{self, Bench, BenchError, Dispatch, DispatchError, Ratios};
 use vector14::config::EngineChoice;
 use vector14::display::{Grid, Style};
 use vector14::library::Library;
-use vector14::vm::Surroundings;
+use vector14::outlet::Outlet;
+use vector14::vm::{Surroundings, VmError};
 
 use super::args::KvmArgs;
 use super::{Failure, output, vm};
@@ -50,8 +51,9 @@ fn engine(name: &str) -> Result<EngineChoice, String> {
 pub(super) fn run(args: &Args) -> Result<u8, Failure> {
     let library = args.hook.as_deref().map(Library::load).transpose().map_err(Failure::Library)?;
     let dispatch = bench::dispatch(library.as_ref()).map_err(dispatch_failure)?;
-    let surroundings =
-        || Surroundings { kvm: args.kvm.path.clone(), ..Surroundings::unattended(Box::new(std::io::sink())) };
+    let nowhere = Outlet::new("the console", Box::new(std::io::sink()));
+    let nowhere = nowhere.map_err(|source| vm::failure(VmError::Host { what: "the console", source }))?;
+    let surroundings = || Surroundings { kvm: args.kvm.path.clone(), ..Surroundings::unattended(nowhere.clone()) };
     let measure = || bench::run(args.engine, surroundings, show_progress).map_err(failure);
     let faults = if args.dispatch { None } else { Some(measure()?) };
     let results = Results { faults, dispatch };

@@ -1,11 +1,11 @@
 //! `vector14 demo`: a short run of the tiny guest for somebody who sees this for the first time.
 
-use std::io::Write;
 use std::time::Duration;
 
 use serde_json::json;
 use vector14::chain::NamedHook;
 use vector14::config::Config;
+use vector14::outlet::Outlet;
 use vector14_guest_abi::window::HIDDEN;
 use vector14_hook::{Fault, Guest, Hook, Options, Report, Result as HookResult, Verdict};
 use vector14_hooks::HOOKS;
@@ -26,11 +26,12 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, loudness: Loudness) -> Result<u8, Failure> {
     let mut config = Config::tiny("scenario=demo");
     config.vm.timeout = Some(Duration::from_secs(30));
-    let narrated = Narrated { hook: zero_fill()? };
+    let console = vm::console()?;
+    let narrated = Narrated { hook: zero_fill()?, console: console.clone() };
     let hooks = vec![NamedHook::new("zero-fill", narrated)];
-    let summary = vm::run(&config, hooks, vm::Company::default(), &args.kvm.path)?;
-    conclude(&summary, loudness);
-    Ok(summary.stop.exit_status())
+    let ended = vm::run(&config, hooks, vm::Company::default(), console, &args.kvm.path)?;
+    conclude(&ended.summary, loudness);
+    Ok(ended.status())
 }
 
 /// The shipped hook that resolves the faults which the demo's guest has no answer to.
@@ -46,6 +47,7 @@ fn zero_fill() -> Result<Box<dyn Hook>, Failure> {
 /// A hook that says what it sees and what it answers, in between of what the guest says.
 struct Narrated {
     hook: Box<dyn Hook>,
+    console: Outlet,
 }
 
 impl Hook for Narrated {
@@ -59,10 +61,10 @@ impl Hook for Narrated {
             }
         };
         let (sequence, address, rip, code) = (fault.sequence, fault.address, fault.rip, fault.error_code);
-        // The demo goes on where nobody reads it.
-        let _ = writeln!(
-            std::io::stdout(),
-            "host:   #PF {sequence} at {address} ({code}), by the instruction at {rip}\nhost:   {answer}"
+        // Like what the guest says, this waits for nobody.
+        self.console.push(
+            format!("host:   #PF {sequence} at {address} ({code}), by the instruction at {rip}\nhost:   {answer}\n")
+                .as_bytes(),
         );
         Ok(verdict)
     }

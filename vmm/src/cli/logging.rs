@@ -8,6 +8,8 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use vector14::display::{Colour, Style};
 
+use super::output;
+
 /// How much is said on stderr.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -56,7 +58,7 @@ pub(super) fn init(args: &Args) {
         (None, None) => (EnvFilter::new(LevelFilter::WARN.to_string()), None),
     };
     let colour = Style::of(&io::stderr()).colour() == Colour::On;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| output::Log).with_ansi(colour).init();
     if let Some(error) = refused {
         tracing::warn!("RUST_LOG={wanted}: {error}: it is left out of account");
     }

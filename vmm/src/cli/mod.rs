@@ -92,6 +92,7 @@ pub(crate) fn main() -> ExitCode {
         output::complain(&failure);
         failure.exit_status()
     });
+    output::finish();
     ExitCode::from(status)
 }
 

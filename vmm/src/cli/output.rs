@@ -1,9 +1,13 @@
 //! What commands write to stdout and stderr.
 
 use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde::Serialize;
 use vector14::display::{self, Style};
+use vector14::outlet::Outlet;
 
 use super::Failure;
 
@@ -27,10 +31,56 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     print(&(text + "\n"))
 }
 
+/// What is told and what is logged, in order. While a VM runs nobody may wait for the reader of stderr.
+static STDERR: OnceLock<Option<Outlet>> = OnceLock::new();
+/// How long a reader of stderr that does not read is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Bytes that are told at once.
+const PIECE: usize = 4096;
+
+fn stderr() -> Option<&'static Outlet> {
+    STDERR.get_or_init(|| Outlet::to("standard error", io::stderr()).ok()).as_ref()
+}
+
 /// Writes to stderr.
 pub(super) fn tell(text: &str) {
-    // Where stderr can't be written there is no one left to tell.
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    let Some(stderr) = stderr() else {
+        // Where stderr can't be written there is no one left to tell.
+        return drop(io::stderr().lock().write_all(text.as_bytes()));
+    };
+    let mut pieces = text.as_bytes().chunks(PIECE);
+    // A reader that has read enough is not told the rest.
+    let _ = pieces.all(|piece| stderr.push(piece) || stderr.drain(PATIENCE) == 0 && stderr.push(piece));
+}
+
+/// Sees to it that everything told has left the process, if somebody reads it.
+pub(super) fn finish() {
+    let dropped = DROPPED.load(Ordering::Relaxed);
+    if dropped > 0 {
+        tell(&format!("vector14: {dropped} log messages were dropped: standard error was not read fast enough\n"));
+    }
+    if let Some(Some(stderr)) = STDERR.get() {
+        stderr.drain(PATIENCE);
+    }
+}
+
+/// Log messages that there was no room for.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Where a log message goes. It is dropped where there is no room: it may come from a vCPU or from the main thread.
+pub(super) struct Log;
+
+impl Write for Log {
+    fn write(&mut self, message: &[u8]) -> io::Result<usize> {
+        if !stderr().is_some_and(|stderr| stderr.push(message)) {
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(message.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Says on stderr why a command ends badly.

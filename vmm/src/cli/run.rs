@@ -1,6 +1,6 @@
 //! `vector14 run`: runs the guest that a config file describes.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -39,11 +39,12 @@ pub(super) fn run(args: &Args, loudness: Loudness) -> Result<u8, Failure> {
     let socket = socket.map(|path| ControlSocket::bind(path)).transpose()?;
     let hooks = config.create_hooks(HOOKS)?;
     let watch = args.watch.then_some(config.hooks.as_slice());
-    let summary = vm::run(&config, hooks, vm::Company { watch, socket }, &args.kvm.path)?;
+    let company = vm::Company { watch, socket };
+    let ended = vm::run(&config, hooks, company, vm::console()?, &args.kvm.path)?;
 
-    conclude(&summary, loudness);
-    let status = summary.stop.exit_status();
-    let written = file.map_or(Ok(()), |file| file.write(&summary));
+    conclude(&ended.summary, loudness);
+    let status = ended.status();
+    let written = file.map_or(Ok(()), |file| file.write(&ended.summary));
     Ok(written.map_or_else(|failure| status_after(&failure, status), |()| status))
 }
 
@@ -62,22 +63,34 @@ fn status_after(failure: &Failure, guest: u8) -> u8 {
     if guest == 0 { failure.exit_status() } else { guest }
 }
 
-/// The file of `--summary`, made before the guest runs.
+/// The file of `--summary`, made before the guest runs, and removed where there is no summary to write.
 struct SummaryFile<'a> {
     path: &'a Path,
     file: File,
+    written: bool,
 }
 
 impl<'a> SummaryFile<'a> {
     fn create(path: &'a Path) -> Result<Self, Failure> {
         let file = File::create(path).map_err(|error| Failure::SummaryFile { path: path.to_owned(), error })?;
-        Ok(Self { path, file })
+        Ok(Self { path, file, written: false })
     }
 
     fn write(mut self, summary: &Summary) -> Result<(), Failure> {
         let lost = |error| Failure::SummaryLost { path: self.path.to_owned(), error };
         let mut json = serde_json::to_vec_pretty(summary).map_err(|error| lost(error.into()))?;
         json.push(b'\n');
+        self.written = true;
         self.file.write_all(&json).and_then(|()| self.file.flush()).map_err(lost)
+    }
+}
+
+impl Drop for SummaryFile<'_> {
+    fn drop(&mut self) {
+        let is_file = self.file.metadata().is_ok_and(|metadata| metadata.is_file());
+        if !self.written && is_file {
+            // An empty file would be taken for a summary.
+            let _ = fs::remove_file(self.path);
+        }
     }
 }

@@ -6,9 +6,9 @@ use vector14::chain::NamedHook;
 use vector14::config::{Config, HookConfig};
 use vector14::ctl::{ControlSocket, Server};
 use vector14::library;
+use vector14::outlet::Outlet;
 use vector14::summary::Summary;
-use vector14::terminal;
-use vector14::vm::{Surroundings, Vm, VmError};
+use vector14::vm::{RunError, Surroundings, Vm, VmError};
 use vector14_hooks::HOOKS;
 
 use super::{Failure, output};
@@ -22,15 +22,41 @@ pub(super) struct Company<'a> {
     pub(super) socket: Option<ControlSocket>,
 }
 
-/// Makes the VM and runs it to its end, its console on the terminal.
+/// A VM that ran.
+pub(super) struct Ended {
+    pub(super) summary: Summary,
+    /// How its host failed it, if it did.
+    failure: Option<Failure>,
+}
+
+impl Ended {
+    /// The exit status of the command. A failure is told.
+    pub(super) fn status(&self) -> u8 {
+        self.failure.as_ref().map_or_else(
+            || self.summary.stop.exit_status(),
+            |failure| {
+                output::complain(failure);
+                failure.exit_status()
+            },
+        )
+    }
+}
+
+/// Standard output, for the guest's console.
+pub(super) fn console() -> Result<Outlet, Failure> {
+    let console = Outlet::to("the guest's console output", std::io::stdout());
+    console.map_err(|source| failure(VmError::Host { what: "standard output", source }))
+}
+
+/// Makes the VM and runs it to its end, its console on the terminal and on `console`.
 pub(super) fn run(
     config: &Config,
     hooks: Vec<NamedHook>,
     company: Company<'_>,
+    console: Outlet,
     kvm: &Path,
-) -> Result<Summary, Failure> {
-    let output = Box::new(std::io::stdout());
-    let surroundings = Surroundings { kvm: kvm.to_owned(), attended: true, ..Surroundings::unattended(output) };
+) -> Result<Ended, Failure> {
+    let surroundings = Surroundings { kvm: kvm.to_owned(), attended: true, ..Surroundings::unattended(console) };
     let vm = Vm::new(config, hooks, surroundings).map_err(failure)?;
     if let Some(hooks) = company.watch {
         let tell = |line: &str| output::tell(&format!("vector14: {line}\n"));
@@ -39,10 +65,10 @@ pub(super) fn run(
     let serve = |socket| Server::start(socket, vm.handle(), HOOKS);
     let server = company.socket.map(serve).transpose();
     let _server = server.map_err(|source| failure(VmError::Host { what: "the control socket", source }))?;
-    let _raw = terminal::raw()
-        .inspect_err(|error| tracing::warn!("the terminal stays in line mode: {error}"))
-        .unwrap_or_default();
-    vm.run().map_err(failure)
+    Ok(match vm.run() {
+        Ok(summary) => Ended { summary, failure: None },
+        Err(RunError { source, summary }) => Ended { summary: *summary, failure: Some(failure(source)) },
+    })
 }
 
 pub(super) fn failure(error: VmError) -> Failure {

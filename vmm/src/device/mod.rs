@@ -16,6 +16,5 @@ pub(crate) use power::{
     SLEEP_STATUS_PORT, Sleep,
 };
 pub(crate) use rtc::{RTC_CENTURY, RTC_PORT, Rtc};
-pub use serial::SharedOutput;
 pub(crate) use serial::{COM1_GSI, Com1};
 pub use virtio::image::ImageError;

@@ -1,5 +1,6 @@
-//! The 16550 UART at COM1: what the guest prints goes out at once, what is typed goes in as it takes it.
+//! The 16550 UART at COM1: what the guest prints goes to an [`Outlet`] at once, what is typed goes in as the guest takes it.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
@@ -8,27 +9,24 @@ use vm_superio::{Serial, Trigger};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::Device;
+use crate::outlet::Outlet;
 use crate::summary::Stop;
 use crate::sys::lock;
 
 /// Its interrupt line: ISA IRQ 4.
 pub(crate) const COM1_GSI: u32 = 4;
 
-/// Where the guest's console output goes.
-pub type SharedOutput = Box<dyn Write + Send>;
-
 /// What can go wrong when input is put into the UART.
 pub(crate) type SerialError = Error<io::Error>;
 
 /// The UART, shared between the bus and whoever feeds it input.
 #[derive(Clone)]
-pub(crate) struct Com1(Arc<Mutex<Serial<Interrupt, Room, Output>>>);
+pub(crate) struct Com1(Arc<Mutex<Serial<Interrupt, Room, Transmitter>>>);
 
 impl Com1 {
-    /// A UART that raises `interrupt`, prints to `output`, and signals `room` when the guest has taken all input.
-    pub(crate) fn new(interrupt: EventFd, room: EventFd, output: SharedOutput) -> Self {
-        let output = Output { sink: output, broken: false };
-        Self(Arc::new(Mutex::new(Serial::with_events(Interrupt(interrupt), Room(room), output))))
+    /// A UART that raises `interrupt`, prints to `console`, and signals the eventfd `room` when the guest has taken all input.
+    pub(crate) fn new(interrupt: EventFd, room: File, console: Outlet) -> Self {
+        Self(Arc::new(Mutex::new(Serial::with_events(Interrupt(interrupt), Room(room), Transmitter(console)))))
     }
 
     /// How many bytes of input it takes now.
@@ -70,7 +68,7 @@ impl Trigger for Interrupt {
 }
 
 /// Tells the input side that there is room again.
-struct Room(EventFd);
+struct Room(File);
 
 impl SerialEvents for Room {
     fn buffer_read(&self) {}
@@ -78,26 +76,17 @@ impl SerialEvents for Room {
     fn tx_lost_byte(&self) {}
 
     fn in_buffer_empty(&self) {
-        // The counter can't overflow: every wait takes all of it.
-        let _ = self.0.write(1);
+        // Non-blocking: a counter that is full says the same.
+        let _ = (&self.0).write(&1_u64.to_ne_bytes());
     }
 }
 
-/// The sink of the guest's output. A sink that fails is reported once and then left alone: a guest does not stop
-/// because nobody reads its console.
-struct Output {
-    sink: SharedOutput,
-    broken: bool,
-}
+/// The way out. It is never waited for: vCPUs are held between two exits long before there is no room.
+struct Transmitter(Outlet);
 
-impl Write for Output {
+impl Write for Transmitter {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        if !self.broken
-            && let Err(error) = self.sink.write_all(buffer).and_then(|()| self.sink.flush())
-        {
-            self.broken = true;
-            tracing::warn!("the guest's console output can't be written ({error}): it is dropped from here on");
-        }
+        self.0.push(buffer);
         Ok(buffer.len())
     }
 
@@ -110,32 +99,11 @@ impl Write for Output {
 mod tests {
     use super::*;
 
-    struct Full;
-
-    impl Write for Full {
-        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-            Err(io::ErrorKind::StorageFull.into())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn com1(output: SharedOutput) -> Com1 {
-        Com1::new(EventFd::new(0).unwrap(), EventFd::new(libc::EFD_NONBLOCK).unwrap(), output)
-    }
-
-    #[test]
-    fn a_full_disk_behind_the_console_does_not_stop_the_guest() {
-        let mut com1 = com1(Box::new(Full));
-        for byte in *b"hello" {
-            assert_eq!(com1.write(0, &[byte]), None);
-        }
-    }
-
     #[test]
     fn registers_outside_of_the_uart_are_ignored() {
-        let mut com1 = com1(Box::new(io::sink()));
+        let interrupt = EventFd::new(0).unwrap();
+        let console = Outlet::new("the console", Box::new(io::sink())).unwrap();
+        let mut com1 = Com1::new(interrupt, tempfile::tempfile().unwrap(), console);
         let mut data = [0xff; 4];
         com1.read(300, &mut data);
         assert_eq!(data, [0xff; 4]);

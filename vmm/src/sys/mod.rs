@@ -1,5 +1,5 @@
 //! All of the unsafe code: the shared `kvm_run` page, memory slots, the kick signal, backtraces of other threads, shared
-//! libraries, a clock and the terminal.
+//! libraries, a clock, signals that end the process, and the terminal.
 //!
 //! Everything that leaves this module is safe to use. The rest of the crate denies `unsafe_code`.
 #![allow(unsafe_code)]
@@ -7,6 +7,7 @@
 pub(crate) mod backtrace;
 pub(crate) mod clock;
 pub(crate) mod dynamic;
+pub(crate) mod endings;
 pub(crate) mod kick;
 pub(crate) mod kvm_run;
 pub(crate) mod library;

@@ -1,41 +1,84 @@
-//! The terminal on standard input in raw mode, and back, however the program ends.
+//! The terminal on standard input in raw mode, and back, however the program ends or is stopped.
+//!
+//! Signal handlers call into this module: everything from [`restore`] down is async-signal-safe (atomics, tcsetattr and
+//! tcgetpgrp as plain system calls).
 
-use std::io::IsTerminal;
-use std::os::fd::AsRawFd;
+use std::io::{self, IsTerminal};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use rustix::stdio::stdin;
+use rustix::termios::{InputModes, LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
+
+use super::endings;
+
+/// The settings of the terminal that is raw at the moment; null if none is.
+static RAW: AtomicPtr<Settings> = AtomicPtr::new(ptr::null_mut());
+
+struct Settings {
+    original: Termios,
+    raw: Termios,
+}
 
 /// Gives the terminal its original settings back when it goes out of scope.
-pub struct RawTerminal(libc::termios);
+pub(crate) struct RawTerminal(());
 
 /// Puts the terminal on standard input into raw mode, so that every key goes to the guest. `None` where standard
-/// input is no terminal.
+/// input is not a terminal.
 ///
 /// # Errors
 /// The terminal refuses the new settings.
-pub fn raw() -> std::io::Result<Option<RawTerminal>> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
+pub(crate) fn raw() -> io::Result<Option<RawTerminal>> {
+    if !io::stdin().is_terminal() {
         return Ok(None);
     }
-    let mut settings = std::mem::MaybeUninit::uninit();
-    // SAFETY: the descriptor is open, and `settings` is a termios to be filled in.
-    if unsafe { libc::tcgetattr(stdin.as_raw_fd(), settings.as_mut_ptr()) } != 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    // SAFETY: tcgetattr succeeded, so it has filled in all of it.
-    let mut settings: libc::termios = unsafe { settings.assume_init() };
-    let original = RawTerminal(settings);
-    settings.c_lflag &= !(libc::ICANON | libc::ECHO | libc::ISIG | libc::IEXTEN);
-    settings.c_iflag &= !(libc::ICRNL | libc::IXON);
-    // SAFETY: the descriptor is open and `settings` is a whole termios.
-    if unsafe { libc::tcsetattr(stdin.as_raw_fd(), libc::TCSANOW, &raw const settings) } != 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    Ok(Some(original))
+    let original = tcgetattr(stdin())?;
+    let mut raw = original.clone();
+    raw.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG | LocalModes::IEXTEN;
+    raw.input_modes -= InputModes::ICRNL | InputModes::IXON;
+    endings::restore_terminal_before()?;
+    // Never freed: a signal handler on another thread may still look at it.
+    let settings = Box::leak(Box::new(Settings { original, raw }));
+    RAW.store(settings, Ordering::Release);
+    let terminal = RawTerminal(());
+    set(&settings.raw)?;
+    Ok(Some(terminal))
 }
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
-        // SAFETY: the descriptor is a number that the call checks, and the settings are a whole termios.
-        unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, &raw const self.0) };
+        restore();
+        RAW.store(ptr::null_mut(), Ordering::Release);
+        // A handler that made it raw again meanwhile sees that it must not be.
+    }
+}
+
+fn settings() -> Option<&'static Settings> {
+    // SAFETY: the pointer is null, or to what `raw` has leaked, which nobody changes.
+    unsafe { RAW.load(Ordering::Acquire).as_ref() }
+}
+
+/// Gives the terminal its original settings, if it is raw.
+pub(super) fn restore() {
+    if let Some(settings) = settings() {
+        let _ = set(&settings.original);
+    }
+}
+
+/// Makes the terminal raw again, if it is to be.
+pub(super) fn set_raw_again() {
+    if let Some(settings) = settings() {
+        let _ = set(&settings.raw);
+        if self::settings().is_none() {
+            let _ = set(&settings.original);
+        }
+    }
+}
+
+/// Sets the terminal, unless it belongs to another job now: the kernel would stop this process for it (SIGTTOU).
+fn set(settings: &Termios) -> rustix::io::Result<()> {
+    match tcgetpgrp(stdin()) {
+        Ok(foreground) if foreground != rustix::process::getpgrp() => Ok(()),
+        Ok(_) | Err(_) => tcsetattr(stdin(), OptionalActions::Now, settings),
     }
 }

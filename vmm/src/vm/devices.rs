@@ -1,10 +1,11 @@
 //! The machine's devices: made, connected to their interrupts, put on their buses, and described to the guest.
 
+use std::fs::File;
 use std::io;
 
 use kvm_ioctls::VmFd;
+use rustix::event::{EventfdFlags, eventfd};
 use vector14_guest_abi::{COM1, EXIT_PORT};
-use vmm_sys_util::eventfd::EventFd;
 
 use super::error::{VmError, host};
 use super::kvm;
@@ -14,17 +15,18 @@ use crate::device::virtio::image::Image;
 use crate::device::virtio::{self, Backend, Block, Entropy, Mmio};
 use crate::device::{
     Bus, COM1_GSI, Com1, Device, ExitPort, I8042, RESET_CODE, RESET_PORT, RESET_VECTOR, RTC_PORT, ResetControl, Rtc,
-    SLEEP_CONTROL_PORT, SharedOutput, Sleep,
+    SLEEP_CONTROL_PORT, Sleep,
 };
 use crate::memory::Memory;
+use crate::outlet::Outlet;
 
 /// All devices of a machine.
 pub(super) struct Devices {
     pub(super) ports: Bus,
     pub(super) mmio: Bus,
     pub(super) com1: Com1,
-    /// Signalled when the guest has taken all of the console's input.
-    pub(super) com1_room: EventFd,
+    /// An eventfd, signalled when the guest has taken all of the console's input.
+    pub(super) com1_room: File,
 }
 
 /// Makes the devices of the machine that `config` describes, and writes the tables that tell its guest of them. `ports`
@@ -33,12 +35,13 @@ pub(super) fn create(
     config: &Config,
     vm: &VmFd,
     memory: &Memory,
-    output: SharedOutput,
+    console: Outlet,
     ports: Vec<(u16, Box<dyn Device>)>,
 ) -> Result<Devices, VmError> {
-    let com1_room = host("the console's input", EventFd::new(libc::EFD_NONBLOCK))?;
+    let com1_room = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+    let com1_room = File::from(host("the console's input", com1_room)?);
     let room = host("the console's input", com1_room.try_clone())?;
-    let com1 = Com1::new(kvm::interrupt(vm, COM1_GSI)?, room, output);
+    let com1 = Com1::new(kvm::interrupt(vm, COM1_GSI)?, room, console);
     let (mmio, virtio) = create_virtio(config, vm, memory)?;
     let vcpus = u8::try_from(config.vm.vcpus).unwrap_or(u8::MAX);
     host("the ACPI tables", acpi::write(memory, &acpi::Machine { vcpus, virtio }).map_err(io::Error::other))?;

@@ -6,6 +6,7 @@ use crate::device::ImageError;
 use crate::engine::EngineError;
 use crate::loader::LoadError;
 use crate::memory::MemoryError;
+use crate::summary::Summary;
 use crate::sys::mapped::RefusedSlot;
 
 /// Why a VM can't be made or run.
@@ -77,6 +78,16 @@ impl From<RefusedSlot> for VmError {
     fn from(RefusedSlot { start, size, source }: RefusedSlot) -> Self {
         Self::Slot { start, size, source }
     }
+}
+
+/// The host failed a VM that ran. Its hooks were ended all the same.
+#[derive(Debug, thiserror::Error)]
+#[error("{source}")]
+pub struct RunError {
+    /// What failed.
+    pub source: VmError,
+    /// What the run came to until then.
+    pub summary: Box<Summary>,
 }
 
 impl VmError {

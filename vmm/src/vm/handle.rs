@@ -61,8 +61,8 @@ pub struct Status {
     pub run_ms: u64,
     /// How many of these it was paused.
     pub paused_ms: u64,
-    /// How often a vCPU was made to stand still: for a pause, or while the interception was put in place. Changes of the chain
-    /// hold none.
+    /// How often a vCPU was made to stand still: for a pause, while the interception was put in place, or because nobody read the
+    /// console. Changes of the chain hold none.
     pub holds: u64,
     /// The engine in force, as in a [`Summary`](crate::summary::Summary).
     pub engine: String,
@@ -243,15 +243,17 @@ impl VmHandle {
         Ok(())
     }
 
-    /// Ends the hooks that were taken out, as soon as no vCPU is in them any more, and waits for that, [`PATIENCE`] at the most.
+    /// Ends the hooks that were taken out, as soon as no vCPU is in them any more, and waits for that, [`PATIENCE`] at the most, and
+    /// for the end of each as long as its timeout allows.
     /// Returns how many are left: they are ended by the next call, or when the VM ends. While the VM is paused its vCPUs keep
     /// the chain that they have.
     pub fn settle(&self) -> usize {
         self.shared.control.kick_all();
-        let mut left = self.shared.chain.settle(&mut self.shared.guest());
+        let guest = self.shared.guest_at_rest();
+        let mut left = self.shared.chain.settle(&guest);
         self.wait_until(|| {
             if left > 0 {
-                left = self.shared.chain.settle(&mut self.shared.guest());
+                left = self.shared.chain.settle(&guest);
             }
             left == 0
         });

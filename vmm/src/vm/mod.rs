@@ -6,41 +6,49 @@ mod handle;
 pub(crate) mod kvm;
 mod thread;
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, SubscriberOps};
 use vector14_hook::GuestKind;
 use vmm_sys_util::eventfd::EventFd;
 
-pub use self::error::VmError;
+pub use self::error::{RunError, VmError};
 pub(crate) use self::error::{call, host};
 pub use self::handle::{HandleError, PATIENCE, State, Status, VmHandle};
 use self::thread::GRACE;
 use crate::chain::{Chain, NamedHook};
 use crate::config::Config;
 pub use crate::control::Standing;
-use crate::device::{Com1, Device, SharedOutput};
+use crate::device::{Com1, Device};
 pub use crate::engine::EngineError;
 use crate::engine::{ArmWhen, Engine};
-use crate::events::{Beat, ConsoleInput, Deadline, Left, SIGNALS, Signal, Subscriber};
+use crate::events::{Beat, Deadline, Left, SIGNALS, Signal, Subscriber, stop_signals};
+use crate::input::Input;
 use crate::loader;
 use crate::memory::Memory;
+use crate::outlet::{Level, Outlet};
 use crate::run::Shared;
 use crate::summary::{self, Stop, Summary};
+use crate::sys::endings::{self, Awaited};
 use crate::sys::mapped::MappedVm;
 use crate::vcpu::Vcpu;
 use crate::watchdog::Watchdog;
+
+/// How long the reader of the console gets after the end of the VM.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How a VM is connected to the world around it.
 pub struct Surroundings {
     /// The KVM device.
     pub kvm: PathBuf,
-    /// Where the guest's console prints to.
-    pub output: SharedOutput,
-    /// Whether standard input goes to the guest's console, and SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGUSR1 to the VM.
+    /// Where the guest's console prints to. While nobody reads it, the guest stands still.
+    pub output: Outlet,
+    /// Whether standard input goes to the guest's console, its terminal in raw mode, and SIGINT, SIGTERM, SIGHUP, SIGQUIT and
+    /// SIGUSR1 to the VM. The second of the first four ends the process.
     pub attended: bool,
     /// Further devices, by port.
     pub ports: Vec<(u16, Box<dyn Device>)>,
@@ -49,7 +57,7 @@ pub struct Surroundings {
 impl Surroundings {
     /// Console output to `output`; no input, no signals, no further devices.
     #[must_use]
-    pub fn unattended(output: SharedOutput) -> Self {
+    pub fn unattended(output: Outlet) -> Self {
         Self { kvm: PathBuf::from(crate::doctor::device::DEFAULT_PATH), output, attended: false, ports: Vec::new() }
     }
 }
@@ -59,8 +67,9 @@ pub struct Vm {
     shared: Arc<Shared>,
     engine: Engine,
     vcpus: Vec<Vcpu>,
+    console: Outlet,
     com1: Com1,
-    com1_room: EventFd,
+    com1_room: File,
     timeout: Option<Duration>,
     attended: bool,
     /// Keeps the machine as such alive.
@@ -80,7 +89,8 @@ impl Vm {
 
         let fd = call("KVM_CREATE_VM", kvm.create_vm())?;
         kvm::create_interrupt_controllers(&fd)?;
-        let devices = devices::create(config, &fd, &memory, surroundings.output, surroundings.ports)?;
+        let console = surroundings.output;
+        let devices = devices::create(config, &fd, &memory, console.clone(), surroundings.ports)?;
         let machine = memory.machine(fd)?;
         let mut vcpus = kvm::create_vcpus(&kvm, &machine, &config.vm)?;
         if let Some(first) = vcpus.first_mut() {
@@ -97,10 +107,13 @@ impl Vm {
             GuestKind::Other => ArmWhen::GateIsPresent,
         };
         let stub = config.intercept.stub.or(loaded.stub);
+        let control = Arc::clone(&shared.control);
+        console.watch_level(move |level| control.hold_while_console_is_full(level == Level::Full));
         Ok(Self {
             shared: Arc::new(shared),
             engine: Engine::new(config, &machine, stub, arm_when)?,
             vcpus,
+            console,
             com1: devices.com1,
             com1_room: devices.com1_room,
             timeout: config.vm.timeout,
@@ -115,33 +128,54 @@ impl Vm {
         VmHandle::new(Arc::clone(&self.shared), self.engine.clone())
     }
 
-    /// Runs the machine until it stops, whatever stops it, and ends its hooks.
+    /// Runs the machine until it stops, whatever stops it, and ends its hooks. Once it stops, vCPUs have 5 seconds to leave their
+    /// hooks, each hook has its timeout to end in, and the reader of the console has 2 seconds: nothing is waited for without a limit.
     ///
     /// # Errors
     /// The host fails; what the guest does is in the summary.
-    pub fn run(mut self) -> Result<Summary, VmError> {
-        let left = host("the end of vCPUs", EventFd::new(libc::EFD_NONBLOCK))?;
-        let mut manager = self.subscribe(&left)?;
+    pub fn run(mut self) -> Result<Summary, RunError> {
         let vcpus = self.vcpus.len();
         let (sender, outcomes) = channel();
         let start = Instant::now();
+        let waited = self.wait_for_the_end(sender);
+        if let Err(error) = &waited {
+            self.shared.control.stop(Stop::Crash { detail: error.to_string() });
+        }
+        let wall = start.elapsed();
+        let (missing, outcome) = thread::collect(&outcomes, vcpus);
+        let summary = self.summarise(vcpus, missing, start, wall);
+        match waited.map(drop).and(outcome) {
+            Ok(()) => Ok(summary),
+            Err(source) => Err(RunError { source, summary: Box::new(summary) }),
+        }
+    }
+
+    /// Starts the vCPUs and waits until the VM is told to stop. What is returned keeps a signal from ending the process, until the
+    /// hooks have ended.
+    fn wait_for_the_end(&mut self, outcomes: Sender<thread::Outcome>) -> Result<Option<Awaited>, VmError> {
+        let awaited = self.attended.then(|| endings::await_first(stop_signals())).transpose();
+        let awaited = host("waiting for signals", awaited)?;
+        let left = host("the end of vCPUs", EventFd::new(libc::EFD_NONBLOCK))?;
+        let mut manager = self.subscribe(&left)?;
+        // Restores the terminal as soon as the guest has stopped.
+        let _input = self.connect_input()?;
         for vcpu in self.vcpus.drain(..) {
-            let spawned =
-                left.try_clone().and_then(|left| thread::spawn(vcpu, &self.shared, &self.engine, sender.clone(), left));
-            if spawned.is_err() {
-                self.shared.control.stop(Stop::Deadline);
-            }
+            let spawned = left
+                .try_clone()
+                .and_then(|left| thread::spawn(vcpu, &self.shared, &self.engine, outcomes.clone(), left));
             host("a vCPU's thread", spawned)?;
         }
-        drop(sender);
         while self.shared.control.stopped().is_none() {
             manager
                 .run()
                 .map_err(|error| VmError::Host { what: "waiting for events", source: std::io::Error::other(error) })?;
         }
-        let wall = start.elapsed();
-        let missing = thread::collect(&outcomes, vcpus)?;
-        Ok(self.summarise(vcpus, missing, start, wall))
+        Ok(awaited)
+    }
+
+    fn connect_input(&self) -> Result<Option<Input>, VmError> {
+        let connect = || Input::connect(self.com1.clone(), self.com1_room.try_clone()?, &self.shared);
+        host("the console's input", self.attended.then(connect).transpose())
     }
 
     /// Everything that the main thread waits for.
@@ -163,8 +197,6 @@ impl Vm {
                 let signal = host("waiting for signals", Signal::new(number, action, self.engine.clone(), vm()))?;
                 manager.add_subscriber(Box::new(signal));
             }
-            let room = host("the console's input", self.com1_room.try_clone())?;
-            manager.add_subscriber(Box::new(ConsoleInput::new(self.com1.clone(), room, vm())));
         }
         Ok(manager)
     }
@@ -173,12 +205,18 @@ impl Vm {
         let (faults, mut verdicts, exits) = self.shared.count();
         let mut notes = self.engine.take_notes(start);
         if missing > 0 {
-            notes.push(format!("{missing} of {vcpus} vCPUs did not stop within {GRACE:?}: a hook does not return, or nobody reads the console; \
+            notes.push(format!("{missing} of {vcpus} vCPUs did not stop within {GRACE:?}: a hook, or the host's file system, does not return; \
                  a fault that was in a hook counts as stopped"));
             verdicts.stop += faults.total - verdicts.total();
         }
-        let (hooks, of_chain) = self.shared.chain.finish(&mut self.shared.guest());
+        let (hooks, of_chain) = self.shared.chain.finish(&self.shared.guest_at_rest());
         notes.extend(of_chain);
+        let unwritten = self.console.drain(LAST_WORDS);
+        if unwritten > 0 {
+            notes.push(format!(
+                "up to {unwritten} bytes of console output were not written: nobody read them within {LAST_WORDS:?} of the end"
+            ));
+        }
         Summary {
             stop: self.shared.control.stopped().unwrap_or(Stop::Deadline),
             engine: self.engine.name(),

@@ -1,7 +1,7 @@
 //! The threads that run vCPUs: each joins the run loop, and says how it left it.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use vmm_sys_util::eventfd::EventFd;
@@ -66,14 +66,18 @@ fn run_vcpu(vcpu: &mut Vcpu, engine: EngineCpu, shared: &Shared) -> Result<(), V
     call("KVM_RUN", run::run(vcpu, engine, shared))
 }
 
-/// Waits for the outcomes of all `vcpus`. Returns how many of them did not come out in time.
-pub(super) fn collect(outcomes: &Receiver<Outcome>, vcpus: usize) -> Result<usize, VmError> {
+/// Waits for the outcomes of `vcpus` threads, [`GRACE`] at the most. Returns how many of them did not come out in time, and the
+/// first failure of the others.
+pub(super) fn collect(outcomes: &Receiver<Outcome>, vcpus: usize) -> (usize, Outcome) {
     let deadline = Instant::now() + GRACE;
+    let mut failure = Ok(());
     for missing in (1..=vcpus).rev() {
         match outcomes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(outcome) => outcome?,
-            Err(_) => return Ok(missing),
+            Ok(outcome) => failure = failure.and(outcome),
+            Err(RecvTimeoutError::Timeout) => return (missing, failure),
+            // The host had no thread for the rest.
+            Err(RecvTimeoutError::Disconnected) => break,
         }
     }
-    Ok(0)
+    (0, failure)
 }

@@ -1,9 +1,11 @@
 //! The scenarios, one file each, and what they share.
 
+mod chatter;
 mod crash;
 mod demand;
 mod demo;
 mod drip;
+mod echo;
 mod error_codes;
 mod gate_absent;
 mod hidden;
@@ -86,6 +88,8 @@ pub fn run(cmdline: &Cmdline) {
         "paged" => paged::run(cmdline),
         "loop" => looping::run(),
         "storm" => storm::run(cmdline),
+        "chatter" => chatter::run(cmdline),
+        "echo" => echo::run(cmdline),
         "spin" => spin::run(),
         "crash" => crash::run(),
         "idt-readonly" => idt_copy::readonly(),

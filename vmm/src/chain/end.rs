@@ -1,0 +1,108 @@
+//! The ends of hooks. Each comes to its end on a thread of its own, within its timeout: one that does not return holds up nobody
+//! for longer.
+
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Instant;
+
+use vector14_hook::Report;
+use vector14_hook::guard::{describe_panic, guarded};
+use vector14_hook::paging::Paging;
+
+use super::Chain;
+use super::entry::Entry;
+use super::inside::Call;
+use crate::guest::{Context, FaultedGuest};
+use crate::memory::Memory;
+use crate::summary::{HookSummary, Until};
+use crate::sys::lock;
+
+/// The guest as hooks find it that are ended: without a fault.
+#[derive(Clone)]
+pub struct GuestAtRest {
+    memory: Arc<Memory>,
+    paging: Paging,
+    start: Instant,
+}
+
+impl GuestAtRest {
+    /// The guest in `memory`, whose virtual addresses `paging` translates, and which was started at `start`.
+    #[must_use]
+    pub fn new(memory: Arc<Memory>, paging: Paging, start: Instant) -> Self {
+        Self { memory, paging, start }
+    }
+
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    fn handle(&self) -> FaultedGuest<'_> {
+        FaultedGuest::new(&self.memory, &Context { paging: self.paging, ..Context::default() }, self.start)
+    }
+}
+
+impl Chain {
+    /// Ends every hook and collects what is known of it: those that were taken out on the way first, then the chain. Called
+    /// when the vCPUs have stopped; one that has not is in a hook that can't be ended. Takes as long as the hooks' timeouts at the
+    /// most.
+    pub fn finish(&self, guest: &GuestAtRest) -> (Vec<HookSummary>, Vec<String>) {
+        let entries = self.close();
+        let mut hooks = self.settle_all(guest);
+        hooks.extend(entries.into_iter().map(|entry| self.end_or_give_up(entry, Until::End, guest)));
+        (hooks, std::mem::take(&mut lock(&self.notes)))
+    }
+
+    /// Ends a hook, unless a vCPU does not come out of it.
+    pub(super) fn end_or_give_up(&self, entry: Arc<Entry>, until: Until, guest: &GuestAtRest) -> HookSummary {
+        match self.calls().into_iter().find(|call| call.entry == entry.id) {
+            Some(call) => self.give_up(entry, until, &call),
+            None => self.end(entry, until, guest),
+        }
+    }
+
+    /// Ends a hook: it reports, and is dropped where nobody else has it.
+    pub(super) fn end(&self, entry: Arc<Entry>, until: Until, guest: &GuestAtRest) -> HookSummary {
+        // A vCPU that is stuck in another hook, and comes out of it after all, still has it in its list.
+        entry.retire();
+        let (name, timeout) = (entry.name.clone(), entry.trust.timeout);
+        let overruns = lock(&entry.overruns).describe(&entry);
+        let summary = entry.summarise(until, None);
+        let (sender, ended) = channel();
+        let guest = guest.clone();
+        let end = move || {
+            let report = guarded(|| {
+                let mut guest = guest.handle();
+                guest.enter_hook_at_end(entry.owner);
+                let report = entry.hook.on_end(&mut guest);
+                drop(entry);
+                report
+            });
+            // Fails only where nobody waits any more.
+            let _ = sender.send(report.map_err(|payload| describe_panic(payload.as_ref())));
+        };
+        let spawned = std::thread::Builder::new().name("hook's end".to_owned()).spawn(end);
+        let (report, note) = match spawned.map(|_| ended.recv_timeout(timeout)) {
+            Ok(Ok(Ok(report))) => (Some(report), None),
+            Ok(Ok(Err(panic))) => {
+                (Some(Report::default()), Some(format!("hook `{name}` panicked at its end: {panic}")))
+            }
+            Ok(Err(_)) => {
+                let late = format!("hook `{name}` has not come to its end within its timeout of {timeout:?}");
+                (None, Some(format!("{late}: it has not reported, and what it had to write may be lost")))
+            }
+            Err(error) => (None, Some(format!("hook `{name}` was not ended: no thread for it: {error}"))),
+        };
+        note.into_iter().for_each(|note| self.note(note));
+        lock(&self.notes).extend(overruns);
+        HookSummary { ended: report.is_some(), report: report.unwrap_or_default(), ..summary }
+    }
+
+    /// A hook that can't be ended, since a vCPU does not come out of it. It is never dropped: it may return after all.
+    fn give_up(&self, entry: Arc<Entry>, until: Until, call: &Call) -> HookSummary {
+        self.note(format!("hook `{}` was not ended, and has not reported: it is still busy with {call}", entry.name));
+        lock(&self.notes).extend(lock(&entry.overruns).describe(&entry));
+        let summary = entry.summarise(until, None);
+        std::mem::forget(entry);
+        summary
+    }
+}
