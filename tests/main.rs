@@ -14,6 +14,7 @@ mod chain_edits;
 mod crash;
 mod ctl;
 mod ctl_clients;
+mod ctl_strangers;
 mod demand;
 mod demo;
 mod early;
@@ -72,6 +73,7 @@ fn main() {
         crash::tests(),
         ctl::tests(),
         ctl_clients::tests(),
+        ctl_strangers::tests(),
         demand::tests(),
         demo::tests(),
         early::tests(),

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use vector14_hook::Report;
 
-use super::grid::{Grid, printable};
+use super::grid::Grid;
+use super::printable::printable;
 use super::{Colour, Style};
 use crate::summary::{Exits, Faults, HookSummary, Stop, Summary, Until, Verdicts};
 
