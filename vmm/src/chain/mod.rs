@@ -2,11 +2,12 @@
 //!
 //! On the way of a fault: after decode, before apply. The hooks are shared by all vCPUs; what is counted here is each
 //! vCPU's own. `entry` is a hook in its place, `edit` changes the chain while the guest runs, `trust` says how far a hook may
-//! go; `inside` is what vCPUs publish of where they are, `watch` what is made of that.
+//! go; `notes` is what is said of those that misbehaved; `inside` is what vCPUs publish of where they are, `watch` what is made of that.
 
 mod edit;
 mod entry;
 mod inside;
+mod notes;
 mod trust;
 mod watch;
 
@@ -19,16 +20,17 @@ use vector14_hook::guard::{describe_panic, guarded, report_panics_of_hooks_here}
 use vector14_hook::{Fault, PerVcpu, Report, Verdict};
 
 pub use self::edit::EditError;
-use self::edit::Leaving;
 pub(crate) use self::edit::unique;
+use self::edit::{Ended, Leaving};
 use self::entry::Entry;
 pub use self::entry::{HookStatus, NamedHook};
 pub(crate) use self::inside::Call;
 use self::inside::{EntryId, Inside};
+use self::notes::Notes;
 pub use self::trust::{OnError, Trust};
 pub(crate) use self::watch::{Hang, Watch};
 use crate::guest::FaultedGuest;
-use crate::summary::{HookSummary, Until};
+use crate::summary::{HookSummary, HookTotals, Until, bounded};
 use crate::sys::lock;
 
 /// The ordered hooks of a VM.
@@ -48,7 +50,17 @@ pub struct Chain {
     /// Where vCPUs are.
     inside: PerVcpu<Inside>,
     /// Sentences about hooks that misbehaved, for the summary.
-    notes: Mutex<Vec<String>>,
+    notes: Mutex<Notes>,
+}
+
+/// What a chain comes to.
+pub struct Outcome {
+    /// The hooks that were taken out last, then those of the chain.
+    pub hooks: Vec<HookSummary>,
+    /// Those that were taken out before.
+    pub earlier: HookTotals,
+    /// Sentences about hooks that misbehaved.
+    pub notes: Vec<String>,
 }
 
 /// The hooks in order, as of one generation.
@@ -161,7 +173,7 @@ impl Chain {
     #[cold]
     pub(crate) fn note(&self, note: String) {
         tracing::warn!("{note}");
-        lock(&self.notes).push(note);
+        lock(&self.notes).add(note);
     }
 
     #[cold]
@@ -191,29 +203,30 @@ impl Chain {
             self.note(format!("hook `{}` panicked at its end: {}", entry.name, describe_panic(payload.as_ref())));
             Report::default()
         });
-        lock(&self.notes).extend(lock(&entry.overruns).describe(entry));
-        entry.summarise(until, Some(report))
+        lock(&entry.overruns).describe(entry).into_iter().for_each(|note| lock(&self.notes).add(note));
+        entry.summarise(until, Some(bounded(report)))
     }
 
     /// A hook that can't be ended, since a vCPU does not come out of it.
     fn give_up(&self, entry: &Entry, until: Until, call: &Call) -> HookSummary {
         self.note(format!("hook `{}` was not ended, and has not reported: it is still busy with {call}", entry.name));
-        lock(&self.notes).extend(lock(&entry.overruns).describe(entry));
+        lock(&entry.overruns).describe(entry).into_iter().for_each(|note| lock(&self.notes).add(note));
         entry.summarise(until, None)
     }
 
     /// Ends every hook and collects what is known of it: those that were taken out on the way first, then the chain. Called
     /// when the vCPUs have stopped; one that has not is in a hook that can't be ended.
-    pub fn finish(&self, guest: &mut FaultedGuest<'_>) -> (Vec<HookSummary>, Vec<String>) {
+    pub fn finish(&self, guest: &mut FaultedGuest<'_>) -> Outcome {
         let links = self.close();
-        let mut hooks = self.settle_all(guest);
+        let Ended { last, earlier } = self.settle_all(guest);
+        let mut hooks = Vec::from(last);
         for entry in &links.0 {
             hooks.push(match self.busy(entry) {
                 Some(call) => self.give_up(entry, Until::End, &call),
                 None => self.end(entry, Until::End, guest),
             });
         }
-        (hooks, std::mem::take(&mut lock(&self.notes)))
+        Outcome { hooks, earlier, notes: std::mem::take(&mut *lock(&self.notes)).into_sentences() }
     }
 
     fn busy(&self, entry: &Entry) -> Option<Call> {

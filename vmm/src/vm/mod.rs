@@ -20,7 +20,7 @@ pub use self::error::VmError;
 use self::error::{call, host};
 pub use self::handle::{HandleError, PATIENCE, State, Status, VmHandle};
 use self::thread::GRACE;
-use crate::chain::{Chain, NamedHook};
+use crate::chain::{self, Chain, NamedHook};
 use crate::config::Config;
 use crate::control::Control;
 pub use crate::control::Standing;
@@ -191,7 +191,7 @@ impl Vm {
                  a fault that was in a hook counts as stopped"));
             verdicts.stop += faults.total - verdicts.total();
         }
-        let (hooks, of_chain) = self.shared.chain.finish(&mut self.shared.guest());
+        let chain::Outcome { hooks, earlier, notes: of_chain } = self.shared.chain.finish(&mut self.shared.guest());
         notes.extend(of_chain);
         Summary {
             stop: self.shared.control.stopped().unwrap_or(Stop::Deadline),
@@ -203,6 +203,7 @@ impl Vm {
             verdicts,
             exits,
             hooks,
+            earlier_hooks: earlier,
             notes,
         }
     }
