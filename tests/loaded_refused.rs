@@ -16,6 +16,8 @@ pub fn tests() -> Vec<Trial> {
         test("loaded-refused::what_the_linker_refuses", what_the_linker_refuses),
         test("loaded-refused::cut_short", cut_short),
         test("loaded-refused::lies", lies),
+        test("loaded-refused::damaged", damaged),
+        test("loaded-refused::constructors_that_do_not_return", constructors),
     ]
 }
 
@@ -86,4 +88,51 @@ fn lies() {
     let none =
         SUBJECT.replace(".on_fault = on_fault,", "").replace("vector14_hook = {", "vector14_hook = { .on_fault = 0,");
     refused(&compile(&none, &["-Wno-unused-function"]), &["`vector14_hook` has no `on_fault`"]);
+}
+
+/// Bytes changed at random in what the dynamic linker reads: headers, symbols, relocations, the dynamic table. Whatever that makes of
+/// the library, it is loaded or refused, and the process that is asked for it goes on.
+fn damaged() {
+    const MUTANTS: u64 = 600;
+    let good = compile(SUBJECT, &[]);
+    let config = format!("boot.kernel = \"tiny\"\n{}", table("libmine.so".as_ref(), ""));
+    let code = section_offset(&good, ".init")..section_offset(&good, ".init_array");
+    let read: Vec<_> = (0..good.len()).filter(|at| !code.contains(at)).collect();
+    let (mut refused, mut ended) = (0, 0);
+    for seed in 0..MUTANTS {
+        let mut random = seed + 1;
+        let mut next = |below: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(random >> 33).unwrap() % below
+        };
+        let mut mutant = good.clone();
+        for _ in 0..=next(8) {
+            mutant[read[next(read.len())]] = u8::try_from(next(256)).unwrap();
+        }
+        let command = Command::new(&["check", "config.toml"]).file("config.toml", config.as_bytes());
+        let finished = command.file("libmine.so", &mutant).finish();
+        assert!(matches!(finished.status(), Some(0 | 2)), "mutant {seed}: {finished}");
+        refused += u64::from(finished.status() == Some(2));
+        ended += u64::from(finished.stderr().contains("ends the process that loads it: SIG"));
+    }
+    assert!(refused < MUTANTS, "some mutants are as good as the library");
+    assert!(ended > 0, "some mutants crash the dynamic linker");
+}
+
+fn section_offset(image: &[u8], name: &str) -> usize {
+    let file = elf::ElfBytes::<elf::endian::AnyEndian>::minimal_parse(image).unwrap();
+    let section = file.section_header_by_name(name).unwrap().unwrap();
+    usize::try_from(section.sh_offset).unwrap()
+}
+
+/// Its code would end vector14, or have it wait for ever.
+fn constructors() {
+    let with = |body: &str| {
+        format!("{SUBJECT}\n#include <stdlib.h>\n__attribute__((constructor)) static void begin(void) {{ {body} }}\n")
+    };
+    refused(&compile(&with("exit(3);"), &[]), &["ends the process that loads it: exit status: 3", "build it again"]);
+    refused(&compile(&with("abort();"), &[]), &["ends the process that loads it: SIGABRT"]);
+    refused(&compile(&with("for (volatile int go = 1; go;) {}"), &[]), &["is not loaded after 10s"]);
+    let end = "\n#include <stdlib.h>\n__attribute__((destructor)) static void end(void) { abort(); }\n";
+    refused(&compile(&[SUBJECT, end].concat(), &[]), &["ends the process that loads it: SIGABRT"]);
 }

@@ -24,6 +24,11 @@ fn filled_with(fill: &str) -> Vec<u8> {
     compile(SUBJECT, &[&format!("-DFILL={fill}")])
 }
 
+fn ends_process() -> Vec<u8> {
+    let end = "#include <stdlib.h>\n__attribute__((constructor)) static void end(void) { abort(); }\n";
+    compile(&[SUBJECT, end].concat(), &[])
+}
+
 fn watch() {
     let command = Command::run_config(&format!(
         "[boot]\nkernel = \"tiny\"\ncmdline = \"scenario=drip pages=10000 cycles=10000000\"\n[vm]\ntimeout = \"120s\"\n{}",
@@ -40,11 +45,13 @@ fn watch() {
                 fs::rename(&new, &library).unwrap();
             }),
         ),
-        // As linkers do: in place, and in pieces. Before that, one that is no library.
+        // As linkers do: in place, and in pieces. Before that, one that is no library, and one that would end vector14.
         (
             "from outside, 0x2222222222222222",
             Box::new(|_| {
                 fs::write(&library, "/* GNU ld script */").unwrap();
+                sleep(Duration::from_secs(2));
+                fs::write(&library, ends_process()).unwrap();
                 sleep(Duration::from_secs(2));
                 let whole = filled_with("0x33");
                 fs::write(&library, &whole[..whole.len() / 2]).unwrap();
@@ -58,7 +65,10 @@ fn watch() {
     let told = finished.stderr();
     let reloads = told.matches("hook `subject-c` was loaded anew from libmine.so").count();
     assert_eq!(reloads, 2, "{finished}");
-    assert!(told.contains("hook `subject-c` stays as it was: hook library libmine.so: "), "{finished}");
+    for why in ["a file that begins with 2f 2a 20 47", "ends the process that loads it: SIGABRT"] {
+        let stays = format!("hook `subject-c` stays as it was: hook library libmine.so: {why}");
+        assert!(told.contains(&stays), "no `{stays}` in\n{finished}");
+    }
 
     // Every fault was seen by one of the three.
     let summary = finished.summary();

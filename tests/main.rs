@@ -15,6 +15,7 @@ mod console;
 mod crash;
 mod ctl;
 mod ctl_clients;
+mod ctl_strangers;
 mod demand;
 mod demo;
 mod early;
@@ -83,6 +84,7 @@ fn tests() -> Vec<libtest_mimic::Trial> {
         crash::tests(),
         ctl::tests(),
         ctl_clients::tests(),
+        ctl_strangers::tests(),
         demand::tests(),
         demo::tests(),
         early::tests(),

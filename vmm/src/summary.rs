@@ -22,8 +22,10 @@ pub struct Summary {
     pub verdicts: Verdicts,
     /// Returns from KVM_RUN, by cause.
     pub exits: Exits,
-    /// The hooks, in chain order.
+    /// The hooks: first those that were taken out, in the order in which they ended, then those of the chain, in its order.
     pub hooks: Vec<HookSummary>,
+    /// Those that were taken out so early that they are not among `hooks`: of them only the last 16 are.
+    pub earlier_hooks: HookTotals,
     /// What was noticed on the way and deserves a sentence: loops, hooks left out, a guest that could not be armed.
     pub notes: Vec<String>,
 }
@@ -238,6 +240,8 @@ counts! {
 pub struct HookSummary {
     /// Its name.
     pub name: String,
+    /// Its number among all hooks that the VM has had, from 1: tells hooks of the same name apart.
+    pub number: u64,
     /// How often it was called.
     pub calls: u64,
     /// How often it panicked, failed, or gave a verdict that could not be carried out.
@@ -257,6 +261,59 @@ pub struct HookSummary {
     pub report: Report,
 }
 
+/// A report may have so many bytes of text.
+const REPORT_MAX: usize = 1 << 20;
+
+/// The report without what is beyond 1 MiB of text, and a warning about that.
+pub(crate) fn bounded(mut report: Report) -> Report {
+    let mut room = REPORT_MAX;
+    let mut left_out = 0;
+    let mut fits = |texts: &[String]| {
+        let size = texts.iter().map(|text| text.len() + 1).sum();
+        let rest = room.checked_sub(size);
+        room = rest.unwrap_or(0);
+        left_out += u64::from(rest.is_none());
+        rest.is_some()
+    };
+    report.tables.retain(|table| fits(std::slice::from_ref(&table.title)) && fits(&table.columns));
+    for table in &mut report.tables {
+        table.rows.retain(|row| fits(row));
+    }
+    report.warnings.retain(|warning| fits(std::slice::from_ref(warning)));
+    if left_out > 0 {
+        report
+            .warnings
+            .push(format!("the report is longer than 1 MiB: {left_out} rows, tables or warnings are left out"));
+    }
+    report
+}
+
+/// What several hooks come to together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct HookTotals {
+    /// How many they are.
+    pub hooks: u64,
+    /// The sum of [`HookSummary::calls`].
+    pub calls: u64,
+    /// The sum of [`HookSummary::faulted`].
+    pub faulted: u64,
+    /// The sum of [`HookSummary::over_budget`].
+    pub over_budget: u64,
+    /// The sum of [`HookSummary::loops`].
+    pub loops: u64,
+}
+
+impl HookTotals {
+    /// Adds a hook.
+    pub fn add(&mut self, hook: &HookSummary) {
+        self.hooks += 1;
+        self.calls += hook.calls;
+        self.faulted += hook.faulted;
+        self.over_budget += hook.over_budget;
+        self.loops += hook.loops;
+    }
+}
+
 /// Until when a hook was in the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -273,4 +330,35 @@ pub enum Until {
 #[must_use]
 pub(crate) fn milliseconds(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use vector14_hook::Table;
+
+    use super::*;
+
+    fn report(rows: usize, cell: usize, warnings: usize) -> Report {
+        let row = || vec!["x".repeat(cell), String::new()];
+        let columns = vec!["a".to_owned(), "b".to_owned()];
+        let table = Table { title: "t".to_owned(), columns, rows: (0..rows).map(|_| row()).collect() };
+        Report { tables: vec![table], warnings: vec!["w".repeat(cell); warnings] }
+    }
+
+    #[test]
+    fn a_usual_report_is_left_as_it_is() {
+        assert_eq!(bounded(report(1000, 100, 10)), report(1000, 100, 10));
+    }
+
+    #[test]
+    fn a_report_is_bounded_and_says_what_it_lacks() {
+        for (rows, cell, warnings) in [(1_000_000, 10, 3), (3, 1 << 20, 0), (0, 1000, 10_000), (2_000_000, 0, 0)] {
+            let long = bounded(report(rows, cell, warnings));
+            let texts = long.tables.iter().flat_map(|table| table.rows.iter().flatten()).chain(&long.warnings);
+            assert!(texts.map(|text| text.len() + 1).sum::<usize>() < REPORT_MAX + 200);
+            let kept = long.tables[0].rows.len() + long.warnings.len() - 1;
+            let said = format!("1 MiB: {} rows, tables or warnings are left out", rows + warnings - kept);
+            assert!(long.warnings.last().unwrap().contains(&said), "{:?} instead of {said}", long.warnings.last());
+        }
+    }
 }

@@ -15,8 +15,8 @@
 //! ```
 //!
 //! `on_fault` is called for every fault and returns a verdict; nothing counts as `pass()`. `on_end` is called at the end, if there is
-//! one. `this` is a map that stays, one for each vCPU; `this.vcpu` is there from the start. Statements outside of functions are run
-//! before every call.
+//! one. `this` is a map that stays, one for each vCPU; `this.vcpu` is there from the start. It keeps numbers, texts, arrays, maps and
+//! faults, 256 KiB of them; more is the hook's failure. Statements outside of functions are run before every call.
 //!
 //! | | |
 //! | --- | --- |

@@ -4,6 +4,7 @@
 //! is in the middle of a fault with the old list or with the new one, never with neither. A hook that was taken out
 //! is ended when no vCPU holds a list that it is in.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use super::inside::EntryId;
 use super::{Chain, GuestAtRest, Links, NamedHook};
 use crate::config::HookConfig;
 use crate::memory::Owner;
-use crate::summary::{HookSummary, Until};
+use crate::summary::{HookSummary, HookTotals, Until};
 use crate::sys::lock;
 
 /// At the end of a VM, a hook that another thread is ending gets so long.
@@ -64,7 +65,26 @@ pub(super) struct Leaving {
     /// How many are coming to their ends at this moment.
     ending: usize,
     /// What is known of those that were ended.
-    ended: Vec<HookSummary>,
+    ended: Ended,
+}
+
+/// What is known of hooks that were ended while the guest ran: of the last ones everything, of the others their totals. A client can
+/// replace hooks for as long as the guest runs.
+#[derive(Default)]
+pub(super) struct Ended {
+    pub(super) last: VecDeque<HookSummary>,
+    pub(super) earlier: HookTotals,
+}
+
+impl Ended {
+    const LAST_MAX: usize = 16;
+
+    fn add(&mut self, hook: HookSummary) {
+        self.last.push_back(hook);
+        if self.last.len() > Self::LAST_MAX {
+            self.last.pop_front().iter().for_each(|hook| self.earlier.add(hook));
+        }
+    }
 }
 
 /// A hook that has been taken out of the chain.
@@ -184,7 +204,7 @@ impl Chain {
                 self.withdraw(&summary.name, owner, guest);
             }
             let mut leaving = lock(&self.leaving);
-            leaving.ended.push(summary);
+            leaving.ended.add(summary);
             leaving.ending -= 1;
             self.left.notify_all();
         }
@@ -202,20 +222,20 @@ impl Chain {
 
     /// Ends the hooks that were taken out, those too that another thread is about to end. Called when the chain is closed and the
     /// vCPUs have stopped.
-    pub(super) fn settle_all(&self, guest: &GuestAtRest) -> Vec<HookSummary> {
+    pub(super) fn settle_all(&self, guest: &GuestAtRest) -> Ended {
         self.settle(guest);
         let waited = self.left.wait_timeout_while(lock(&self.leaving), GRACE, |leaving| leaving.ending > 0);
         let (mut leaving, late) = waited.unwrap_or_else(PoisonError::into_inner);
         if late.timed_out() {
             self.note(format!("{} hooks that were taken out did not come to their ends in {GRACE:?}", leaving.ending));
         }
-        let (mut hooks, retired) = (std::mem::take(&mut leaving.ended), std::mem::take(&mut leaving.retired));
+        let (mut ended, retired) = (std::mem::take(&mut leaving.ended), std::mem::take(&mut leaving.retired));
         drop(leaving);
         for Retired { entry, until } in retired {
             // A vCPU that is stuck in one hook has the whole list that it found it in.
-            hooks.push(self.end_or_give_up(entry, until, guest));
+            ended.add(self.end_or_give_up(entry, until, guest));
         }
-        hooks
+        ended
     }
 
     fn withdraw(&self, name: &str, owner: Owner, guest: &GuestAtRest) {

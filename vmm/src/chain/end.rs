@@ -9,12 +9,13 @@ use vector14_hook::Report;
 use vector14_hook::guard::{describe_panic, guarded};
 use vector14_hook::paging::Paging;
 
-use super::Chain;
+use super::edit::Ended;
 use super::entry::Entry;
 use super::inside::Call;
+use super::{Chain, Outcome};
 use crate::guest::{Context, FaultedGuest};
 use crate::memory::Memory;
-use crate::summary::{HookSummary, Until};
+use crate::summary::{HookSummary, Until, bounded};
 use crate::sys::lock;
 
 /// The guest as hooks find it that are ended: without a fault.
@@ -45,11 +46,12 @@ impl Chain {
     /// Ends every hook and collects what is known of it: those that were taken out on the way first, then the chain. Called
     /// when the vCPUs have stopped; one that has not is in a hook that can't be ended. Takes as long as the hooks' timeouts at the
     /// most.
-    pub fn finish(&self, guest: &GuestAtRest) -> (Vec<HookSummary>, Vec<String>) {
+    pub fn finish(&self, guest: &GuestAtRest) -> Outcome {
         let entries = self.close();
-        let mut hooks = self.settle_all(guest);
+        let Ended { last, earlier } = self.settle_all(guest);
+        let mut hooks = Vec::from(last);
         hooks.extend(entries.into_iter().map(|entry| self.end_or_give_up(entry, Until::End, guest)));
-        (hooks, std::mem::take(&mut lock(&self.notes)))
+        Outcome { hooks, earlier, notes: std::mem::take(&mut *lock(&self.notes)).into_sentences() }
     }
 
     /// Ends a hook, unless a vCPU does not come out of it.
@@ -93,14 +95,14 @@ impl Chain {
             Err(error) => (None, Some(format!("hook `{name}` was not ended: no thread for it: {error}"))),
         };
         note.into_iter().for_each(|note| self.note(note));
-        lock(&self.notes).extend(overruns);
-        HookSummary { ended: report.is_some(), report: report.unwrap_or_default(), ..summary }
+        overruns.into_iter().for_each(|note| lock(&self.notes).add(note));
+        HookSummary { ended: report.is_some(), report: bounded(report.unwrap_or_default()), ..summary }
     }
 
     /// A hook that can't be ended, since a vCPU does not come out of it. It is never dropped: it may return after all.
     fn give_up(&self, entry: Arc<Entry>, until: Until, call: &Call) -> HookSummary {
         self.note(format!("hook `{}` was not ended, and has not reported: it is still busy with {call}", entry.name));
-        lock(&self.notes).extend(lock(&entry.overruns).describe(&entry));
+        lock(&entry.overruns).describe(&entry).into_iter().for_each(|note| lock(&self.notes).add(note));
         let summary = entry.summarise(until, None);
         std::mem::forget(entry);
         summary

@@ -167,6 +167,7 @@ impl Entry {
         let ended = report.is_some();
         HookSummary {
             name,
+            number: self.id.0.get(),
             calls,
             faulted,
             over_budget,

@@ -2,12 +2,13 @@
 //!
 //! On the way of a fault: after decode, before apply. The hooks are shared by all vCPUs; what is counted here is each
 //! vCPU's own. `entry` is a hook in its place, `edit` changes the chain while the guest runs, `trust` says how far a hook may
-//! go; `inside` is what vCPUs publish of where they are, `watch` what is made of that.
+//! go; `notes` is what is said of those that misbehaved; `inside` is what vCPUs publish of where they are, `watch` what is made of that.
 
 mod edit;
 mod end;
 mod entry;
 mod inside;
+mod notes;
 mod trust;
 mod watch;
 
@@ -26,9 +27,11 @@ pub use self::end::GuestAtRest;
 use self::entry::Entry;
 pub use self::entry::{HookStatus, NamedHook};
 use self::inside::{EntryId, Inside};
+use self::notes::Notes;
 pub use self::trust::{OnError, Trust};
 pub(crate) use self::watch::{Hang, Watch};
 use crate::guest::FaultedGuest;
+use crate::summary::{HookSummary, HookTotals};
 use crate::sys::lock;
 
 /// The ordered hooks of a VM.
@@ -48,7 +51,17 @@ pub struct Chain {
     /// Where vCPUs are.
     inside: PerVcpu<Inside>,
     /// Sentences about hooks that misbehaved, for the summary.
-    notes: Mutex<Vec<String>>,
+    notes: Mutex<Notes>,
+}
+
+/// What a chain comes to.
+pub struct Outcome {
+    /// The hooks that were taken out last, then those of the chain.
+    pub hooks: Vec<HookSummary>,
+    /// Those that were taken out before.
+    pub earlier: HookTotals,
+    /// Sentences about hooks that misbehaved.
+    pub notes: Vec<String>,
 }
 
 /// The hooks in order, as of one generation.
@@ -196,7 +209,7 @@ impl Chain {
     #[cold]
     pub(crate) fn note(&self, note: String) {
         tracing::warn!("{note}");
-        lock(&self.notes).push(note);
+        lock(&self.notes).add(note);
     }
 
     #[cold]

@@ -5,7 +5,7 @@ use vector14::chain::Trust;
 use vector14::config::defaults::TRUST;
 use vector14::config::values::size;
 use vector14::config::{Config, DiskConfig, HookConfig};
-use vector14::display::Grid;
+use vector14::display::{Grid, printable};
 
 use super::args::ConfigArgs;
 use super::{Failure, output};
@@ -18,7 +18,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<u8, Failure> {
     let config = args.config.load()?;
-    output::print(&format!("{}: fine\n{}", config.name, describe(&config).render(output::style())))?;
+    output::print(&format!("{}: fine\n{}", printable(&config.name), describe(&config).render(output::style())))?;
     Ok(0)
 }
 

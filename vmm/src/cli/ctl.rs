@@ -164,26 +164,29 @@ fn show(command: &Command, result: Value) -> Result<String, Failure> {
         0 => "",
         _ => "; the old hook is ended as soon as no vCPU is in it",
     };
-    Ok(match command {
-        Command::Status => display::status(&read::<Status>(result)?, output::style()),
-        Command::Hooks => display::hooks(&read::<Vec<HookStatus>>(result["hooks"].clone())?, output::style()),
-        Command::Pause if number("held") < number("running") => {
-            format!("paused, but {} of {} vCPUs do not stand still yet\n", number("held"), number("running"))
+    let line = match command {
+        Command::Status => return Ok(display::status(&read::<Status>(result)?, output::style())),
+        Command::Hooks => {
+            return Ok(display::hooks(&read::<Vec<HookStatus>>(result["hooks"].clone())?, output::style()));
         }
-        Command::Pause => "paused\n".to_owned(),
-        Command::Resume => "running\n".to_owned(),
-        Command::Stop => "ending\n".to_owned(),
-        Command::Attach if result["armed"] == false => "attached, and not armed yet\n".to_owned(),
-        Command::Attach => "attached\n".to_owned(),
-        Command::Detach if result["armed"] == true => "detached, as soon as the vCPUs go on\n".to_owned(),
-        Command::Detach => "detached\n".to_owned(),
-        Command::Add { .. } => format!("added {}\n", result["name"].as_str().unwrap_or_default()),
-        Command::Remove { name } => format!("removed {name}{waiting}\n"),
-        Command::Replace { name, .. } => format!("replaced {name}{waiting}\n"),
-        Command::Set { name, .. } => format!("changed {name}{waiting}\n"),
-        Command::Reorder { names } => format!("reordered: {}\n", names.join(", ")),
-        Command::Stats { .. } => display::stats(&read::<Stats>(result)?, output::style()),
-    })
+        Command::Stats { .. } => return Ok(display::stats(&read::<Stats>(result)?, output::style())),
+        Command::Pause if number("held") < number("running") => {
+            format!("paused, but {} of {} vCPUs do not stand still yet", number("held"), number("running"))
+        }
+        Command::Pause => "paused".to_owned(),
+        Command::Resume => "running".to_owned(),
+        Command::Stop => "ending".to_owned(),
+        Command::Attach if result["armed"] == false => "attached, and not armed yet".to_owned(),
+        Command::Attach => "attached".to_owned(),
+        Command::Detach if result["armed"] == true => "detached, as soon as the vCPUs go on".to_owned(),
+        Command::Detach => "detached".to_owned(),
+        Command::Add { .. } => format!("added {}", result["name"].as_str().unwrap_or_default()),
+        Command::Remove { name } => format!("removed {name}{waiting}"),
+        Command::Replace { name, .. } => format!("replaced {name}{waiting}"),
+        Command::Set { name, .. } => format!("changed {name}{waiting}"),
+        Command::Reorder { names } => format!("reordered: {}", names.join(", ")),
+    };
+    Ok(display::printable(&line) + "\n")
 }
 
 /// Shows counts, of which `line` is the first, until the VM ends.
@@ -194,7 +197,8 @@ fn follow(client: &mut Client, mut line: Value, json: bool) -> Result<(), Failur
     }
     loop {
         let stats: Stats = read(line.clone())?;
-        output::print(&if json { format!("{line}\n") } else { display::stats(&stats, style) })?;
+        let json = json.then(|| display::printable_json(&format!("{line}\n")).into_owned());
+        output::print(&json.unwrap_or_else(|| display::stats(&stats, style)))?;
         if stats.state == State::Ended {
             return Ok(());
         }

@@ -28,7 +28,7 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 /// Writes a result to stdout as JSON.
 pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Failure::Stdout { error: error.into() })?;
-    print(&(text + "\n"))
+    print(&display::printable_json(&(text + "\n")))
 }
 
 /// What is told and what is logged, in order. While a VM runs nobody may wait for the reader of stderr.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueHint;
 use serde_json::json;
 use vector14::config::{Config, NamedHook};
-use vector14::display::{self, Grid, Style};
+use vector14::display::{self, Grid, Style, printable_json};
 use vector14::replay::{Answer, Replay};
 use vector14_hook::{Fault, Verdict};
 use vector14_hooks::{HOOKS, TraceReader};
@@ -137,7 +137,7 @@ impl Printer {
 
     fn print(&mut self, fault: &Fault, answer: &Answer) -> Result<Reader, Failure> {
         let printed = match self.form {
-            Form::Json => writeln!(self.out, "{}", as_json(fault, answer)),
+            Form::Json => writeln!(self.out, "{}", printable_json(&as_json(fault, answer).to_string())),
             Form::Table(_) => {
                 self.grid.rows.push(row(fault, answer));
                 if self.grid.rows.len() < ROWS { Ok(()) } else { self.print_grid() }

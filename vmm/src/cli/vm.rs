@@ -5,6 +5,7 @@ use std::path::Path;
 use vector14::chain::NamedHook;
 use vector14::config::{Config, HookConfig};
 use vector14::ctl::{ControlSocket, Server};
+use vector14::display;
 use vector14::library;
 use vector14::outlet::Outlet;
 use vector14::summary::Summary;
@@ -59,7 +60,7 @@ pub(super) fn run(
     let surroundings = Surroundings { kvm: kvm.to_owned(), attended: true, ..Surroundings::unattended(console) };
     let vm = Vm::new(config, hooks, surroundings).map_err(failure)?;
     if let Some(hooks) = company.watch {
-        let tell = |line: &str| output::tell(&format!("vector14: {line}\n"));
+        let tell = |line: &str| output::tell(&format!("vector14: {}\n", display::printable(line)));
         library::watch(vm.handle(), hooks, HOOKS, tell).map_err(failure)?;
     }
     let serve = |socket| Server::start(socket, vm.handle(), HOOKS);

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::PROTOCOL;
 use super::request::Refusal;
+use super::{PROTOCOL, peer};
 
 /// Whoever is at the other end says so late that it is vector14.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ pub enum ClientError {
         /// The path.
         path: PathBuf,
     },
-    /// It is another user's.
+    /// It is another user's, or another user listens there.
     #[error("no right to use the socket {}, which is user {owner}'s", .path.display())]
     Denied {
         /// The path.
@@ -109,6 +109,9 @@ impl Client {
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         let stream = UnixStream::connect(path).map_err(|error| refused(path, error))?;
         let mut client = Self { reader: BufReader::new(stream), path: path.to_owned() };
+        if let Some(user) = client.host(peer::stranger)? {
+            return Err(ClientError::Denied { path: path.to_owned(), owner: user.as_raw() });
+        }
         client.host(|stream| stream.set_read_timeout(Some(PATIENCE)))?;
         client.check_greeting()?;
         client.host(|stream| stream.set_read_timeout(None))?;
@@ -184,7 +187,7 @@ impl Client {
         ClientError::Host { path: self.path.clone(), source }
     }
 
-    fn host(&self, call: impl FnOnce(&UnixStream) -> io::Result<()>) -> Result<(), ClientError> {
+    fn host<T>(&self, call: impl FnOnce(&UnixStream) -> io::Result<T>) -> Result<T, ClientError> {
         call(self.reader.get_ref()).map_err(|error| self.failed(error))
     }
 }

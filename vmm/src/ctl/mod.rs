@@ -15,13 +15,16 @@
 //! main thread: every client has a thread of its own here, which also makes the hooks that it asks for.
 //!
 //! # Layout
-//! - `socket`: where the socket is in the file system, and whose
+//! - `socket`: where the socket is in the file system, and whose; `lock`: the file beside it that keeps two runs apart; `peer`: who
+//!   is at the other end
 //! - `server`: connections; `session`: one of them, line by line
 //! - `request`: what can be asked for; `command`: doing it; `stats`: what `stats` repeats
 //! - [`client`]: the other end
 
 pub mod client;
 mod command;
+mod lock;
+mod peer;
 mod request;
 mod server;
 mod session;

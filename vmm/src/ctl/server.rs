@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use vector14_hook::HookType;
 
-use super::CLIENTS_MAX;
 use super::command::Subject;
 use super::request::Refusal;
 use super::session::Session;
 use super::socket::ControlSocket;
+use super::{CLIENTS_MAX, peer};
 use crate::sys::lock;
 use crate::vm::VmHandle;
 
@@ -84,21 +84,13 @@ impl Drop for Server {
 }
 
 impl Clients {
-    /// Gives a client a thread of its own, if there are not too many.
+    /// Gives a client a thread of its own, or turns it away.
     fn admit(self: &Arc<Self>, stream: Arc<UnixStream>, subject: &Arc<Subject>) {
-        let mut state = lock(&self.state);
-        if state.closing {
-            return;
-        }
-        if state.open.len() == CLIENTS_MAX {
-            drop(state);
-            let full = Refusal::new(format!("there are {CLIENTS_MAX} clients, and there can't be more"));
+        if let Err(refusal) = self.enter(&stream) {
             // A new connection has room for a line, so this waits for nobody; the client may have gone again.
-            let _ = Session::new(&stream).and_then(|session| session.turn_away(&full));
+            let _ = Session::new(&stream).and_then(|session| session.turn_away(&refusal));
             return;
         }
-        state.open.push(Arc::clone(&stream));
-        drop(state);
         let (clients, subject) = (Arc::clone(self), Arc::clone(subject));
         let leaving = Leaving { clients, stream };
         let spawned = std::thread::Builder::new().name("client".to_owned()).spawn(move || {
@@ -110,6 +102,29 @@ impl Clients {
         if let Err(error) = spawned {
             tracing::warn!("a client of the control socket was turned away: {error}");
         }
+    }
+
+    /// Puts a client on the list, if it may be there and there is room.
+    fn enter(&self, stream: &Arc<UnixStream>) -> Result<(), Refusal> {
+        match peer::stranger(stream) {
+            Ok(None) => {}
+            Ok(Some(user)) => {
+                return Err(Refusal::new(format!(
+                    "user {} may not control this VM: it is another user's",
+                    user.as_raw()
+                )));
+            }
+            Err(error) => return Err(Refusal::new(format!("the client's user is not known: {error}"))),
+        }
+        let mut state = lock(&self.state);
+        if state.closing {
+            return Err(Refusal::new("the VM has ended"));
+        }
+        if state.open.len() == CLIENTS_MAX {
+            return Err(Refusal::new(format!("there are {CLIENTS_MAX} clients, and there can't be more")));
+        }
+        state.open.push(Arc::clone(stream));
+        Ok(())
     }
 }
 

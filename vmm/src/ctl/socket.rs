@@ -1,18 +1,16 @@
 //! The control socket in the file system: made for its owner alone, in the place of a dead run's, and removed at the end.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-/// Another run that makes its socket in the same folder is waited for so long.
-const PATIENCE: Duration = Duration::from_secs(2);
+use super::lock::Lock;
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +26,14 @@ pub enum BindError {
     NotASocket {
         /// The path.
         path: PathBuf,
+    },
+    /// The lock beside it is another user's, so this run can't have it.
+    #[error("lock of the control socket {}: the file belongs to user {owner}", .path.display())]
+    Squatted {
+        /// The lock's path.
+        path: PathBuf,
+        /// The user's number.
+        owner: u32,
     },
     /// Others could use it.
     #[error("control socket {}: its file system gives others rights to it (mode {mode:#o})", .path.display())]
@@ -54,6 +60,7 @@ impl BindError {
         match self {
             Self::InUse { .. } => Some("give each run a socket of its own, or end the other run"),
             Self::NotASocket { .. } => Some("it is left as it is; name a path that is free"),
+            Self::Squatted { .. } => Some("name a path in a folder of your own"),
             Self::NotPrivate { .. } => {
                 Some("name a path in a file system of this host, such as one below /run or /tmp")
             }
@@ -72,6 +79,8 @@ pub struct ControlSocket {
     path: PathBuf,
     /// Device and inode: what is at `path` later may be another's.
     identity: (u64, u64),
+    /// Released after the socket is removed.
+    _lock: Lock,
 }
 
 impl ControlSocket {
@@ -82,7 +91,7 @@ impl ControlSocket {
     pub fn bind(path: &Path) -> Result<Self, BindError> {
         let host = |source| BindError::Host { path: path.to_owned(), source };
         // Two runs must not both find a dead run's socket: the second would remove the first one's.
-        let _turn = lock_folder(path).map_err(host)?;
+        let lock = Lock::take(path)?;
         if let Ok(found) = fs::symlink_metadata(path) {
             remove_dead(path, &found)?;
         }
@@ -94,7 +103,8 @@ impl ControlSocket {
         }
         // Before this nobody can connect.
         rustix::net::listen(&socket, 16).map_err(|error| host(error.into()))?;
-        Ok(Self { listener: socket.into(), path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) })
+        let identity = (metadata.dev(), metadata.ino());
+        Ok(Self { listener: socket.into(), path: path.to_owned(), identity, _lock: lock })
     }
 
     pub(super) fn listener(&self) -> &UnixListener {
@@ -108,22 +118,6 @@ impl Drop for ControlSocket {
         if fs::symlink_metadata(&self.path).is_ok_and(ours) {
             // The next run replaces it where it stays.
             let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Locks the folder that `path` is in against other runs, until the file is closed.
-fn lock_folder(path: &Path) -> io::Result<File> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let folder = File::open(parent.unwrap_or(Path::new(".")))?;
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match folder.try_lock() {
-            Ok(()) => return Ok(folder),
-            Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -182,13 +176,32 @@ mod tests {
         let path = folder.path().join("s");
         let live = ControlSocket::bind(&path).unwrap();
         assert!(matches!(ControlSocket::bind(&path), Err(BindError::InUse { .. })));
-        // Dies without a chance to clean up.
-        let listener = live.listener.try_clone().unwrap();
-        std::mem::forget(live);
-        rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).unwrap();
+        drop(live);
+        // A process that is killed leaves both files, and its lock is released.
+        fs::write(folder.path().join("s.lock"), "").unwrap();
+        drop(UnixListener::bind(&path).unwrap());
         let next = ControlSocket::bind(&path).unwrap();
         UnixStream::connect(&path).unwrap();
         drop(next);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn another_program_s_socket_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let _theirs = UnixListener::bind(&path).unwrap();
+        assert!(matches!(ControlSocket::bind(&path), Err(BindError::InUse { .. })));
+        assert!(path.exists());
+    }
+
+    /// A folder that others may read can be locked by any of them.
+    #[test]
+    fn a_folder_that_somebody_has_locked_does_not_matter() {
+        let folder = tempfile::tempdir().unwrap();
+        let locked = fs::File::open(folder.path()).unwrap();
+        locked.lock().unwrap();
+        ControlSocket::bind(&folder.path().join("s")).unwrap();
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode, SourceSpan};
 
+use super::printable::{masked, printable, printable_lines};
 use super::{Colour, Style};
 
 /// The error and its help; before it, where it stands for several, each of them with its piece of text and a caret.
@@ -18,7 +19,8 @@ pub fn diagnostic(error: &dyn Diagnostic, style: Style) -> String {
     let handler = GraphicalReportHandler::new_themed(theme).with_width(width).with_links(false);
     let render = |error: &dyn Diagnostic| {
         let mut text = String::new();
-        match handler.render_report(&mut text, error) {
+        let error = Printable::new(error);
+        match handler.render_report(&mut text, &error) {
             Ok(()) => text,
             // A place that is not in its source; the message is still worth showing.
             Err(fmt::Error) => format!("{error}\n"),
@@ -47,5 +49,45 @@ impl std::error::Error for Head<'_> {}
 impl Diagnostic for Head<'_> {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
         self.0.help()
+    }
+}
+
+/// An error without the control characters that strangers may have put into its texts.
+#[derive(Debug)]
+struct Printable<'a> {
+    error: &'a dyn Diagnostic,
+    source: Option<NamedSource<String>>,
+}
+
+impl<'a> Printable<'a> {
+    fn new(error: &'a dyn Diagnostic) -> Self {
+        let all = |source: &'a dyn SourceCode| source.read_span(&SourceSpan::from((0, 0)), 0, usize::MAX).ok();
+        let source = error.source_code().and_then(all).map(|all| {
+            let name = printable(all.name().unwrap_or_default());
+            NamedSource::new(name, masked(all.data()))
+        });
+        Self { error, source }
+    }
+}
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&printable_lines(&self.error.to_string()))
+    }
+}
+
+impl std::error::Error for Printable<'_> {}
+
+impl Diagnostic for Printable<'_> {
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        Some(Box::new(printable_lines(&self.error.help()?.to_string())))
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        Some(self.source.as_ref()?)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        self.error.labels()
     }
 }

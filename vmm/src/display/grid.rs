@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use comfy_table::{Attribute, Cell, ContentArrangement, LineStyle, Table, TableStyle};
 
+use super::printable::printable;
 use super::{Colour, Style};
 
 /// Rows and columns.
@@ -67,16 +68,6 @@ impl Grid {
         }
         text
     }
-}
-
-/// The text without control characters, by which a guest or a hook could write to the terminal what it likes.
-#[must_use]
-pub fn printable(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() { clean.extend(c.escape_default()) } else { clean.push(c) }
-    }
-    clean
 }
 
 #[cfg(test)]

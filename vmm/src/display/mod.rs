@@ -5,6 +5,7 @@
 //!
 //! # Layout
 //! - [`style`]: [`Style`], what a stream can show
+//! - [`mod@printable`]: text of strangers, made safe for a terminal
 //! - [`grid`]: [`Grid`], rows and columns in either style
 //! - [`mod@summary`]: a [`Summary`](crate::summary::Summary) and its hooks' reports
 //! - [`mod@status`]: a VM while it runs
@@ -12,12 +13,14 @@
 
 pub mod diagnostic;
 pub mod grid;
+pub mod printable;
 pub mod status;
 pub mod style;
 pub mod summary;
 
 pub use diagnostic::diagnostic;
 pub use grid::Grid;
+pub use printable::{printable, printable_json};
 pub use status::{hooks, stats, stats_head, status};
 pub use style::{Colour, Style};
 pub use summary::{remarks, reports, summary};

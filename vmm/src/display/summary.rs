@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use vector14_hook::Report;
 
-use super::grid::{Grid, printable};
+use super::grid::Grid;
+use super::printable::printable;
 use super::{Colour, Style};
-use crate::summary::{Exits, Faults, HookSummary, Stop, Summary, Until, Verdicts};
+use crate::summary::{Exits, Faults, HookSummary, HookTotals, Stop, Summary, Until, Verdicts};
 
 /// The summary, its hooks' tables, and everything that deserves a sentence.
 #[must_use]
@@ -19,7 +20,7 @@ pub fn summary(summary: &Summary, style: Style) -> String {
         Style::Terminal { .. } => table(summary).render(style),
     };
     for hook in &summary.hooks {
-        text += &tables(&with_end(hook), &hook.report, style);
+        text += &tables(&label(hook, &summary.hooks), &hook.report, style);
     }
     text + &remarks(summary, style)
 }
@@ -34,7 +35,7 @@ pub fn remarks(summary: &Summary, style: Style) -> String {
 #[must_use]
 pub fn reports(hooks: &[(String, Report)], style: Style) -> String {
     let tables = hooks.iter().map(|(name, report)| tables(name, report, style));
-    let warnings = hooks.iter().flat_map(|(name, report)| of_hook(name, report));
+    let warnings = hooks.iter().flat_map(|(name, report)| of_hook(name.clone(), report));
     tables.chain(warnings.map(|warning| remark(&warning, style))).collect()
 }
 
@@ -135,18 +136,26 @@ fn table(summary: &Summary) -> Grid {
 
 /// What became of hooks of the same name, all together.
 fn calls(hooks: &[HookSummary]) -> String {
-    let sum = |count: fn(&HookSummary) -> u64| hooks.iter().map(count).sum::<u64>();
-    let counts = [
-        ("failed", sum(|hook| hook.faulted)),
-        ("over budget", sum(|hook| hook.over_budget)),
-        ("looped", sum(|hook| hook.loops)),
-    ];
-    let mut text = match hooks[0].until {
+    let mut totals = HookTotals::default();
+    hooks.iter().for_each(|hook| totals.add(hook));
+    let until = match hooks[0].until {
         Until::End => String::new(),
         Until::Replaced => format!("replaced {}: ", times(hooks.len())),
         Until::Removed => "removed: ".to_owned(),
     };
-    text += &format!("called {}", sum(|hook| hook.calls));
+    until + &total_calls(&totals)
+}
+
+/// What became of hooks that are not listed.
+fn earlier(totals: &HookTotals) -> Option<String> {
+    let calls = total_calls(totals);
+    (totals.hooks > 0)
+        .then(|| format!("{} hooks that were taken out earlier have no report here: {calls}", totals.hooks))
+}
+
+fn total_calls(totals: &HookTotals) -> String {
+    let counts = [("failed", totals.faulted), ("over budget", totals.over_budget), ("looped", totals.loops)];
+    let mut text = format!("called {}", totals.calls);
     for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
         text += &format!(", {name} {count}");
     }
@@ -157,14 +166,17 @@ fn times(count: usize) -> String {
     if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
-/// The hook's name, and what became of it before the end.
-fn with_end(hook: &HookSummary) -> String {
+/// The hook's name, its number where others among `hooks` have the name too, and what became of it before the end.
+fn label(hook: &HookSummary, hooks: &[HookSummary]) -> String {
+    let is_only = hooks.iter().filter(|other| other.name == hook.name).count() == 1;
+    let number = (!is_only).then(|| format!("number {}", hook.number));
     let until = match hook.until {
-        Until::End => "",
-        Until::Replaced => " (replaced)",
-        Until::Removed => " (removed)",
+        Until::End => None,
+        Until::Replaced => Some("replaced".to_owned()),
+        Until::Removed => Some("removed".to_owned()),
     };
-    format!("{}{until}", hook.name)
+    let said: Vec<_> = number.into_iter().chain(until).collect();
+    if said.is_empty() { hook.name.clone() } else { format!("{} ({})", hook.name, said.join(", ")) }
 }
 
 fn tables(name: &str, report: &Report, style: Style) -> String {
@@ -184,11 +196,12 @@ fn warnings(summary: &Summary) -> Vec<String> {
         .notes
         .iter()
         .cloned()
-        .chain(summary.hooks.iter().flat_map(|hook| of_hook(&hook.name, &hook.report)))
+        .chain(earlier(&summary.earlier_hooks))
+        .chain(summary.hooks.iter().flat_map(|hook| of_hook(label(hook, &summary.hooks), &hook.report)))
         .collect()
 }
 
-fn of_hook(name: &str, report: &Report) -> impl Iterator<Item = String> {
+fn of_hook(name: String, report: &Report) -> impl Iterator<Item = String> {
     report.warnings.iter().map(move |warning| format!("hook {name}: {warning}"))
 }
 
@@ -209,6 +222,7 @@ mod tests {
     fn hook(calls: u64, until: Until) -> HookSummary {
         HookSummary {
             name: "count".to_owned(),
+            number: 1,
             calls,
             faulted: 0,
             over_budget: 0,
@@ -237,6 +251,7 @@ mod tests {
             verdicts: Verdicts { reinject: 1000, ..Verdicts::default() },
             exits: Exits { total: 1034, fault: 1000, io: 34, ..Exits::default() },
             hooks: vec![HookSummary { report, ..hook(1000, Until::End) }],
+            earlier_hooks: HookTotals::default(),
             notes: vec!["a note".to_owned()],
         }
     }
@@ -278,6 +293,26 @@ mod tests {
             "called 5, failed 1, looped 3"
         );
         assert_eq!(calls(&[hook(5, Until::Removed)]), "removed: called 5");
+    }
+
+    #[test]
+    fn reports_of_hooks_of_one_name_are_told_apart() {
+        let mut sample = sample();
+        let last = sample.hooks[0].clone();
+        sample.hooks.insert(0, HookSummary { until: Until::Replaced, ..last.clone() });
+        sample.hooks.push(HookSummary { number: 3, ..last });
+        sample.earlier_hooks = HookTotals { hooks: 189, calls: 7, loops: 1, ..HookTotals::default() };
+        sample.hooks[1].number = 2;
+        let plain = summary(&sample, Style::Plain);
+        for (title, warning) in [
+            ("count (number 1, replaced): by kind", "hook count (number 1, replaced): 3 lines lost"),
+            ("count (number 2): by kind", "hook count (number 2): 3 lines lost"),
+            ("count (number 3): by kind", "hook count (number 3): 3 lines lost"),
+        ] {
+            assert!(plain.contains(title) && plain.contains(warning), "{plain}");
+        }
+        let earlier = "vector14: 189 hooks that were taken out earlier have no report here: called 7, looped 1";
+        assert!(plain.contains(earlier), "{plain}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use vector14_hook::abi::{Mismatch, SYMBOL};
 
@@ -45,6 +46,15 @@ pub enum Reason {
     /// The dynamic linker refuses it.
     #[error("can't be loaded: {0}")]
     Load(String),
+    /// The process that has loaded it for a trial came to an end.
+    #[error("ends the process that loads it: {0}")]
+    EndsProcess(String),
+    /// The process that has loaded it for a trial had to be killed.
+    #[error("is not loaded after {0:?}")]
+    Hangs(Duration),
+    /// There is no process in which it can be tried.
+    #[error("can't be tried in a process of its own: {0}")]
+    Trial(io::Error),
     /// The host has no room for a copy of it.
     #[error("can't be copied into memory: {0}")]
     Host(io::Error),
@@ -80,6 +90,10 @@ impl LibraryError {
                 "if it needs another library, install that or name its folder in LD_LIBRARY_PATH; if a symbol is missing, \
                  rebuild it on this machine"
             }
+            Reason::EndsProcess(_) | Reason::Hangs(_) => {
+                "build it again: it is damaged, or its constructors or destructors do not return"
+            }
+            Reason::Trial(_) => "see that /proc is mounted, and that the host has processes to spare (ulimit -u)",
             Reason::Host(_) => "free memory on the host; see also the sysctl vm.memfd_noexec",
         }
     }

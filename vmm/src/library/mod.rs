@@ -2,10 +2,12 @@
 //!
 //! A library's file is read once. What was read is looked at (`inspect`) and then loaded from memory, so that a file that is
 //! rebuilt meanwhile changes nothing of what runs, and can be loaded again beside it. Before anything of it runs, the
-//! version of the interface that it is made for is read out of its file. Nothing here is on the path of a fault.
+//! version of the interface that it is made for is read out of its file; before anything of it runs in this process, it is loaded
+//! in another (`trial`). Nothing here is on the path of a fault.
 
 mod error;
 mod inspect;
+mod trial;
 mod watch;
 
 use std::ffi::CString;
@@ -18,6 +20,7 @@ use vector14_hook::abi::{self, Foreign};
 use vector14_hook::{Hook, OptionDoc, Options, OptionsError};
 
 pub use self::error::{LibraryError, Reason};
+pub use self::trial::serve_trials;
 pub use self::watch::watch;
 use crate::sys::dynamic;
 use crate::sys::library::foreign;
@@ -34,10 +37,12 @@ pub struct Library {
 }
 
 impl Library {
-    /// Loads the library at `path`. Its constructors run.
+    /// Loads the library at `path`. Its constructors run, in another process first where this program [serves
+    /// trials](serve_trials).
     ///
     /// # Errors
-    /// [`LibraryError`]; where that is not [`Reason::Load`] or [`Reason::Descriptor`], nothing of the library has run.
+    /// [`LibraryError`]; where that is not [`Reason::Load`] or [`Reason::Descriptor`], nothing of the library has run in this
+    /// process.
     pub fn load(path: &Path) -> Result<Self, LibraryError> {
         let failed = |reason| LibraryError { path: path.to_owned(), reason };
         let (image, stamp) = read(path).map_err(failed)?;
@@ -48,10 +53,8 @@ impl Library {
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
         let name = CString::new(&name[..name.len().min(NAME_MAX)]).unwrap_or_default();
         let file = dynamic::sealed_file(&name, &image).map_err(|error| failed(Reason::Host(error)))?;
-        let loaded = dynamic::Loaded::open(file).map_err(|message| failed(Reason::Load(message)))?;
-        let symbol = CString::new(abi::SYMBOL).unwrap_or_default();
-        let descriptor = loaded.symbol(&symbol).ok_or_else(|| failed(Reason::NoSymbol))?;
-        let hook = foreign(descriptor).map_err(|mismatch| failed(Reason::Descriptor(mismatch)))?;
+        trial::run(&file).map_err(failed)?;
+        let hook = open(file).map_err(failed)?;
         Ok(Self { path: path.to_owned(), stamp, hook })
     }
 
@@ -123,6 +126,14 @@ impl Stamp {
         let modified = (metadata.mtime(), metadata.mtime_nsec());
         Self { device: metadata.dev(), inode: metadata.ino(), size: metadata.size(), modified }
     }
+}
+
+/// Has the dynamic linker load a library, and reads its descriptor.
+fn open(library: File) -> Result<Foreign, Reason> {
+    let loaded = dynamic::Loaded::open(library).map_err(Reason::Load)?;
+    let symbol = CString::new(abi::SYMBOL).unwrap_or_default();
+    let descriptor = loaded.symbol(&symbol).ok_or(Reason::NoSymbol)?;
+    foreign(descriptor).map_err(Reason::Descriptor)
 }
 
 /// The file's content. What might wait for its other end is not opened.

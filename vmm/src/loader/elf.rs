@@ -11,6 +11,10 @@ use vector14_hook::Pa;
 use super::error::LoadReason;
 use super::space::Space;
 
+/// More program headers than this are refused: every segment is compared with every other. Linux reads at most 64 KiB of
+/// them, 1,170, from a program.
+const HEADERS_MAX: usize = 1024;
+
 /// An ELF file of a kernel.
 pub(super) type ElfFile<'a> = ElfBytes<'a, AnyEndian>;
 
@@ -62,6 +66,10 @@ pub(super) fn parse(image: &[u8], width: Width) -> Result<ElfFile<'_>, LoadReaso
         return Err(LoadReason::WrongKind(format!(
             "an ELF file of type {kind}: link it statically, at fixed addresses"
         )));
+    }
+    let count = file.segments().map_or(0, |headers| headers.len());
+    if count > HEADERS_MAX {
+        return Err(LoadReason::TooManyHeaders { count, limit: HEADERS_MAX });
     }
     Ok(file)
 }

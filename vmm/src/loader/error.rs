@@ -78,6 +78,14 @@ pub enum LoadReason {
     /// Headers that can't be right, or point behind the end of the file.
     #[error("damaged or truncated: {0}")]
     Damaged(String),
+    /// More program headers than any kernel has.
+    #[error("its ELF header announces {count} program headers, and at most {limit} are loaded")]
+    TooManyHeaders {
+        /// How many there are.
+        count: usize,
+        /// How many are allowed.
+        limit: usize,
+    },
     /// Linux's setup header.
     #[error(transparent)]
     BzImage(#[from] BzImageError),

@@ -20,7 +20,7 @@ pub use self::error::{RunError, VmError};
 pub(crate) use self::error::{call, host};
 pub use self::handle::{HandleError, PATIENCE, State, Status, VmHandle};
 use self::thread::GRACE;
-use crate::chain::{Chain, NamedHook};
+use crate::chain::{self, Chain, NamedHook};
 use crate::config::Config;
 pub use crate::control::Standing;
 use crate::device::{Com1, Device};
@@ -209,7 +209,7 @@ impl Vm {
                  a fault that was in a hook counts as stopped"));
             verdicts.stop += faults.total - verdicts.total();
         }
-        let (hooks, of_chain) = self.shared.chain.finish(&self.shared.guest_at_rest());
+        let chain::Outcome { hooks, earlier, notes: of_chain } = self.shared.chain.finish(&self.shared.guest_at_rest());
         notes.extend(of_chain);
         let unwritten = self.console.drain(LAST_WORDS);
         if unwritten > 0 {
@@ -227,6 +227,7 @@ impl Vm {
             verdicts,
             exits,
             hooks,
+            earlier_hooks: earlier,
             notes,
         }
     }

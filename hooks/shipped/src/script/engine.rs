@@ -3,10 +3,18 @@
 use rhai::module_resolvers::DummyModuleResolver;
 use rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, FuncArgs, Scope};
 
+use vector14_hook::Fault;
+
 use super::functions;
 
-/// Bytes of a string, entries of an array or a map: a script must not use up the host's memory.
-const MOST_ELEMENTS: usize = 64 * 1024;
+/// Entries of an array or a map, those inside of it too, and bytes of a string: a script must not use up the host's memory in one
+/// call, nor the stack, on which values that are nested are dropped.
+const MOST_ELEMENTS: usize = 2 * 1024;
+const MOST_TEXT: usize = 16 * 1024;
+/// Bytes that a `this` may keep from one call to the next. They are counted after every call.
+const MOST_KEPT: usize = 256 * 1024;
+/// Arrays and maps inside of each other in a `this`.
+const MOST_NESTED: usize = 16;
 /// Calls inside of each other, and brackets: a script must not use up the stack of a vCPU's thread, of 2 MiB.
 const MOST_CALLS: usize = 16;
 const MOST_BRACKETS: usize = 64;
@@ -18,12 +26,12 @@ pub(super) fn new(operations: u64) -> Engine {
     engine.disable_symbol("eval");
     engine.set_max_operations(operations).set_max_call_levels(MOST_CALLS);
     engine.set_max_expr_depths(MOST_BRACKETS, MOST_BRACKETS);
-    engine.set_max_string_size(MOST_ELEMENTS).set_max_array_size(MOST_ELEMENTS).set_max_map_size(MOST_ELEMENTS);
+    engine.set_max_string_size(MOST_TEXT).set_max_array_size(MOST_ELEMENTS).set_max_map_size(MOST_ELEMENTS);
     functions::register(&mut engine);
     engine
 }
 
-/// Calls a function of a script with `this`.
+/// Calls a function of a script with `this`, and sees that it keeps no more than it may.
 pub(super) fn call(
     engine: &Engine,
     ast: &AST,
@@ -32,7 +40,45 @@ pub(super) fn call(
     arguments: impl FuncArgs,
 ) -> Result<Dynamic, Box<EvalAltResult>> {
     let options = CallFnOptions::new().bind_this_ptr(this);
-    engine.call_fn_with_options(options, &mut Scope::new(), ast, function, arguments)
+    let answer = engine.call_fn_with_options(options, &mut Scope::new(), ast, function, arguments)?;
+    let kept = weigh(engine, this, MOST_NESTED)?;
+    if kept > MOST_KEPT {
+        return Err(format!("`this` has {kept} bytes, and may have {MOST_KEPT}: keep less in it").into());
+    }
+    Ok(answer)
+}
+
+/// About how many bytes a value takes. Rhai's own limits hold for one value in one call, and count no keys.
+fn weigh(engine: &Engine, value: &Dynamic, nested: usize) -> Result<usize, Box<EvalAltResult>> {
+    let inside = || nested.checked_sub(1).ok_or_else(|| format!("`this` is nested deeper than {MOST_NESTED} levels"));
+    let mut bytes = size_of::<Dynamic>();
+    if let Ok(map) = value.as_map_ref() {
+        let inside = inside()?;
+        for (key, value) in &*map {
+            bytes += size_of_val(key) + key.len() + weigh(engine, value, inside)?;
+        }
+    } else if let Ok(array) = value.as_array_ref() {
+        let inside = inside()?;
+        for value in &*array {
+            bytes += weigh(engine, value, inside)?;
+        }
+    } else if let Ok(blob) = value.as_blob_ref() {
+        bytes += blob.len();
+    } else if let Ok(text) = value.as_immutable_string_ref() {
+        bytes += text.len();
+    } else if !is_small(value) {
+        return Err(format!(
+            "`this` holds a value of type {}: it can keep numbers, texts, arrays, maps and faults",
+            engine.map_type_name(value.type_name())
+        )
+        .into());
+    }
+    Ok(bytes)
+}
+
+/// Whether a value is of a type that holds no others.
+fn is_small(value: &Dynamic) -> bool {
+    value.is_unit() || value.is_bool() || value.is_int() || value.is_float() || value.is_char() || value.is::<Fault>()
 }
 
 /// `explore.rhai:3:14: what is wrong`

@@ -9,9 +9,13 @@ use vector14_hook::mock::{Call, MockGuest, Outcome};
 use vector14_hook::{Access, ErrorCode, Exception, Va};
 
 fn create(script: &str) -> std::result::Result<Script, OptionsError> {
+    create_with(script, 5000)
+}
+
+fn create_with(script: &str, operations: u32) -> std::result::Result<Script, OptionsError> {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("hook.rhai"), script).unwrap();
-    let table = json!({"file": "hook.rhai", "operations": 5000});
+    let table = json!({"file": "hook.rhai", "operations": operations});
     Script::new(&Options::new(table.as_object().unwrap().clone(), folder.path()))
 }
 
@@ -108,6 +112,43 @@ fn what_goes_wrong_names_file_line_and_column() {
     let recursion = create(&recursion).unwrap_or_else(|error| panic!("{error}"));
     let outcome = thread::spawn(move || guest().take(&recursion, &fault(0, 0))).join().unwrap();
     assert!(matches!(outcome, Outcome::LeftOut(_)), "the stack is bounded, which is a thread's 2 MiB: {outcome:?}");
+}
+
+/// Each would grow for as long as the guest faults.
+#[test]
+fn what_this_keeps_is_bounded() {
+    let text = "let text = `x`; for n in 0..13 { text += text; }";
+    for (body, said) in [
+        (format!("{text} this[`${{fault.sequence}}`] = text + fault.sequence;"), "`this` has"),
+        (format!("{text} this[text + fault.sequence] = 1;"), "may have 262144: keep less in it"),
+        ("this.all = this.all ?? []; this.all.push([fault, fault.rip]);".to_owned(), "Size of array/BLOB too large"),
+        ("this.inner = #{ inner: this.inner };".to_owned(), "nested deeper than 16 levels"),
+        (format!("{text} this.verdict = stop(text);"), "holds a value of type Verdict"),
+        ("this.made = Fn(`pass`);".to_owned(), "holds a value of type Fn"),
+    ] {
+        let (mut guest, hook) = (guest(), hook(&body));
+        let left_out = (0..20_000).find_map(|n| match guest.take(&hook, &fault(n, 0)) {
+            Outcome::LeftOut(why) => Some(why),
+            _ => None,
+        });
+        let why = left_out.unwrap_or_else(|| panic!("{body}"));
+        assert!(why.contains("hook.rhai:") && why.contains(said), "{body}: {why}");
+    }
+}
+
+/// On a thread's 2 MiB: what is nested in a value is dropped, and counted, by recursion.
+#[test]
+fn values_inside_of_each_other_do_not_use_up_the_stack() {
+    for body in [
+        "let all = []; loop { all = [all]; }",
+        "let all = #{}; loop { all = #{ all: all }; }",
+        "let all = 0; loop { all = [#{ all: all }]; }",
+    ] {
+        let hook = create_with(&format!("fn on_fault(fault) {{ {body} }}"), 100_000);
+        let hook = hook.unwrap_or_else(|error| panic!("{error}"));
+        let outcome = thread::spawn(move || guest().take(&hook, &fault(0, 0))).join().unwrap();
+        assert!(matches!(outcome, Outcome::LeftOut(_)), "{body}: {outcome:?}");
+    }
 }
 
 #[test]

@@ -61,6 +61,14 @@ impl fmt::Display for Target {
 }
 
 impl Output {
+    /// Whether what is written stays: not so in a pipe or a device.
+    pub(super) fn grows(&self) -> bool {
+        match self {
+            Self::Console | Self::Fifo(_) => false,
+            Self::File(file) => file.metadata().is_ok_and(|metadata| metadata.is_file()),
+        }
+    }
+
     /// The writer itself, one system call a write. Waits, for a fifo, until somebody reads from it.
     pub(super) fn into_writer(self) -> io::Result<Box<dyn Write>> {
         Ok(match self {

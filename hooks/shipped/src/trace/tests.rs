@@ -16,7 +16,12 @@ use vector14_hook::mock::{MockGuest, options};
 const SHORT: Patience = Patience { full: Duration::from_millis(50), end: Duration::from_millis(200) };
 
 fn trace(file: &Path, patience: Patience) -> Trace {
-    Trace::start(Format::Json, Target::File(file.to_owned()), patience).unwrap_or_else(|error| panic!("{error}"))
+    limited_trace(file, None, patience)
+}
+
+fn limited_trace(file: &Path, limit: Option<u64>, patience: Patience) -> Trace {
+    let settings = Settings { format: Format::Json, target: Target::File(file.to_owned()), limit };
+    Trace::start(settings, patience).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn see(trace: &Trace, faults: std::ops::Range<u64>) {
@@ -97,6 +102,38 @@ fn a_full_disk_costs_lines_and_not_the_run() {
 }
 
 #[test]
+fn a_file_does_not_exceed_its_limit() {
+    for limit in [0, 1, 5000, 100_000] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("trace.jsonl");
+        let trace = limited_trace(&path, Some(limit), PATIENCE);
+        see(&trace, 0..10_000);
+        let warning = only_warning(&trace);
+        let size = fs::metadata(&path).unwrap().len();
+        assert!(size <= limit && limit - size < 300, "{size} of {limit}");
+        let lines = json_lines(File::open(&path).unwrap());
+        assert!(
+            (0_u64..).zip(&lines).all(|(sequence, line)| line["seq"] == sequence),
+            "no line is left out before the last"
+        );
+        let (written, beyond) = (lines.len(), 10_000 - lines.len());
+        let said = format!("reached its `limit` after {written} lines: {beyond} of 10000 lines were not written");
+        assert!(warning.contains(&said), "{warning}");
+    }
+}
+
+#[test]
+fn what_does_not_grow_has_no_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = make_fifo(&folder);
+    let trace = limited_trace(&path, Some(5000), PATIENCE);
+    see(&trace, 0..1000);
+    let reader = thread::spawn(move || json_lines(File::open(path).unwrap()).len());
+    assert_eq!(trace.on_end(&mut MockGuest::new(0)), Report::default());
+    assert_eq!(reader.join().unwrap(), 1000);
+}
+
+#[test]
 fn a_fifo_gets_every_line_once_it_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = make_fifo(&folder);
@@ -174,7 +211,9 @@ fn bad_options_are_named() {
         (json!({"format": "xml"}), "format", "expected `text` or `json`"),
         (json!({"file": 1}), "file", "integer `1`"),
         (json!({"file": "none/trace"}), "file", "/etc/v14/none/trace"),
-        (json!({"path": "x"}), "path", "`format` or `file`"),
+        (json!({"limit": "much"}), "limit", "must be a size such as"),
+        (json!({"limit": 1024}), "limit", "integer `1024`"),
+        (json!({"path": "x"}), "path", "`format`, `file`, `limit`"),
     ] {
         for error in [(TYPE.check)(&options(bad.clone())).err(), (TYPE.create)(&options(bad.clone())).err()] {
             let error = error.unwrap();

@@ -33,6 +33,8 @@ pub(super) struct Tally {
     pub(super) faults: u64,
     /// Lines that were written, whole.
     pub(super) written: u64,
+    /// Lines that a file's limit had no room for.
+    pub(super) beyond: u64,
     /// The first error there was in writing.
     pub(super) error: Option<String>,
 }
@@ -41,16 +43,18 @@ struct Shared {
     queue: FaultQueue,
     ending: AtomicBool,
     written: AtomicU64,
+    beyond: AtomicU64,
     error: Mutex<Option<String>>,
 }
 
 impl Writer {
-    /// Starts the thread.
-    pub(super) fn start(format: Format, output: Output, patience: Patience) -> io::Result<Self> {
+    /// Starts the thread, which writes at most `limit` bytes to a regular file.
+    pub(super) fn start(format: Format, output: Output, limit: Option<u64>, patience: Patience) -> io::Result<Self> {
         let shared = Arc::new(Shared::new(patience.full));
         let theirs = Arc::clone(&shared);
+        let room = limit.filter(|_| output.grows()).unwrap_or(u64::MAX);
         let run = move || {
-            if let Err(error) = write_lines(&theirs, format, output) {
+            if let Err(error) = write_lines(&theirs, format, output, room) {
                 theirs.note(&error);
             }
         };
@@ -87,8 +91,8 @@ impl Writer {
 
     /// How far it is now; what holds after [`Writer::finish`] is final.
     pub(super) fn tally(&self) -> Tally {
-        let written = self.shared.written.load(Ordering::Relaxed);
-        Tally { faults: self.shared.queue.total(), written, error: self.shared.first_error().clone() }
+        let [written, beyond] = [&self.shared.written, &self.shared.beyond].map(|count| count.load(Ordering::Relaxed));
+        Tally { faults: self.shared.queue.total(), written, beyond, error: self.shared.first_error().clone() }
     }
 }
 
@@ -104,6 +108,7 @@ impl Shared {
             queue: FaultQueue::new(QUEUE_CAPACITY, patience),
             ending: AtomicBool::new(false),
             written: AtomicU64::new(0),
+            beyond: AtomicU64::new(0),
             error: Mutex::new(None),
         }
     }
@@ -121,14 +126,14 @@ impl Shared {
     }
 }
 
-/// What the thread does, until it is told to end and the queue is empty.
-fn write_lines(shared: &Shared, format: Format, output: Output) -> io::Result<()> {
-    let mut lines = Lines { out: output.into_writer()?, buffer: Vec::with_capacity(2 * PIECE), begun: false };
+/// What the thread does, until it is told to end and the queue is empty. `room` is how many bytes the output may have.
+fn write_lines(shared: &Shared, format: Format, output: Output, room: u64) -> io::Result<()> {
+    let mut lines = Lines { out: output.into_writer()?, buffer: Vec::with_capacity(2 * PIECE), begun: false, room };
     loop {
         // Looked at before the queue is: what was recorded before the end is in the queue then.
         let ending = shared.ending.load(Ordering::Acquire);
         while let Some(fault) = shared.queue.pop() {
-            format.write_line(&fault, &mut lines.buffer)?;
+            lines.add(&fault, format, shared)?;
             if lines.buffer.len() >= PIECE {
                 lines.write_out(shared);
             }
@@ -148,9 +153,29 @@ struct Lines {
     buffer: Vec<u8>,
     /// Whether it is.
     begun: bool,
+    /// Bytes that may still be added.
+    room: u64,
 }
 
 impl Lines {
+    /// Adds a line if there is room for it. After the first that there is none for, no line is added: a shorter one would leave a
+    /// gap before it.
+    fn add(&mut self, fault: &Fault, format: Format, shared: &Shared) -> io::Result<()> {
+        let start = self.buffer.len();
+        if self.room > 0 {
+            format.write_line(fault, &mut self.buffer)?;
+        }
+        let length = (self.buffer.len() - start) as u64;
+        if length == 0 || length > self.room {
+            self.room = 0;
+            self.buffer.truncate(start);
+            shared.beyond.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.room -= length;
+        }
+        Ok(())
+    }
+
     /// Writes all lines. Those that an error keeps from being written are dropped, since more are coming.
     fn write_out(&mut self, shared: &Shared) {
         while !self.buffer.is_empty() {
@@ -208,7 +233,8 @@ mod tests {
     fn a_full_disk_costs_whole_lines_and_breaks_none() {
         let shared = Shared::new(Duration::ZERO);
         let disk = Arc::new(Mutex::new((Vec::new(), 14)));
-        let mut lines = Lines { out: Box::new(Disk(Arc::clone(&disk))), buffer: Vec::new(), begun: false };
+        let mut lines =
+            Lines { out: Box::new(Disk(Arc::clone(&disk))), buffer: Vec::new(), begun: false, room: u64::MAX };
         lines.buffer.extend(b"one 1111\ntwo 2222\nthree 3\n");
         lines.write_out(&shared);
         lines.buffer.extend(b"four 44\n");

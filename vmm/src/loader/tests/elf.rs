@@ -59,3 +59,10 @@ fn a_bad_elf_kernel_is_told_apart() {
     refused(&images::elf64(&[(0x20_0000, 0x1000)]), "entry point 0x100000 is in none");
     refused(&images::elf64(&[(ENTRY, 8)]), "a segment of 8 bytes has 16 in the file");
 }
+
+#[test]
+fn a_kernel_of_more_segments_than_any_has_is_refused_before_they_are_compared() {
+    let segments: Vec<_> = (0..1024).map(|at| (ENTRY + at * 16, 16)).collect();
+    good(&images::elf64(&segments[..1023]));
+    refused(&images::elf64(&segments), "announces 1025 program headers, and at most 1024 are loaded");
+}

@@ -1,0 +1,90 @@
+//! Loads a library in another process first, and asks its hook about options. The dynamic linker trusts what it loads: a damaged
+//! library can make it crash or hang, and the process with it.
+//!
+//! The other process is the same program. One that calls [`serve_trials`] at the start of `main` has its libraries tried; in any
+//! other they are loaded without a trial.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use vector14_hook::Options;
+
+use super::{Reason, open};
+
+/// The argument of a process that is to try the library which is its standard input.
+const ARGUMENT: &str = "--try-hook-library";
+/// A library that takes longer to load is refused.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the process is looked at.
+const BEAT: Duration = Duration::from_millis(1);
+
+/// Whether this program serves trials.
+static SERVED: AtomicBool = AtomicBool::new(false);
+
+/// Loads the library on standard input and ends the process, if that is what it was started for; returns otherwise, and from then
+/// on every library is tried in such a process before it is loaded. Call this at the start of `main`, before any thread is started.
+pub fn serve_trials() {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_none_or(|argument| argument != ARGUMENT) || arguments.next().is_some() {
+        SERVED.store(true, Ordering::Relaxed);
+        return;
+    }
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    // Without it a crash leaves a core file.
+    let _ = setrlimit(Resource::Core, none);
+    // An error comes again, and is told, where the library is loaded next. The hook is asked once: what its descriptor points to may
+    // be damaged too.
+    let library = io::stdin().as_fd().try_clone_to_owned();
+    let _ = library.map(|library| open(library.into()).map(|hook| hook.check(&Options::default())));
+    // With the library's destructors.
+    std::process::exit(0);
+}
+
+/// Loads `library` in a process of its own.
+///
+/// # Errors
+/// [`Reason::EndsProcess`]; [`Reason::Host`].
+pub(super) fn run(library: &File) -> Result<(), Reason> {
+    if !SERVED.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    let mut trial = Command::new("/proc/self/exe");
+    trial.arg(ARGUMENT).stdin(library.try_clone().map_err(Reason::Host)?);
+    let mut child = trial.stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(Reason::Trial)?;
+    match wait(&mut child).map_err(Reason::Trial)? {
+        Some(status) if status.success() => Ok(()),
+        Some(status) => Err(Reason::EndsProcess(describe(status))),
+        None => Err(Reason::Hangs(TIMEOUT)),
+    }
+}
+
+/// Waits for the end of `child`; `None` where it had to be killed.
+fn wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            return child.wait().map(|_| None);
+        }
+        std::thread::sleep(BEAT);
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    match status.signal() {
+        Some(signal) => {
+            signal_hook::low_level::signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned)
+        }
+        None => status.to_string(),
+    }
+}
