@@ -124,7 +124,7 @@ fn execute(cli: &Cli) -> Result<u8, Box<dyn std::error::Error>> {
         Command::Run { command } => vec![Job::command(cli.kvm.unwrap_or_default(), command)],
     };
 
-    apt::provide_qemu()?;
+    apt::provide_tools()?;
     cache.fill()?;
     let programs = programs::build(&workspace, cache.root())?;
     let guests = guest::provide(&cache, &programs)?;
