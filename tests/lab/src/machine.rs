@@ -10,9 +10,9 @@ use std::time::Duration;
 use crate::job::Attendance;
 
 pub(crate) const QEMU: &str = "qemu-system-x86_64";
-/// The oldest major version of QEMU that is known to run nested guests with XSAVE. Version 7.2 does not intercept XSETBV, so that KVM
-/// does not know a guest's XCR0: AVX raises #UD there, and without AVX Linux 5.10 dies in its first rt_sigreturn and 7.3 in
-/// fpstate_reset.
+/// The oldest major version of QEMU that is known to run nested guests with XSAVE. Version 7.2 does not intercept XSETBV,
+/// so that KVM does not know a guest's XCR0: AVX raises #UD there. With AVX masked, Linux 5.10 dies in its first
+/// rt_sigreturn and 7.3 in fpstate_reset.
 pub(crate) const OLDEST_QEMU: u64 = 10;
 
 /// The machine apart from its files.
@@ -26,11 +26,11 @@ const MACHINE: &[&str] =
 
 /// The first serial port is the job's, the second the kernel's. A panic ends QEMU (`panic=-1` with `-no-reboot`).
 ///
-/// - `no_timer_check`: a host that is busy can take QEMU's CPU away while the kernel counts timer interrupts, and the kernel then
-///   panics ("IO-APIC + timer doesn't work!").
-/// - `highres=off nohz=off`, a periodic tick: QEMU up to 10.0 can lose an interrupt that one of its own threads raises while the CPU
-///   leaves a nested guest. It clears a bit of `interrupt_request` there, and not atomically. One-shot timers, which Linux uses
-///   otherwise, never come again then, and the lab stands still with the timer's vector in the APIC's IRR.
+/// - `no_timer_check`: a busy host can take QEMU's CPU away while the kernel counts timer interrupts. The kernel then panics
+///   ("IO-APIC + timer doesn't work!").
+/// - `highres=off nohz=off`, a periodic tick: QEMU up to 10.0 can lose an interrupt that one of its own threads raises while
+///   the CPU leaves a nested guest. It clears a bit of `interrupt_request` there, and not atomically. One-shot timers, which
+///   Linux uses otherwise, never come again then, and the lab stands still with the timer's vector in the APIC's IRR.
 const KERNEL_COMMAND_LINE: &str = "console=ttyS1 panic=-1 mitigations=off quiet no_timer_check highres=off nohz=off";
 
 /// The files of a machine.

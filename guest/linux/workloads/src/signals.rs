@@ -40,8 +40,8 @@ extern "C" fn repair_and_clear(_signal: libc::c_int, info: *mut libc::siginfo_t,
     clear_vector_registers();
 }
 
-/// YMM0 is live at each fault. The kernel saves it in the signal's frame, the handler clears it, and rt_sigreturn restores it. The
-/// upper half of YMM0 is part of the XSAVE state only.
+/// YMM0 is live at each fault. The kernel saves it in the signal's frame, the handler clears it, and rt_sigreturn restores
+/// it. Only XSAVE covers its upper half.
 pub(crate) fn vector_state() -> Outcome {
     const PAGES: usize = 64;
     check(std::arch::is_x86_feature_detected!("avx"), || "the kernel offers no AVX".to_owned())?;

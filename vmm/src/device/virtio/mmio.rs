@@ -107,8 +107,8 @@ impl Mmio {
 
     /// Bits are added until 0 takes all of them away (virtio 1.2, 2.1.1 and 4.2.3.1).
     ///
-    /// Setting DRIVER_OK serves the queue. Linux 5.10's entropy driver makes its first request before DRIVER_OK, and notifies the device of
-    /// it only then.
+    /// Setting DRIVER_OK serves the queue. Linux 5.10's entropy driver makes its first request before DRIVER_OK, and notifies
+    /// the device of it only then.
     fn set_status(&mut self, value: u32) -> Result<(), QueueError> {
         if value == 0 {
             self.driver = Driver::default();

@@ -38,8 +38,8 @@ fn entropy_is_different_every_time() {
     assert_eq!(driver.get(VIRTIO_MMIO_INTERRUPT_STATUS), 0);
 }
 
-/// The entropy driver of Linux 5.10 makes its first request from its probe routine, before DRIVER_OK, and does not notify the device
-/// again.
+/// The entropy driver of Linux 5.10 makes its first request from its probe routine, before DRIVER_OK, and does not notify
+/// the device again.
 #[test]
 fn a_request_made_before_driver_ok_is_served_at_driver_ok() {
     let mut driver = Driver::entropy().start();
