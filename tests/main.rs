@@ -29,6 +29,7 @@ mod hook_project;
 mod idt;
 mod interception;
 mod keys;
+mod kvm_unit_tests;
 mod linux;
 mod linux_hooks;
 mod linux_pager;
@@ -61,6 +62,7 @@ mod trace;
 mod trust;
 mod twice;
 mod verdicts;
+mod xv6;
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
@@ -87,6 +89,7 @@ fn main() {
         idt::tests(),
         interception::tests(),
         keys::tests(),
+        kvm_unit_tests::tests(),
         linux::tests(),
         linux_hooks::tests(),
         linux_pager::tests(),
@@ -119,6 +122,9 @@ fn main() {
         trust::tests(),
         twice::tests(),
         verdicts::tests(),
+        xv6::tests(),
     ];
-    libtest_mimic::run(&arguments, tests.into_iter().flatten().collect()).exit();
+    let conclusion = libtest_mimic::run(&arguments, tests.into_iter().flatten().collect());
+    kvm_unit_tests::print();
+    conclusion.exit();
 }
