@@ -1,4 +1,4 @@
-//! xv6 for x86, the kernel of many courses: 32-bit, multiboot, on two CPUs. `VECTOR14_XV6` names its file, which is built
+//! xv6 for x86, the kernel of many courses: 32-bit, multiboot. `VECTOR14_XV6` names its file, which is built
 //! with `make kernelmemfs`; README says where it runs.
 
 use std::io::Write;
@@ -20,11 +20,11 @@ pub fn tests() -> Vec<Trial> {
 
 const PROMPT: &str = "\n$ ";
 
-/// Runs xv6, types `line` into its shell, waits until it has said `answer`, and asks for the end.
-fn type_into_shell(engine: &str, line: &str, answer: &str) -> Finished {
+/// Runs xv6 on `vcpus` CPUs, types `line` into its shell, waits until it has said `answer`, and asks for the end.
+fn type_into_shell(engine: &str, vcpus: u32, line: &str, answer: &str) -> Finished {
     let kernel = std::env::var("VECTOR14_XV6").unwrap();
     let command = Command::run_config(&format!(
-        "[vm]\nmemory = \"256M\"\nvcpus = 2\ntimeout = \"600s\"\n[boot]\nkernel = \"{kernel}\"\n\
+        "[vm]\nmemory = \"256M\"\nvcpus = {vcpus}\ntimeout = \"30min\"\n[boot]\nkernel = \"{kernel}\"\n\
          [intercept]\nengine = \"{engine}\"\n"
     ));
     let enter = |child: &mut Child| writeln!(child.stdin.as_ref().unwrap(), "{line}").unwrap();
@@ -33,7 +33,7 @@ fn type_into_shell(engine: &str, line: &str, answer: &str) -> Finished {
 
 /// It finds both CPUs, its I/O APIC and its shell, without interception.
 fn shell() {
-    let finished = type_into_shell("off", "echo hello", "\nhello");
+    let finished = type_into_shell("off", 2, "echo hello", "\nhello");
     let stdout = finished.stdout();
     assert!(stdout.contains("cpu1: starting") && stdout.contains("cpu0: starting"), "{finished}");
     assert!(!stdout.contains("not a MP"), "{finished}");
@@ -42,7 +42,7 @@ fn shell() {
 
 /// Its own tests pass, and every fault that its kernel tells of was seen.
 fn usertests() {
-    let finished = type_into_shell("exception-bitmap", "usertests", "ALL TESTS PASSED");
+    let finished = type_into_shell("exception-bitmap", 1, "usertests", "ALL TESTS PASSED");
     let told = finished.stdout().matches(": trap 14 err ").count();
     let summary = finished.summary();
     assert!(told > 0, "{finished}");

@@ -14,7 +14,7 @@ pub struct Row([String; 7]);
 
 static ROWS: Mutex<Vec<Row>> = Mutex::new(Vec::new());
 
-const COLUMNS: [&str; 7] = ["test", "engine", "ended", "lines", "faults", "guest's count", "result"];
+const COLUMNS: [&str; 7] = ["test", "engine", "ended", "lines", "faults", "counted", "result"];
 
 impl Row {
     /// A run in which `found` was wrong.
@@ -23,7 +23,7 @@ impl Row {
         let result = match engine {
             EngineChoice::Off => "",
             _ if !found.is_empty() => "DIFFERS",
-            EngineChoice::Gate if summary.armed_ms.is_none() => "same, never armed",
+            EngineChoice::Gate if summary.armed_ms.is_none() => "same; unarmed",
             EngineChoice::Gate | EngineChoice::ExceptionBitmap | EngineChoice::Auto => "same",
         };
         Self([
