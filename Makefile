@@ -18,7 +18,21 @@ run: $(if $(LAB),lab-run,run-here)
 ## test: run all tests
 test: $(if $(LAB),lab-test,test-here)
 
-.PHONY: run-here test-here kvm
+## kvm-unit-tests: kernels of kvm-unit-tests in the folder FLATS, with each engine and without; T=access chooses by name
+kvm-unit-tests: export VECTOR14_FLATS = $(abspath $(FLATS))
+kvm-unit-tests: $(if $(LAB),kvm-unit-tests-lab,kvm-unit-tests-here)
+
+.PHONY: run-here test-here kvm kvm-unit-tests kvm-unit-tests-here kvm-unit-tests-lab
+kvm-unit-tests-here: kvm flats
+	$(CARGO) test --locked --package vector14 --test integration -- kvm-unit-tests::$(T) --test-threads=1
+
+kvm-unit-tests-lab: flats
+	@VECTOR14_LAB_TIMEOUT=$(or $(VECTOR14_LAB_TIMEOUT),2h) $(LAB_COMMAND) --kvm $(or $(KVM),exception-exit) test kvm-unit-tests::$(T) --test-threads=1
+
+.PHONY: flats
+flats:
+	@[ -d '$(FLATS)' ] || { echo 'make: FLATS names no folder: `make kvm-unit-tests FLATS=.../kvm-unit-tests/x86`' >&2; exit 2; }
+
 run-here: kvm
 	@$(CARGO) run --locked --bin vector14 -- demo
 

@@ -34,6 +34,7 @@ mod inner_guest;
 mod instructions;
 mod interception;
 mod keys;
+mod kvm_unit_tests;
 mod limits;
 mod linux;
 mod linux_hooks;
@@ -67,11 +68,14 @@ mod trace;
 mod trust;
 mod twice;
 mod verdicts;
+mod xv6;
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
     let trials = if arguments.bench { limits::benches() } else { tests() };
-    libtest_mimic::run(&arguments, trials).exit();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    kvm_unit_tests::print();
+    conclusion.exit();
 }
 
 fn tests() -> Vec<libtest_mimic::Trial> {
@@ -103,6 +107,7 @@ fn tests() -> Vec<libtest_mimic::Trial> {
         instructions::tests(),
         interception::tests(),
         keys::tests(),
+        kvm_unit_tests::tests(),
         linux::tests(),
         linux_hooks::tests(),
         linux_pager::tests(),
@@ -135,6 +140,7 @@ fn tests() -> Vec<libtest_mimic::Trial> {
         trust::tests(),
         twice::tests(),
         verdicts::tests(),
+        xv6::tests(),
     ];
     tests.into_iter().flatten().collect()
 }

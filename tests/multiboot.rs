@@ -1,5 +1,6 @@
-//! A multiboot kernel: what it says that it was told, and its faults.
+//! A multiboot kernel: what it says that it was told, what it finds of the machine, and its faults.
 
+use kvm_ioctls::{Cap, Kvm};
 use libtest_mimic::Trial;
 use tempfile::TempDir;
 use vector14::config::{BootConfig, Config, Kernel, Module};
@@ -7,19 +8,37 @@ use vector14::config::{BootConfig, Config, Kernel, Module};
 use crate::harness::{Guest, Oracle, kvm_test};
 
 pub fn tests() -> Vec<Trial> {
-    vec![kvm_test("multiboot", multiboot)]
+    vec![kvm_test("multiboot", multiboot), kvm_test("multiboot::firmware", firmware)]
+}
+
+/// The multiboot kernel, put into `folder`.
+fn kernel(folder: &TempDir) -> Kernel {
+    let path = folder.path().join("kernel");
+    std::fs::write(&path, vector14_guest::MULTIBOOT).unwrap();
+    Kernel::Path(path)
+}
+
+/// What kernels look for that read no ACPI tables: it agrees with the machine.
+fn firmware() {
+    let folder = TempDir::new().unwrap();
+    let boot = BootConfig { cmdline: "firmware".to_owned(), ..BootConfig::of(kernel(&folder)) };
+    let outcome = Guest::of(Config { boot, ..Config::tiny("") }).off().vcpus(2).run().passed();
+    let has_deadline = Kvm::new().unwrap().check_extension(Cap::TscDeadlineTimer);
+    let lines = [
+        "multiboot: memory below 639 KiB, EBDA at 639 KiB, COM1 at 1016",
+        "multiboot: MP tables: CPUs 2, buses 1, I/O APICs 1, interrupts 15, local interrupts 2",
+        "multiboot: I/O APIC 15, by its register 15",
+        if has_deadline { "multiboot: the TSC deadline has come" } else { "multiboot: no TSC deadline" },
+    ];
+    assert_eq!(outcome.console.lines().skip(3).collect::<Vec<_>>(), lines, "{outcome}");
 }
 
 fn multiboot() {
     let folder = TempDir::new().unwrap();
-    let file = |name: &str, content: &[u8]| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        path
-    };
-    let kernel = Kernel::Path(file("kernel", vector14_guest::MULTIBOOT));
-    let module = Module { path: file("module", b"ABCDEFG"), string: "module with words".to_owned() };
-    let boot = BootConfig { modules: vec![module], cmdline: "a=b c".to_owned(), ..BootConfig::of(kernel) };
+    let path = folder.path().join("module");
+    std::fs::write(&path, b"ABCDEFG").unwrap();
+    let module = Module { path, string: "module with words".to_owned() };
+    let boot = BootConfig { modules: vec![module], cmdline: "a=b c".to_owned(), ..BootConfig::of(kernel(&folder)) };
     let guest = || Guest::of(Config { boot: boot.clone(), ..Config::tiny("") });
 
     let off = guest().off().run().passed();

@@ -33,6 +33,16 @@ pub fn engine() -> EngineChoice {
     }
 }
 
+/// The engines that tests run with which compare them all: the suite's, or every one that runs here where none was chosen.
+pub fn engines() -> Vec<EngineChoice> {
+    match chosen() {
+        EngineChoice::Auto if lacks_exception_bitmap().is_none() => {
+            vec![EngineChoice::Gate, EngineChoice::ExceptionBitmap]
+        }
+        _ => vec![engine()],
+    }
+}
+
 /// Why the engine `exception-bitmap` can't run here; `None` where it can.
 pub fn lacks_exception_bitmap() -> Option<&'static str> {
     let engine = diagnosis().engines.iter().find(|engine| engine.name == EngineChoice::ExceptionBitmap.name())?;

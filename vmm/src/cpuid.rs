@@ -2,8 +2,11 @@
 
 use std::arch::x86_64::__cpuid;
 
-use kvm_bindings::{CpuId, kvm_cpuid_entry2};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
+use kvm_ioctls::{Cap, Error, Kvm};
 
+/// CPUID.1, ECX bit 24: the local APIC's timer has the mode TSC-deadline.
+const TSC_DEADLINE: u32 = 1 << 24;
 /// CPUID.1, ECX bit 31: a hypervisor is present. Linux looks for kvm-clock only then.
 const HYPERVISOR: u32 = 1 << 31;
 /// CPUID.1, ECX bit 5: VT-x.
@@ -14,6 +17,18 @@ const SVM: u32 = 1 << 2;
 const HTT: u32 = 1 << 28;
 /// CPUID.(7,1), EAX bit 17: FRED, which has no IDT.
 const FRED: u32 = 1 << 17;
+
+/// KVM's supported CPUID, with the timer mode of its local APIC: KVM_GET_SUPPORTED_CPUID leaves that out, and
+/// KVM_CAP_TSC_DEADLINE_TIMER has it (KVM API 4.46).
+pub(crate) fn supported(kvm: &Kvm) -> Result<CpuId, Error> {
+    let mut cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
+    if kvm.check_extension(Cap::TscDeadlineTimer) {
+        for entry in cpuid.as_mut_slice().iter_mut().filter(|entry| entry.function == 1) {
+            entry.ecx |= TSC_DEADLINE;
+        }
+    }
+    Ok(cpuid)
+}
 
 /// Fits KVM's supported CPUID to vCPU `index` of `vcpus`.
 pub(crate) fn adapt(cpuid: &mut CpuId, index: u32, vcpus: u32) {

@@ -14,7 +14,7 @@
 //!   see of the guest
 //! - [`device`], `events`, `control`: the machine around the CPUs, what the main thread waits for, stopping and holding;
 //!   `watchdog`: hooks that take too long; `input`: what is typed; [`outlet`]: output that nobody waits for
-//! - `acpi`: what the guest is told of that machine
+//! - `acpi`, `bios`: what the guest is told of that machine
 //! - [`vcpu`], [`loader`], [`boot`], `cpuid`: a CPU, a kernel, and the state in which the one enters the other
 //! - `paging`, [`segment`]: the paging mode and the code segment that a vCPU is in; walks are in [`vector14_hook::paging`]
 //! - [`memory`]: guest-physical memory; `pool`: the host-owned pages in it
@@ -23,6 +23,7 @@
 
 mod acpi;
 pub mod bench;
+mod bios;
 pub mod boot;
 pub mod chain;
 pub mod config;

@@ -1,5 +1,5 @@
 //! The header that makes this a multiboot kernel (specification, 3.1), its entry, and the boot information (3.3). What comes
-//! after that, the end of the command line says: `paging=32`, `paging=pae` and `no-idt`, or else long mode.
+//! after that, the end of the command line says: `paging=32`, `paging=pae`, `no-idt` and `firmware`, or else long mode.
 
 use core::arch::global_asm;
 
@@ -83,6 +83,8 @@ _start:
     je enter_pae_paging
     cmp eax, {no_idt}
     je fault_without_idt
+    cmp eax, {firmware}
+    je report_firmware
     jmp enter_long_mode
 
 /* EAX: how many entries the memory map has; each is preceded by its size. */
@@ -131,6 +133,7 @@ stack_end:
     wanted = const WANTED,
     bits32 = const u32::from_le_bytes(*b"g=32"),
     pae = const u32::from_le_bytes(*b"=pae"),
+    firmware = const u32::from_le_bytes(*b"ware"),
     no_idt = const u32::from_le_bytes(*b"-idt"),
     exit_port = const EXIT_PORT,
 );

@@ -8,6 +8,7 @@
 //! - [`console`]: text and numbers on COM1, in 32-bit code
 //! - [`long_mode`]: page tables, descriptor tables, and the way to 64-bit code
 //! - [`faults`]: the faults and their handler
+//! - [`firmware`]: what a BIOS leaves in memory, where the command line asks for it
 //! - [`protected_mode`]: what the command line can ask for in the place of long mode: faults without it
 #![no_std]
 #![no_main]
@@ -15,6 +16,7 @@
 mod console;
 mod entry;
 mod faults;
+mod firmware;
 mod long_mode;
 mod protected_mode;
 

@@ -1,5 +1,6 @@
 //! The lab's own initial RAM file system: all that a run needs, so that QEMU needs no disk.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::archive::{Archive, ArchiveError};
@@ -17,6 +18,10 @@ const BOOTS: &str = include_str!("../boots");
 
 /// A guest for those who try the lab by hand.
 const LINUX: &str = include_str!("../../../guest/linux.toml");
+
+/// Kernels of others, for the tests that are theirs: the variable that names a file or a folder of them, and where `init` tells
+/// the tests that it is.
+const FOREIGN: [(&str, &str); 2] = [("VECTOR14_XV6", "foreign/xv6"), ("VECTOR14_FLATS", "foreign/flats")];
 
 /// What an initial RAM file system is made of, besides what the cache has.
 #[derive(Debug)]
@@ -66,9 +71,30 @@ pub(crate) fn write(cache: &Cache, parts: &Parts<'_>, job: &Job) -> Result<PathB
         archive = archive.file(&format!("guests/{guest}"), &guests.join(guest));
     }
 
+    for (variable, place) in FOREIGN {
+        if let Some(path) = std::env::var_os(variable) {
+            archive = add_foreign(archive, place, Path::new(&path))?;
+        }
+    }
+
     let path = cache.root().join(format!("{}.cpio", job.name()));
     archive.create(&path)?;
     Ok(path)
+}
+
+/// Adds a kernel, or those of a folder with the configuration of their tests.
+fn add_foreign(mut archive: Archive, place: &str, path: &Path) -> Result<Archive, ArchiveError> {
+    if !path.is_dir() {
+        return Ok(archive.file(place, path));
+    }
+    let entries = fs::read_dir(path).map_err(|error| ArchiveError { path: path.to_owned(), error })?;
+    for file in entries.flatten().map(|entry| entry.path()) {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        if name.ends_with(".flat") || name == "unittests.cfg" {
+            archive = archive.file(&format!("{place}/{name}"), &file);
+        }
+    }
+    Ok(archive)
 }
 
 /// Where the dynamic linker is, which programs name, and where it looks for the rest.

@@ -15,6 +15,9 @@ pub(crate) struct Job {
     name: String,
 }
 
+/// How long a flat of kvm-unit-tests may take: the tests in the lab are told what those outside would be.
+const FLATS_TIMEOUT: &str = "VECTOR14_FLATS_TIMEOUT";
+
 /// The name of a job that has the lab to itself.
 const ALONE: &str = "last";
 
@@ -49,8 +52,11 @@ impl Job {
             words.push(format!("--color={color}"));
         }
         words.extend_from_slice(arguments);
-        let engine = engine.map(|engine| format!("export VECTOR14_ENGINE={}\n", quote(engine))).unwrap_or_default();
-        Self::unattended(kvm, &format!("export CI=1\n{engine}"), &words)
+        let engine = engine.map(ToOwned::to_owned);
+        let variables = [("VECTOR14_ENGINE", engine), (FLATS_TIMEOUT, std::env::var(FLATS_TIMEOUT).ok())];
+        let exports =
+            variables.into_iter().filter_map(|(name, value)| Some(format!("export {name}={}\n", quote(&value?))));
+        Self::unattended(kvm, &format!("export CI=1\n{}", exports.collect::<String>()), &words)
     }
 
     /// A command.

@@ -58,6 +58,7 @@ const ENVIRONMENT: &str = "\
 Environment:
     VECTOR14_LAB          the cache folder (default: target/lab)
     VECTOR14_ENGINE       the engine that `--kvm KVM test` runs with: auto, gate or exception-bitmap
+    VECTOR14_XV6, VECTOR14_FLATS  kernels for the tests of these names: a file and a folder, which are copied into the lab
     VECTOR14_LAB_TIMEOUT  when a run is ended, as `90s` or `20m` (default: 15m; a shell has all the time)
 
 A run leaves its output, the lab's kernel log and QEMU's command line in the folder `last` of the cache, or in one folder a

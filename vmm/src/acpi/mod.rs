@@ -17,6 +17,7 @@ use acpi_tables::xsdt::XSDT;
 use acpi_tables::{Aml, AmlSink};
 use vector14_hook::{GuestError, Pa};
 
+pub(crate) use self::tables::{IO_APIC, IO_APIC_ID, LOCAL_APIC, TIMER_PIN};
 use crate::memory::Memory;
 
 /// Where firmware would be: the guest's memory map must not call it RAM. The tables are in here, where a kernel that is

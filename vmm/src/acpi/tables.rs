@@ -16,10 +16,13 @@ const NO_VGA: u16 = 1 << 2;
 const NO_MSI: u16 = 1 << 3;
 
 /// Where KVM's interrupt controllers are after reset (KVM API 4.24).
-const LOCAL_APIC: u32 = 0xfee0_0000;
-const IO_APIC: u32 = 0xfec0_0000;
-/// Above the IDs of all local APICs.
-const IO_APIC_ID: u8 = 0xfe;
+pub(crate) const LOCAL_APIC: u32 = 0xfee0_0000;
+/// See [`LOCAL_APIC`].
+pub(crate) const IO_APIC: u32 = 0xfec0_0000;
+/// Above the IDs of all local APICs, and within the 4 bits of the I/O APIC's own register.
+pub(crate) const IO_APIC_ID: u8 = 0xf;
+/// The pin of the I/O APIC that the ISA timer, IRQ 0, is at, as on every PC.
+pub(crate) const TIMER_PIN: u8 = 2;
 
 /// How to end the machine, and what not to look for (ACPI 5.2.9).
 pub(super) fn fadt(dsdt: Pa) -> FADT {
@@ -60,8 +63,8 @@ pub(super) fn madt(machine: &Machine) -> Sdt {
     madt
 }
 
-/// Interrupt Source Override (ACPI 5.2.12.5): the ISA timer, IRQ 0, is at pin 2 of the I/O APIC. Edge, active high.
-const TIMER_OVERRIDE: [u8; 10] = [2, 10, 0, 0, 2, 0, 0, 0, 0, 0];
+/// Interrupt Source Override (ACPI 5.2.12.5) of ISA's IRQ 0. Edge, active high.
+const TIMER_OVERRIDE: [u8; 10] = [2, 10, 0, 0, TIMER_PIN, 0, 0, 0, 0, 0];
 
 /// Local APIC NMI (ACPI 5.2.12.7): NMI arrives at LINT1 of every CPU.
 const LOCAL_APIC_NMI: [u8; 6] = [4, 6, 0xff, 0, 0, 1];

@@ -30,7 +30,7 @@ impl Entry {
     /// Writes the descriptor and page tables that the entry needs into low memory.
     ///
     /// # Errors
-    /// Memory does not reach to the end of [`layout::RESERVED`](super::layout::RESERVED).
+    /// Memory does not reach to the end of [`layout::LONG_MODE`](super::layout::LONG_MODE).
     pub(crate) fn prepare_memory(self, memory: &Memory) -> Result<(), GuestError> {
         match self {
             Self::LongMode { .. } => long_mode::prepare_memory(memory),

@@ -37,11 +37,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_descriptor_table_has_what_the_selectors_select() {
+        let memory = Memory::new(2 << 20).unwrap();
+        prepare_memory(&memory).unwrap();
+        let (_, sregs) = registers(Pa(0x10_0000), Pa(0x1_0000), kvm_sregs::default());
+        let selected = |selector: u16| memory.load(Pa(sregs.gdt.base + u64::from(selector))).unwrap();
+        assert_eq!(selected(sregs.cs.selector), 0x00cf_9b00_0000_ffff);
+        assert_eq!(selected(sregs.ds.selector), 0x00cf_9300_0000_ffff);
+    }
+
+    #[test]
     fn registers_are_as_the_specification_has_them() {
         let (regs, sregs) = registers(Pa(0x10_0000), Pa(0x1_0000), kvm_sregs::default());
         assert_eq!((regs.rip, regs.rax, regs.rbx), (0x10_0000, 0x2bad_b002, 0x1_0000));
         assert_eq!(regs.rflags & (1 << 9 | 1 << 17), 0, "interrupts off, no virtual-8086 mode");
         assert_eq!(sregs.cr0 & (CR0_PE | CR0_PG), CR0_PE);
+        assert_eq!((sregs.cs.selector, sregs.ds.selector, sregs.ss.selector), (0x08, 0x10, 0x10));
         let segments = [sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss];
         assert!(segments.iter().all(|data| (data.base, data.limit, data.type_ & 0xa) == (0, 0xffff_ffff, 2)));
         assert_eq!((sregs.cs.base, sregs.cs.limit, sregs.cs.db, sregs.cs.l), (0, 0xffff_ffff, 1, 0));

@@ -6,11 +6,6 @@ use vector14_hook::GuestError;
 use super::layout::GDT;
 use crate::memory::Memory;
 
-/// `__BOOT_CS` of the Linux boot protocol.
-const CODE_SELECTOR: u16 = 0x10;
-/// `__BOOT_DS` of the Linux boot protocol.
-const DATA_SELECTOR: u16 = 0x18;
-
 /// What code in the code segment is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CodeSize {
@@ -18,22 +13,42 @@ pub(super) enum CodeSize {
     Bits64,
 }
 
+impl CodeSize {
+    /// The Linux boot protocol names its selectors, `__BOOT_CS` and `__BOOT_DS`. Multiboot leaves them open: these are QEMU's, for
+    /// xv6 goes on with them in a descriptor table of its own.
+    const fn selectors(self) -> Selectors {
+        match self {
+            Self::Bits32 => Selectors { code: 0x08, data: 0x10 },
+            Self::Bits64 => Selectors { code: 0x10, data: 0x18 },
+        }
+    }
+}
+
+/// The selectors of both segments.
+struct Selectors {
+    code: u16,
+    data: u16,
+}
+
+/// The table's limit: four descriptors.
+const GDT_LIMIT: u16 = 4 * 8 - 1;
+
 /// Loads every segment register with a flat segment, and GDTR with the table that [`write_gdt`] writes.
 pub(super) fn load(code: CodeSize, sregs: &mut kvm_sregs) {
     sregs.cs = code_segment(code);
     for segment in [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss] {
-        *segment = data_segment();
+        *segment = data_segment(code);
     }
-    sregs.gdt = kvm_dtable { base: GDT.0, limit: 4 * 8 - 1, ..kvm_dtable::default() };
+    sregs.gdt = kvm_dtable { base: GDT.0, limit: GDT_LIMIT, ..kvm_dtable::default() };
     sregs.idt = kvm_dtable::default();
 }
 
 /// Writes a descriptor table with these segments.
 pub(super) fn write_gdt(code: CodeSize, memory: &Memory) -> Result<(), GuestError> {
-    for (at, descriptor) in (0..).step_by(8).zip([0, 0, descriptor(&code_segment(code)), descriptor(&data_segment())]) {
-        memory.write(GDT.offset(at), &descriptor.to_le_bytes())?;
-    }
-    Ok(())
+    let segments = [code_segment(code), data_segment(code)];
+    segments
+        .iter()
+        .try_for_each(|segment| memory.write(GDT.offset(segment.selector.into()), &descriptor(segment).to_le_bytes()))
 }
 
 fn code_segment(size: CodeSize) -> kvm_segment {
@@ -42,15 +57,15 @@ fn code_segment(size: CodeSize) -> kvm_segment {
         CodeSize::Bits32 => (0, 1),
         CodeSize::Bits64 => (1, 0),
     };
-    kvm_segment { selector: CODE_SELECTOR, type_: EXECUTE_READ_ACCESSED, l, db, ..data_segment() }
+    kvm_segment { selector: size.selectors().code, type_: EXECUTE_READ_ACCESSED, l, db, ..data_segment(size) }
 }
 
-fn data_segment() -> kvm_segment {
+fn data_segment(code: CodeSize) -> kvm_segment {
     const READ_WRITE_ACCESSED: u8 = 0x3;
     kvm_segment {
         base: 0,
         limit: 0xffff_ffff,
-        selector: DATA_SELECTOR,
+        selector: code.selectors().data,
         type_: READ_WRITE_ACCESSED,
         present: 1,
         db: 1,
@@ -81,6 +96,6 @@ mod tests {
     fn flat_descriptors_are_the_usual_ones() {
         assert_eq!(descriptor(&code_segment(CodeSize::Bits64)), 0x00af_9b00_0000_ffff);
         assert_eq!(descriptor(&code_segment(CodeSize::Bits32)), 0x00cf_9b00_0000_ffff);
-        assert_eq!(descriptor(&data_segment()), 0x00cf_9300_0000_ffff);
+        assert_eq!(descriptor(&data_segment(CodeSize::Bits64)), 0x00cf_9300_0000_ffff);
     }
 }

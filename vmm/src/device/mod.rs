@@ -1,6 +1,7 @@
 //! The machine's devices, behind one bus for ports and one for memory-mapped registers.
 
 mod bus;
+mod display;
 mod exit_port;
 mod i8042;
 mod power;
@@ -9,6 +10,7 @@ mod serial;
 pub(crate) mod virtio;
 
 pub use bus::{Bus, Device};
+pub(crate) use display::{DISPLAY_PORT, NoDisplay};
 pub(crate) use exit_port::ExitPort;
 pub(crate) use i8042::I8042;
 pub(crate) use power::{

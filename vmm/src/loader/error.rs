@@ -142,13 +142,16 @@ pub enum LoadReason {
         /// What is allowed, in bytes.
         limit: u64,
     },
-    /// Command line and module strings do not fit into the boot information.
-    #[error("boot.cmdline and boot.modules make {size} bytes of boot information, and there is room for {limit}")]
+    /// The kernel and its modules leave no room for the boot information.
+    #[error(
+        "boot.cmdline and boot.modules make {size} bytes of boot information, and the kernel leaves no such room at {:#x}..{:#x}",
+        .within.start, .within.end
+    )]
     InfoTooLarge {
         /// Size of the boot information, in bytes.
         size: usize,
-        /// What is allowed, in bytes.
-        limit: u64,
+        /// Guest-physical range that it must lie in.
+        within: Range<u64>,
     },
     /// Modules for a kernel that takes none.
     #[error("a kernel of the kind {0} takes no modules: only multiboot kernels do")]

@@ -13,7 +13,7 @@ use super::space::Space;
 use super::zero_page::{self, LongModeKernel};
 use super::{elf, file, notes};
 use crate::boot::Entry;
-use crate::boot::layout::{BOOT_PARAMS, CMDLINE_LIMIT, MULTIBOOT_INFO};
+use crate::boot::layout::{BOOT_PARAMS, CMDLINE_LIMIT, LONG_MODE};
 use crate::config::{BootConfig, Kernel};
 use crate::memory::Memory;
 
@@ -49,14 +49,15 @@ pub fn load(boot: &BootConfig, memory: &Memory) -> Result<Loaded, LoadError> {
     let format = Format::of(&image, boot.protocol).map_err(kernel)?;
     let (entry, stub) = match format {
         Format::BzImage | Format::Vmlinux | Format::Elf => {
+            space.claim(LONG_MODE, "what the boot protocol needs").map_err(kernel)?;
             let (long_mode, stub) = place_long_mode(format, &image, &mut space).map_err(kernel)?;
             finish_long_mode(long_mode, format, boot, &mut space, kernel)?;
             (Entry::LongMode { rip: long_mode.rip, boot_params: BOOT_PARAMS }, stub)
         }
         Format::Multiboot => {
             let placed = multiboot::place(&image, &mut space).map_err(kernel)?;
-            finish_multiboot(&placed, path, boot, &mut space, kernel)?;
-            (Entry::ProtectedMode { eip: placed.eip, info: Pa(MULTIBOOT_INFO.start) }, placed.stub)
+            let info = finish_multiboot(&placed, path, boot, &mut space, kernel)?;
+            (Entry::ProtectedMode { eip: placed.eip, info }, placed.stub)
         }
     };
     entry.prepare_memory(memory).map_err(|error| kernel(LoadReason::Memory(error)))?;
@@ -103,14 +104,14 @@ fn finish_long_mode(
     zero_page::write(&kernel, &initrd, &boot.cmdline, space.memory()).map_err(of_kernel)
 }
 
-/// Gives a multiboot kernel its modules and boot information.
+/// Gives a multiboot kernel its modules and boot information; returns where the latter is.
 fn finish_multiboot(
     kernel: &multiboot::Placed,
     path: &Path,
     boot: &BootConfig,
     space: &mut Space<'_>,
     of_kernel: impl Fn(LoadReason) -> LoadError,
-) -> Result<(), LoadError> {
+) -> Result<Pa, LoadError> {
     if let Some(path) = &boot.initrd {
         return Err(LoadError { part: Part::Initrd, path: path.clone(), reason: LoadReason::NoInitrd });
     }
@@ -118,11 +119,11 @@ fn finish_multiboot(
     for module in &boot.modules {
         let of_module = |reason| LoadError { part: Part::Module, path: module.path.clone(), reason };
         let (file, size) = file::open(&module.path).map_err(of_module)?;
-        let range = space.allocate_low(size, kernel.end).map_err(of_module)?;
+        let range = space.allocate_low(size, kernel.end..u64::MAX).map_err(of_module)?;
         file::read_into(file, &range, space.memory()).map_err(of_module)?;
         modules.push((range, module.string.as_str()));
     }
     // As QEMU and the first GRUB have it: kernels expect their own name in front.
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    info::write(&name, &boot.cmdline, &modules, space.memory()).map_err(of_kernel)
+    info::write(&name, &boot.cmdline, &modules, space).map_err(of_kernel)
 }

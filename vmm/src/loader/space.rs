@@ -7,7 +7,7 @@ use std::ops::Range;
 use vector14_hook::PAGE_SIZE;
 
 use super::error::LoadReason;
-use crate::boot::layout::{EBDA, HIGH_MEMORY, RESERVED};
+use crate::boot::layout::{BDA_AND_GDT, EBDA, HIGH_MEMORY};
 use crate::memory::{HOLE_START, Memory};
 
 /// Guest memory, and what of it is taken.
@@ -17,11 +17,11 @@ pub(super) struct Space<'a> {
 }
 
 impl<'a> Space<'a> {
-    /// All of `memory`, less what boot protocols use and what is reserved for firmware.
+    /// All of `memory`, less what every kernel finds in it.
     pub(super) fn new(memory: &'a Memory) -> Result<Self, LoadReason> {
         let taken = vec![(EBDA..HIGH_MEMORY, "the reserved range")];
         let mut space = Self { memory, taken };
-        space.claim(RESERVED, "what the boot protocol needs")?;
+        space.claim(BDA_AND_GDT, "the BIOS data area and the descriptor table")?;
         Ok(space)
     }
 
@@ -29,7 +29,7 @@ impl<'a> Space<'a> {
         self.memory
     }
 
-    /// Takes `range` for a part of the kernel, if it is RAM and free.
+    /// Takes `range`, if it is RAM and free.
     pub(super) fn claim(&mut self, range: Range<u64>, what: &'static str) -> Result<(), LoadReason> {
         if range.is_empty() {
             return Ok(());
@@ -58,9 +58,9 @@ impl<'a> Space<'a> {
         self.take(found.ok_or(LoadReason::NoRoom { size, from: HIGH_MEMORY, to })?)
     }
 
-    /// The same with the lowest free range from `from` on.
-    pub(super) fn allocate_low(&mut self, size: u64, from: u64) -> Result<Range<u64>, LoadReason> {
-        let to = self.ram_end();
+    /// The same with the lowest free range in `within`.
+    pub(super) fn allocate_low(&mut self, size: u64, within: Range<u64>) -> Result<Range<u64>, LoadReason> {
+        let (from, to) = (within.start, within.end.min(self.ram_end()));
         let starts = self.taken.iter().map(|(taken, _)| taken.end).filter(|start| *start > from).chain([from]);
         let places = starts.filter_map(|start| self.free(start.checked_next_multiple_of(PAGE_SIZE)?, size, to));
         let found = places.min_by_key(|range| range.start);
@@ -98,13 +98,15 @@ mod tests {
         let memory = Memory::new(2 << 20).unwrap();
         let mut space = Space::new(&memory).unwrap();
         space.claim(0x10_0000..0x10_1800, "a kernel").unwrap();
-        assert_eq!(space.allocate_low(1, 0x10_1800).unwrap(), 0x10_2000..0x10_2001);
-        assert_eq!(space.allocate_low(0x1000, 0x10_1800).unwrap(), 0x10_3000..0x10_4000);
+        assert_eq!(space.allocate_low(1, 0x10_1800..u64::MAX).unwrap(), 0x10_2000..0x10_2001);
+        assert_eq!(space.allocate_low(0x1000, 0x10_1800..u64::MAX).unwrap(), 0x10_3000..0x10_4000);
         assert_eq!(space.allocate_high(1, u64::MAX).unwrap(), 0x1f_f000..0x1f_f001);
         assert_eq!(space.allocate_high(0x1001, 0x1f_f800).unwrap(), 0x1f_d000..0x1f_e001);
         assert!(space.allocate_high(0xf_a000, u64::MAX).is_err());
         assert!(space.allocate_high(1, 0x10_0000).is_err(), "conventional memory is left alone");
-        assert!(space.allocate_low(u64::MAX, 0x10_0000).is_err());
+        assert!(space.allocate_low(u64::MAX, 0x10_0000..u64::MAX).is_err());
+        assert_eq!(space.allocate_low(0x8_fc00, 0x1_0000..EBDA).unwrap(), 0x1_0000..EBDA);
+        assert!(space.allocate_low(1, 0x1_0000..EBDA).is_err(), "nothing goes beyond the end that is asked for");
         assert!(space.claim(0x1f_e000..0x1f_f001, "a kernel").is_err());
     }
 }

@@ -10,12 +10,13 @@ use vector14_guest_abi::{COM1, EXIT_PORT};
 use super::error::{VmError, host};
 use super::kvm;
 use crate::acpi::{self, VirtioPlace};
+use crate::bios;
 use crate::config::{Config, DiskConfig};
 use crate::device::virtio::image::Image;
 use crate::device::virtio::{self, Backend, Block, Entropy, Mmio};
 use crate::device::{
-    Bus, COM1_GSI, Com1, Device, ExitPort, I8042, RESET_CODE, RESET_PORT, RESET_VECTOR, RTC_PORT, ResetControl, Rtc,
-    SLEEP_CONTROL_PORT, Sleep,
+    Bus, COM1_GSI, Com1, DISPLAY_PORT, Device, ExitPort, I8042, NoDisplay, RESET_CODE, RESET_PORT, RESET_VECTOR,
+    RTC_PORT, ResetControl, Rtc, SLEEP_CONTROL_PORT, Sleep,
 };
 use crate::memory::Memory;
 use crate::outlet::Outlet;
@@ -45,6 +46,7 @@ pub(super) fn create(
     let (mmio, virtio) = create_virtio(config, vm, memory)?;
     let vcpus = u8::try_from(config.vm.vcpus).unwrap_or(u8::MAX);
     host("the ACPI tables", acpi::write(memory, &acpi::Machine { vcpus, virtio }).map_err(io::Error::other))?;
+    host("the MP tables", bios::write(memory, vcpus).map_err(io::Error::other))?;
     host("the reset vector", memory.write(RESET_VECTOR, &RESET_CODE).map_err(io::Error::other))?;
     Ok(Devices { ports: create_ports(memory, &com1, ports), mmio, com1, com1_room })
 }
@@ -59,6 +61,7 @@ fn create_ports(memory: &Memory, com1: &Com1, further: Vec<(u16, Box<dyn Device>
     attach(RTC_PORT, 2, Box::new(Rtc::new(&memory.ram())));
     attach(SLEEP_CONTROL_PORT, Sleep::PORTS, Box::new(Sleep));
     attach(RESET_PORT, 1, Box::new(ResetControl));
+    attach(DISPLAY_PORT, 2, Box::new(NoDisplay));
     attach(EXIT_PORT, 1, Box::new(ExitPort));
     for (port, device) in further {
         attach(port, 1, device);

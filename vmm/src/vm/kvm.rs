@@ -4,13 +4,14 @@ use std::ffi::CString;
 use std::path::Path;
 
 use kvm_bindings::{
-    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_MAX_CPUID_ENTRIES,
-    KVM_PIT_SPEAKER_DUMMY, KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_pit_config,
+    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_PIT_SPEAKER_DUMMY,
+    KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_irqchip, kvm_irqchip, kvm_pit_config,
 };
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::error::{VmError, call, host};
+use crate::acpi::{IO_APIC_ID, TIMER_PIN};
 use crate::config::VmConfig;
 use crate::cpuid;
 use crate::sys::mapped::MappedVm;
@@ -52,6 +53,7 @@ pub(super) fn create_interrupt_controllers(vm: &VmFd) -> Result<(), VmError> {
     call("KVM_SET_TSS_ADDR", vm.set_tss_address(TSS_ADDRESS))?;
     call("KVM_CREATE_IRQCHIP", vm.create_irq_chip())?;
     call("KVM_SET_GSI_ROUTING", vm.set_gsi_routing(&routing()?))?;
+    identify_io_apic(vm)?;
     if vm.check_extension(Cap::Pit2) {
         // The speaker's port, 0x61, gates the 8254's channel 2: KVM answers it too (KVM API 4.71).
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..kvm_pit_config::default() };
@@ -60,12 +62,20 @@ pub(super) fn create_interrupt_controllers(vm: &VmFd) -> Result<(), VmError> {
     Ok(())
 }
 
+/// Gives the I/O APIC the ID that the tables have: kernels compare it.
+fn identify_io_apic(vm: &VmFd) -> Result<(), VmError> {
+    let mut chip = kvm_irqchip { chip_id: KVM_IRQCHIP_IOAPIC, ..kvm_irqchip::default() };
+    call("KVM_GET_IRQCHIP", vm.get_irqchip(&mut chip))?;
+    chip.chip.ioapic.id = IO_APIC_ID.into();
+    call("KVM_SET_IRQCHIP", vm.set_irqchip(&chip))
+}
+
 /// GSIs are I/O APIC pins, and those below 16 are ISA's interrupts at the 8259s too; the timer is at pin 2 instead of
 /// pin 0, as on every PC and in the MADT (KVM API 4.52).
 fn routing() -> Result<KvmIrqRouting, VmError> {
     const PINS: u32 = 24;
     const ISA: u32 = 16;
-    const TIMER_PIN: u32 = 2;
+    let timer_pin = u32::from(TIMER_PIN);
     let route = |gsi, irqchip, pin| {
         let mut entry = kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_IRQCHIP, ..Default::default() };
         entry.u.irqchip = kvm_irq_routing_irqchip { irqchip, pin };
@@ -75,8 +85,8 @@ fn routing() -> Result<KvmIrqRouting, VmError> {
         0..8 => route(gsi, KVM_IRQCHIP_PIC_MASTER, gsi),
         _ => route(gsi, KVM_IRQCHIP_PIC_SLAVE, gsi - 8),
     });
-    let io_apic = (0..PINS).filter(|gsi| *gsi != TIMER_PIN);
-    let io_apic = io_apic.map(|gsi| route(gsi, KVM_IRQCHIP_IOAPIC, if gsi == 0 { TIMER_PIN } else { gsi }));
+    let io_apic = (0..PINS).filter(|gsi| *gsi != timer_pin);
+    let io_apic = io_apic.map(|gsi| route(gsi, KVM_IRQCHIP_IOAPIC, if gsi == 0 { timer_pin } else { gsi }));
     let entries: Vec<_> = isa.chain(io_apic).collect();
     KvmIrqRouting::from_entries(&entries).map_err(|error| VmError::Host {
         what: "interrupt routing",
@@ -93,7 +103,7 @@ pub(super) fn interrupt(vm: &VmFd, gsi: u32) -> Result<EventFd, VmError> {
 
 /// Makes vCPUs with the CPUID that this host's KVM offers.
 pub(crate) fn create_vcpus(kvm: &Kvm, machine: &MappedVm, config: &VmConfig) -> Result<Vec<Vcpu>, VmError> {
-    let supported = call("KVM_GET_SUPPORTED_CPUID", kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES))?;
+    let supported = call("KVM_GET_SUPPORTED_CPUID", cpuid::supported(kvm))?;
     let run_size = call("KVM_GET_VCPU_MMAP_SIZE", kvm.get_vcpu_mmap_size())?;
     (0..config.vcpus)
         .map(|index| {

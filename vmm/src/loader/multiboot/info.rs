@@ -7,7 +7,7 @@ use vector14_hook::Pa;
 use crate::boot::layout::{CMDLINE_LIMIT, EBDA, HIGH_MEMORY, MULTIBOOT_INFO};
 use crate::loader::error::LoadReason;
 use crate::loader::map::{Kind, memory_map};
-use crate::memory::Memory;
+use crate::loader::space::Space;
 
 /// Size of the structure, with the fields for video that are left empty.
 const SIZE: usize = 116;
@@ -19,79 +19,89 @@ const MODULES: u32 = 1 << 3;
 const MEMORY_MAP: u32 = 1 << 6;
 const LOADER_NAME: u32 = 1 << 9;
 
-/// Writes the boot information of a kernel called `name`, to [`MULTIBOOT_INFO`]. Modules are in memory already: each is
-/// its range and its string.
+/// Writes the boot information of a kernel called `name` to where it has room in [`MULTIBOOT_INFO`], and returns where that
+/// is. Modules are in memory already: each is its range and its string.
 pub(in crate::loader) fn write(
     name: &str,
     cmdline: &str,
     modules: &[(Range<u64>, &str)],
-    memory: &Memory,
-) -> Result<(), LoadReason> {
+    space: &mut Space<'_>,
+) -> Result<Pa, LoadReason> {
     if cmdline.len() as u64 > CMDLINE_LIMIT {
         return Err(LoadReason::CmdlineTooLong { length: cmdline.len(), limit: CMDLINE_LIMIT });
     }
-    let mut info = Info(vec![0; SIZE]);
-    info.set(0, MEMORY | CMDLINE | MODULES | MEMORY_MAP | LOADER_NAME);
-    let map = memory_map(memory);
-    let high = map.iter().find(|(range, kind)| range.start == HIGH_MEMORY && *kind == Kind::Ram);
-    info.set(4, low(EBDA >> 10));
-    info.set(8, high.map_or(0, |(range, _)| low((range.end - range.start) >> 10)));
     let cmdline = if cmdline.is_empty() { name.to_owned() } else { format!("{name} {cmdline}") };
-    let at = info.push_text(&cmdline);
-    info.set(16, at);
-    let entries: Vec<[u32; 4]> =
-        modules.iter().map(|(range, text)| [low(range.start), low(range.end), info.push_text(text), 0]).collect();
-    info.align();
-    let at = info.address();
-    info.push_words(entries.as_flattened());
-    info.set(20, low(modules.len() as u64));
-    info.set(24, at);
-    let at = info.address();
-    for (range, kind) in &map {
-        // The size of the entry, without the size itself.
-        info.push_words(&[20]);
-        info.0.extend(range.start.to_le_bytes());
-        info.0.extend((range.end - range.start).to_le_bytes());
-        info.push_words(&[*kind as u32]);
-    }
-    info.set(44, info.address() - at);
-    info.set(48, at);
-    let at = info.push_text("vector14");
-    info.set(64, at);
-    let limit = MULTIBOOT_INFO.end - MULTIBOOT_INFO.start;
-    if info.0.len() as u64 > limit {
-        return Err(LoadReason::InfoTooLarge { size: info.0.len(), limit });
-    }
-    Ok(memory.write(Pa(MULTIBOOT_INFO.start), &info.0)?)
+    let map = memory_map(space.memory());
+    let info_at = |start| Info::new(start, &cmdline, modules, &map).bytes;
+    // The size is the same wherever it is.
+    let size = info_at(MULTIBOOT_INFO.start).len();
+    let place = space.allocate_low(size as u64, MULTIBOOT_INFO);
+    let start = place.map_err(|_| LoadReason::InfoTooLarge { size, within: MULTIBOOT_INFO })?.start;
+    space.memory().write(Pa(start), &info_at(start))?;
+    Ok(Pa(start))
 }
 
-/// The boot information and what it points at, as bytes.
-struct Info(Vec<u8>);
+/// The boot information and what it points at.
+struct Info {
+    /// Where it goes.
+    start: u64,
+    bytes: Vec<u8>,
+}
 
 impl Info {
+    fn new(start: u64, cmdline: &str, modules: &[(Range<u64>, &str)], map: &[(Range<u64>, Kind)]) -> Self {
+        let mut info = Self { start, bytes: vec![0; SIZE] };
+        info.set(0, MEMORY | CMDLINE | MODULES | MEMORY_MAP | LOADER_NAME);
+        let high = map.iter().find(|(range, kind)| range.start == HIGH_MEMORY && *kind == Kind::Ram);
+        info.set(4, low(EBDA >> 10));
+        info.set(8, high.map_or(0, |(range, _)| low((range.end - range.start) >> 10)));
+        let at = info.push_text(cmdline);
+        info.set(16, at);
+        let entries: Vec<[u32; 4]> =
+            modules.iter().map(|(range, text)| [low(range.start), low(range.end), info.push_text(text), 0]).collect();
+        info.align();
+        let at = info.address();
+        info.push_words(entries.as_flattened());
+        info.set(20, low(modules.len() as u64));
+        info.set(24, at);
+        let at = info.address();
+        for (range, kind) in map {
+            // The size of the entry, without the size itself.
+            info.push_words(&[20]);
+            info.bytes.extend(range.start.to_le_bytes());
+            info.bytes.extend((range.end - range.start).to_le_bytes());
+            info.push_words(&[*kind as u32]);
+        }
+        info.set(44, info.address() - at);
+        info.set(48, at);
+        let at = info.push_text("vector14");
+        info.set(64, at);
+        info
+    }
+
     /// Sets the field at an offset of the structure.
     fn set(&mut self, offset: usize, value: u32) {
-        self.0[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
+        self.bytes[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
     }
 
     /// Where the next byte goes.
     fn address(&self) -> u32 {
-        low(MULTIBOOT_INFO.start + self.0.len() as u64)
+        low(self.start + self.bytes.len() as u64)
     }
 
     fn push_text(&mut self, text: &str) -> u32 {
         let address = self.address();
-        self.0.extend(text.as_bytes());
-        self.0.push(0);
+        self.bytes.extend(text.as_bytes());
+        self.bytes.push(0);
         address
     }
 
     fn push_words(&mut self, words: &[u32]) {
-        self.0.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        self.bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
     }
 
     fn align(&mut self) {
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 }
 

@@ -41,6 +41,18 @@ fn a_multiboot_kernel_without_elf_header_goes_where_its_own_header_says() {
 }
 
 #[test]
+fn what_the_protocol_needs_goes_where_a_low_kernel_is_not() {
+    // As kvm-unit-tests' real-mode kernel: from 32 KiB on, over what is the first choice for the boot information.
+    let image = images::multiboot_flat([0x8010, 0x8000, 0x8080, 0x3_1000, 0x8030]);
+    let (loaded, memory) = good(&image);
+    assert_eq!(loaded.entry, Entry::ProtectedMode { eip: Pa(0x8030), info: Pa(0x3_1000) });
+    assert_eq!(text(&memory, word(&memory, 0x3_1000 + 16)), "kernel");
+    assert_eq!((word(&memory, 0x8010), word(&memory, INFO)), (0x1bad_b002, 0));
+    let all = images::multiboot_flat([0x1010, 0x1000, 0x1080, 0x9_fc00, 0x1030]);
+    refused(&all, "the kernel leaves no such room at 0x10000..0x9fc00");
+}
+
+#[test]
 fn a_bad_multiboot_kernel_is_told_apart() {
     let flat = |addresses| images::multiboot_flat(addresses);
     let mut image = flat(FLAT);
@@ -60,7 +72,8 @@ fn a_bad_multiboot_kernel_is_told_apart() {
         ([header, start, load_end, bss_end, load_end], "entry point 0x100080 is in none"),
         ([header, start, load_end, 0x90_0000, entry], "needs guest memory at 0x100000..0x900000"),
         ([0xf000_0010, 0xf000_0000, 0, 0, 0xf000_0030], "must lie below 4 GiB, and outside of the hole"),
-        ([0x1_0010, 0x1_0000, 0, 0, 0x1_0030], "overlaps what the boot protocol needs at 0x500..0x30000"),
+        ([0x410, 0x400, 0, 0, 0x430], "overlaps the BIOS data area and the descriptor table at 0x400..0x520"),
+        ([0x9_fb10, 0x9_fb00, 0, 0x9_fc01, 0x9_fb30], "overlaps the reserved range at 0x9fc00..0x100000"),
     ];
     for (addresses, words) in cases {
         refused(&flat(addresses), words);
