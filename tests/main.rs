@@ -58,6 +58,7 @@ mod stop;
 mod storm;
 mod terminal;
 mod trace;
+mod trap_gate;
 mod trust;
 mod twice;
 mod verdicts;
@@ -116,6 +117,7 @@ fn main() {
         storm::tests(),
         terminal::tests(),
         trace::tests(),
+        trap_gate::tests(),
         trust::tests(),
         twice::tests(),
         verdicts::tests(),

@@ -72,7 +72,6 @@ impl MutEventSubscriber for Beat {
         if interval != self.interval && self.timer.reset(interval, Some(interval)).is_ok() {
             self.interval = interval;
         }
-        self.engine.beat();
         self.vm.control.kick_all();
     }
 }

@@ -119,14 +119,6 @@ impl Engine {
         }
     }
 
-    /// The vCPUs are about to be looked after.
-    pub(crate) fn beat(&self) {
-        match self {
-            Self::Off | Self::ExceptionBitmap(_) => {}
-            Self::Gate(table) => table.beat(),
-        }
-    }
-
     /// When faults began to be intercepted.
     pub(crate) fn armed_at(&self) -> Option<Instant> {
         match self {

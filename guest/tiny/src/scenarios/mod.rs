@@ -31,6 +31,7 @@ mod stack_mmio;
 mod stack_unmapped;
 mod storm;
 mod tables_loop;
+mod trap_gate;
 mod twice;
 mod verdict;
 
@@ -75,6 +76,7 @@ pub fn run(cmdline: &Cmdline) {
         "raise" => raise::run(cmdline),
         "verdict" => verdict::run(cmdline),
         "idt" => idt::run(),
+        "trap-gate" => trap_gate::run(),
         "quiet" => quiet::run(cmdline),
         "smp" => smp::run(cmdline),
         "shootdown" => shootdown::run(cmdline),

@@ -122,33 +122,40 @@ impl GateCpu {
 
     fn examine(&self, cpu: &mut Vcpu, idtr: Idtr, memory: &Memory, control: &Control) -> Option<Seen> {
         let rip = Va(cpu.regs().rip);
-        if !self.shared.wanted.load(Ordering::Relaxed) {
-            if self.shared.must_disarm() {
-                control.while_others_stand_still(cpu.index(), rip.0, |others| self.shared.disarm(memory, rip, others));
+        if !self.shared.is_wanted() {
+            let found = self.find(cpu, idtr, memory);
+            let stray = found.is_some_and(|(_, seen)| self.shared.adopt(seen.physical, seen.gate));
+            if stray || self.shared.in_place() {
+                control.while_others_stand_still(cpu.index(), rip.0, |_| self.shared.disarm(memory));
             }
-            return None;
+            return self.find(cpu, idtr, memory).map(|(_, seen)| seen);
         }
         if !self.shared.may_arm(idtr.base) {
             return None;
         }
+        let (paging, seen) = self.find(cpu, idtr, memory)?;
+        let Seen { physical, gate, .. } = seen;
+        if !gate.is_usable() || self.shared.adopt(physical, gate) || self.shared.has_refused(gate) {
+            return Some(seen);
+        }
+        control.while_others_stand_still(cpu.index(), rip.0, |_| self.shared.arm(memory, &paging, physical))?;
+        Some(Seen { gate: read_gate(memory, physical)?, ..seen })
+    }
+
+    /// Gate 14 as it is, and how its address was translated.
+    fn find(&self, cpu: &mut Vcpu, idtr: Idtr, memory: &Memory) -> Option<(Paging, Seen)> {
         let paging = long_mode(cpu)?;
         let at = idtr.gate(PAGE_FAULT)?;
-        let physical = paging.translate(at, |slot| memory.load(slot)).ok()?;
-        if (at.0 & (physical.page_size - 1)) + GATE_SIZE > physical.page_size {
+        let leaf = paging.translate(at, |slot| memory.load(slot)).ok()?;
+        if (at.0 & (leaf.page_size - 1)) + GATE_SIZE > leaf.page_size {
             self.shared.note_once(
                 at,
                 format!("gate 14 at {at} lies across two pages: faults that go through it are not seen"),
             );
             return None;
         }
-        let physical = physical.address;
-        let gate = read_gate(memory, physical)?;
-        let seen = Seen { idtr, physical, gate };
-        if !gate.is_usable() || self.shared.adopt(physical, gate) {
-            return Some(seen);
-        }
-        control.while_others_stand_still(cpu.index(), rip.0, |_| self.shared.arm(memory, &paging, physical))?;
-        Some(Seen { gate: read_gate(memory, physical)?, ..seen })
+        let physical = leaf.address;
+        Some((paging, Seen { idtr, physical, gate: read_gate(memory, physical)? }))
     }
 
     fn refresh(&mut self) {

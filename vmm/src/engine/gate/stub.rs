@@ -34,8 +34,6 @@ pub(super) struct Stub {
     /// The same place in guest-physical memory.
     pub(super) physical: Pa,
     code: Code,
-    /// What was there before.
-    original: Code,
 }
 
 /// Bytes of a stub: 8 or 12 of them.
@@ -120,10 +118,8 @@ impl Stub {
         if (start.0 & (leaf.page_size - 1)) + code.length as u64 > leaf.page_size {
             return Err(NoNamedPlace::CrossesPage(start));
         }
-        let mut original = Code { bytes: [0; 12], length: code.length };
-        memory.read(leaf.address, &mut original.bytes[..code.length]).map_err(unusable)?;
         memory.write(leaf.address, code.bytes()).map_err(unusable)?;
-        Ok(Self { handler, start, physical: leaf.address, code, original })
+        Ok(Self { handler, start, physical: leaf.address, code })
     }
 
     fn assemble(endbr64: bool) -> Code {
@@ -144,14 +140,13 @@ impl Stub {
         address.0.wrapping_sub(self.start.0) < self.code.length as u64
     }
 
-    /// Gives the guest its bytes back, unless it has put others there itself.
-    pub(super) fn remove(&self, memory: &Memory) {
-        let mut current = [0; 12];
-        let current = &mut current[..self.code.length];
-        if memory.read(self.physical, current).is_ok() && current == self.code.bytes() {
-            // What can be read can be written: a VM has no read-only memory.
-            let _ = memory.write(self.physical, self.original.bytes());
-        }
+    /// Whether its bytes are where they were written, and mapped there.
+    pub(super) fn is_intact(&self, memory: &Memory, paging: &Paging) -> bool {
+        let mut bytes = [0; 12];
+        let bytes = &mut bytes[..self.code.length];
+        let mapped =
+            paging.translate(self.start, |slot| memory.load(slot)).is_ok_and(|leaf| leaf.address == self.physical);
+        mapped && memory.read(self.physical, bytes).is_ok() && bytes == self.code.bytes()
     }
 }
 
@@ -240,21 +235,6 @@ mod tests {
         assert_eq!(with.out(), with.start.offset(4));
         let without = place(&memory, 0x9100).unwrap();
         assert_eq!(without.out(), without.start);
-    }
-
-    #[test]
-    fn removing_a_stub_leaves_memory_as_it_was() {
-        let memory = code(&[(0x8000, 64)]);
-        let snapshot = || {
-            let mut bytes = vec![0; 4 << 20];
-            memory.read(Pa(0), &mut bytes).unwrap();
-            bytes
-        };
-        let before = snapshot();
-        let stub = place(&memory, 0x8100).unwrap();
-        assert_ne!(snapshot(), before);
-        stub.remove(&memory);
-        assert_eq!(snapshot(), before);
     }
 
     #[test]

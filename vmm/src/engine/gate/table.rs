@@ -51,11 +51,8 @@ pub(crate) struct Table {
     pub(super) generation: AtomicU64,
     /// Whether faults are to be intercepted.
     pub(super) wanted: AtomicBool,
-    /// Whether anything of ours is in the guest.
+    /// Whether gates lead to stubs.
     in_place: AtomicBool,
-    /// Whether a vCPU may try to disarm. Its try makes the others come out of the guest, and these would try in their turn, for
-    /// ever, if the one that stands in a stub never got on: there is one a beat.
-    disarm_due: AtomicBool,
     armed_at: OnceLock<Instant>,
     /// Where the user wants the stub.
     place: Option<Va>,
@@ -91,17 +88,6 @@ impl Table {
     /// Has interception taken out of the guest, or put back, at the vCPUs' next inspection.
     pub(crate) fn want(&self, wanted: bool) {
         self.wanted.store(wanted, Ordering::Relaxed);
-        self.disarm_due.store(true, Ordering::Relaxed);
-    }
-
-    /// Lets what could not be done at the last beat be tried again.
-    pub(crate) fn beat(&self) {
-        self.disarm_due.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the calling vCPU is to disarm.
-    pub(super) fn must_disarm(&self) -> bool {
-        self.in_place() && self.disarm_due.swap(false, Ordering::Relaxed)
     }
 
     /// Whether interception is wanted.
@@ -109,7 +95,7 @@ impl Table {
         self.wanted.load(Ordering::Relaxed)
     }
 
-    /// Whether anything of ours is in the guest.
+    /// Whether gates lead to stubs.
     pub(crate) fn in_place(&self) -> bool {
         self.in_place.load(Ordering::Relaxed)
     }
@@ -127,15 +113,20 @@ impl Table {
         lock(&self.state).refuse(about, note);
     }
 
-    /// True where there is nothing to be done about `gate`: it points at a stub, because we made it so, or because the
-    /// guest has copied a gate that did; or its handler can't be intercepted, as has been said.
+    /// Whether `gate` leads to a stub: because it was armed, or because the guest copied a gate that was. It is restored when
+    /// the engine disarms.
     pub(super) fn adopt(&self, physical: Pa, gate: Gate) -> bool {
         let mut state = lock(&self.state);
         let known = state.stubs.iter().any(|stub| stub.start == gate.offset());
         if known {
             state.remember(physical);
         }
-        known || state.refused.contains(&gate.offset())
+        known
+    }
+
+    /// Whether the handler of `gate` can't be intercepted, as the summary will say.
+    pub(super) fn has_refused(&self, gate: Gate) -> bool {
+        lock(&self.state).refused.contains(&gate.offset())
     }
 
     /// Points the gate at `physical` at a stub of its handler's. Every other vCPU stands still.
@@ -147,6 +138,7 @@ impl Table {
             state.remember(physical);
             return;
         }
+        state.stubs.retain(|stub| stub.handler != handler || stub.is_intact(memory, paging));
         let stub = match state.stubs.iter().find(|stub| stub.handler == handler) {
             Some(stub) => *stub,
             None if state.stubs.len() == STUB_LIMIT => {
@@ -177,9 +169,10 @@ impl Table {
         }
     }
 
-    /// Gives the guest its gates back, and the stubs' bytes as well where no vCPU stands in a stub: `rip` is this
-    /// vCPU's, `others` are those of the rest, which stand still. Otherwise it is tried again after the next beat.
-    pub(super) fn disarm(&self, memory: &Memory, rip: Va, others: &[u64]) {
+    /// Gives the guest its gates back. Every other vCPU stands still.
+    ///
+    /// The stubs stay: a context that was interrupted in one returns there at any time later.
+    pub(super) fn disarm(&self, memory: &Memory) {
         let mut state = lock(&self.state);
         for physical in std::mem::take(&mut state.gates) {
             let Some(gate) = read_gate(memory, physical) else { continue };
@@ -188,14 +181,8 @@ impl Table {
                 let _ = memory.write(physical, &gate.with_offset(stub.handler).0);
             }
         }
-        let mut rips = others.iter().map(|rip| Va(*rip)).chain([rip]);
-        if rips.any(|rip| state.stubs.iter().any(|stub| stub.contains(rip))) {
-            return;
-        }
-        state.stubs.drain(..).for_each(|stub| stub.remove(memory));
-        self.generation.fetch_add(1, Ordering::Release);
         self.in_place.store(false, Ordering::Relaxed);
-        tracing::info!("disarmed: gate 14 and the stub's place are as the guest made them");
+        tracing::info!("disarmed: gate 14 is as the guest made it");
     }
 }
 
@@ -256,44 +243,32 @@ mod tests {
     }
 
     #[test]
-    fn disarming_leaves_the_guest_as_it_was() {
+    fn disarming_restores_the_gate_and_leaves_the_stub_to_contexts_that_return_there() {
         let (memory, table) = (guest(), Table::new(None, ArmWhen::GateIsPresent));
-        let before = snapshot(&memory);
+        let gate = read_gate(&memory, Pa(IDT)).unwrap();
         table.arm(&memory, &PAGING, Pa(IDT));
-        assert_eq!(offset(&memory, IDT), table.stubs()[0].start);
-        assert!(table.armed_at().is_some());
-        table.disarm(&memory, Va(0), &[]);
-        assert_eq!(snapshot(&memory), before);
+        let stub = table.stubs()[0];
+        assert_eq!(offset(&memory, IDT), stub.start);
+        assert!(table.armed_at().is_some() && table.in_place());
+        let armed = snapshot(&memory);
+        table.disarm(&memory);
+        assert_eq!(read_gate(&memory, Pa(IDT)), Some(gate));
+        assert!(!table.in_place() && stub.is_intact(&memory, &PAGING));
+        table.arm(&memory, &PAGING, Pa(IDT));
+        assert_eq!(table.stubs(), [stub], "the stub serves again");
+        assert_eq!(snapshot(&memory), armed);
     }
 
     #[test]
-    fn a_vcpu_inside_of_the_stub_keeps_its_bytes_in_place() {
+    fn a_stub_that_the_guest_has_overwritten_is_not_used_again() {
         let (memory, table) = (guest(), Table::new(None, ArmWhen::GateIsPresent));
-        let before = snapshot(&memory);
         table.arm(&memory, &PAGING, Pa(IDT));
-        let inside = table.stubs()[0].start.offset(2);
-        table.disarm(&memory, Va(0), &[0x1234, inside.0]);
-        assert_eq!(offset(&memory, IDT), Va(0x8000), "the gate goes back at once");
-        assert_ne!(snapshot(&memory), before);
-        table.disarm(&memory, inside, &[]);
-        assert_ne!(snapshot(&memory), before);
-        table.disarm(&memory, Va(0), &[0x1234]);
-        assert_eq!(snapshot(&memory), before);
-    }
-
-    #[test]
-    fn there_is_one_attempt_to_disarm_a_beat() {
-        let (memory, table) = (guest(), Table::new(None, ArmWhen::GateIsPresent));
-        table.want(false);
-        assert!(!table.must_disarm(), "nothing is in the guest");
+        let first = table.stubs()[0];
+        table.disarm(&memory);
+        memory.write(first.physical, &[0x90; 4]).unwrap();
         table.arm(&memory, &PAGING, Pa(IDT));
-        assert!(table.must_disarm());
-        assert!(!table.must_disarm());
-        table.beat();
-        assert!(table.must_disarm());
-        table.disarm(&memory, Va(0), &[]);
-        table.beat();
-        assert!(!table.must_disarm(), "nothing is in the guest any more");
+        let stubs = table.stubs();
+        assert!(stubs.len() == 1 && stubs[0] != first && stubs[0].is_intact(&memory, &PAGING), "{stubs:?}");
     }
 
     #[test]
@@ -310,7 +285,7 @@ mod tests {
 
         memory.write(Pa(IDT), &saved.0).unwrap();
         assert!(table.adopt(Pa(IDT), saved), "a gate that was read back leads to its first stub");
-        table.disarm(&memory, Va(0), &[]);
+        table.disarm(&memory);
         assert_eq!(offset(&memory, IDT), Va(0x8000));
     }
 
@@ -321,7 +296,7 @@ mod tests {
         let copy = read_gate(&memory, Pa(IDT)).unwrap();
         memory.write(Pa(COPY), &copy.0).unwrap();
         assert!(table.adopt(Pa(COPY), copy));
-        table.disarm(&memory, Va(0), &[]);
+        table.disarm(&memory);
         assert_eq!((offset(&memory, IDT), offset(&memory, COPY)), (Va(0x8000), Va(0x8000)));
     }
 
@@ -353,7 +328,7 @@ mod tests {
         memory.write(Pa(0x4000), &vec![0x90; 0x1f_c000]).unwrap();
         memory.write(Pa(IDT), &gate_to(0x8000).0).unwrap();
         table.arm(&memory, &PAGING, Pa(IDT));
-        assert!(table.adopt(Pa(IDT), gate_to(0x8000)), "it is not tried again");
+        assert!(table.has_refused(gate_to(0x8000)), "it is not tried again");
         table.arm(&memory, &PAGING, Pa(IDT));
         let notes = table.take_notes();
         assert_eq!(notes.len(), 1);
