@@ -19,13 +19,11 @@ mod registers;
 use std::sync::Arc;
 use std::time::Instant;
 
-use vector14_hook::Va;
-
 pub(crate) use self::caught::Caught;
 pub(crate) use self::cpu::EngineCpu;
 use self::exception_bitmap::Bitmap;
 pub(crate) use self::exception_bitmap::offer;
-pub(crate) use self::gate::ArmWhen;
+pub(crate) use self::gate::{ArmWhen, Room};
 use self::gate::{GateCpu, Table};
 use crate::config::{EngineChoice, ErrorCodeFilter, InterceptConfig};
 use crate::sys::mapped::MappedVm;
@@ -66,12 +64,11 @@ pub enum EngineError {
 }
 
 impl Engine {
-    /// The engine that `intercept` comes to on this machine; `stub` is where the user, or else the kernel, has room for
-    /// the stub of `gate`.
+    /// The engine that `intercept` comes to on this machine; `room` is what is known of places for the stubs of `gate`.
     pub(crate) fn new(
         intercept: &InterceptConfig,
         machine: &MappedVm,
-        stub: Option<Va>,
+        room: Room,
         arm_when: ArmWhen,
     ) -> Result<Self, EngineError> {
         let missing = offer::missing(|capability| machine.check_extension(capability));
@@ -86,7 +83,7 @@ impl Engine {
             (EngineChoice::ExceptionBitmap, Some(lacks), _) => Err(EngineError::NotOffered { lacks }),
             (EngineChoice::Auto, Some(lacks), Some(_)) => Err(EngineError::NoFilter { lacks }),
             (EngineChoice::Gate, _, Some(_)) => Err(EngineError::FilterOnGate),
-            (EngineChoice::Auto | EngineChoice::Gate, _, None) => Ok(Self::Gate(Arc::new(Table::new(stub, arm_when)))),
+            (EngineChoice::Auto | EngineChoice::Gate, _, None) => Ok(Self::Gate(Arc::new(Table::new(room, arm_when)))),
         }
     }
 

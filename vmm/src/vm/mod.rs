@@ -26,7 +26,7 @@ use crate::control::Control;
 pub use crate::control::Standing;
 use crate::device::{Com1, Device, SharedOutput};
 pub use crate::engine::EngineError;
-use crate::engine::{ArmWhen, Engine};
+use crate::engine::{ArmWhen, Engine, Room};
 use crate::events::{Beat, ConsoleInput, Deadline, Left, SIGNALS, Signal, Subscriber};
 use crate::loader::{self, GuestKind};
 use crate::memory::Memory;
@@ -110,10 +110,10 @@ impl Vm {
             GuestKind::Linux => ArmWhen::IdtIsInCpuEntryArea,
             GuestKind::Other => ArmWhen::GateIsPresent,
         };
-        let stub = config.intercept.stub.or(loaded.stub);
+        let room = Room { named: config.intercept.stub.clone().or(loaded.stub), unused: loaded.unused };
         Ok(Self {
             shared: Arc::new(shared),
-            engine: Engine::new(&config.intercept, &machine, stub, arm_when)?,
+            engine: Engine::new(&config.intercept, &machine, room, arm_when)?,
             vcpus,
             com1: devices.com1,
             com1_room: devices.com1_room,

@@ -1,25 +1,36 @@
 //! Engine `gate`: IDT entry 14 is pointed at a stub whose first instruction is a port write, which leaves the guest.
 //!
-//! Works on any stock KVM. `idt` knows gate descriptors, `stub` the stub and its place, `table` what has been put into
-//! the guest; this file recognises the stub's exit and keeps the gate in place; `frame` reads what the CPU pushed, and
-//! `apply` carries a verdict's outcome out.
+//! Works on any stock KVM, in long mode and in protected mode. This file recognises the stub's exit and keeps the gate in place.
+//!
+//! # Layout
+//! - `idt`: gate descriptors
+//! - `stub`: the stub; `room`, `padding`, `own_page`: where it can stand
+//! - `table`: what has been put into the guest
+//! - `frame`, `stack`: what the CPU pushed
+//! - `apply`: a verdict's outcome is carried out
 
 mod apply;
 mod frame;
 mod idt;
+mod own_page;
+mod padding;
+mod room;
+mod stack;
 mod stub;
 mod table;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use vector14_hook::paging::{Mode, Paging};
-use vector14_hook::{GuestError, Pa, Va};
+use vector14_hook::paging::Paging;
+use vector14_hook::{GuestError, Va};
 
 pub(super) use self::apply::apply;
 use self::frame::Frame;
-use self::idt::{GATE_SIZE, Gate, Idtr, PAGE_FAULT};
+use self::idt::{Gate, GateSlot, Idtr, PAGE_FAULT, Width};
+pub(crate) use self::room::Room;
 use self::stub::{FAULT_PORT, OUT_LENGTH, Stub};
+use self::table::Arming;
 pub(crate) use self::table::{ArmWhen, Table};
 use super::caught::{At, Caught};
 use super::registers;
@@ -44,7 +55,7 @@ pub(crate) struct GateCpu {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
     idtr: Idtr,
-    physical: Pa,
+    slot: GateSlot,
     gate: Gate,
 }
 
@@ -53,6 +64,7 @@ struct Seen {
 pub(super) struct InStub {
     /// The guest's own handler.
     handler: Va,
+    width: Width,
     frame: Frame,
 }
 
@@ -89,9 +101,10 @@ impl GateCpu {
             .iter()
             .find(|stub| rip == stub.out().0 || rip == stub.out().offset(OUT_LENGTH).0)
             .map(|stub| stub.handler)?;
-        let paging = long_mode(cpu)?;
+        let (paging, width) = translation(cpu)?;
         let rsp = Va(cpu.regs().rsp);
-        let frame = Frame::read(memory, &paging, rsp).map_err(|source| NoFrame { rsp, source });
+        let frame = Frame::read(memory, &paging, width, rsp, cpu.sregs());
+        let frame = frame.map_err(|source| NoFrame { rsp, source });
         Some(frame.map(|frame| Caught {
             address: Va(cpu.sregs().cr2),
             error_code: frame.error_code(),
@@ -101,9 +114,13 @@ impl GateCpu {
                 registers: frame.interrupted(cpu.regs()),
                 system: registers::system(cpu.sregs()),
                 paging,
-                code: CodeSegment::of_selector(frame.cs(), cpu.sregs()),
+                code: if frame.is_virtual_8086() {
+                    CodeSegment::of_virtual_8086(frame.cs())
+                } else {
+                    CodeSegment::of_selector(frame.cs(), cpu.sregs())
+                },
             },
-            at: At::Stub(InStub { handler, frame }),
+            at: At::Stub(InStub { handler, width, frame }),
         }))
     }
 
@@ -112,21 +129,19 @@ impl GateCpu {
     pub(crate) fn inspect(&mut self, cpu: &mut Vcpu, memory: &Memory, control: &Control, thorough: bool) {
         let idt = cpu.sregs().idt;
         let idtr = Idtr { base: Va(idt.base), limit: idt.limit };
-        if !thorough
-            && self.seen.is_some_and(|seen| seen.idtr == idtr && read_gate(memory, seen.physical) == Some(seen.gate))
-        {
+        if !thorough && self.seen.is_some_and(|seen| seen.idtr == idtr && seen.slot.read(memory) == Some(seen.gate)) {
             return;
         }
         self.seen = self.examine(cpu, idtr, memory, control);
     }
 
     fn examine(&self, cpu: &mut Vcpu, idtr: Idtr, memory: &Memory, control: &Control) -> Option<Seen> {
-        let rip = Va(cpu.regs().rip);
+        let rip = cpu.regs().rip;
         if !self.shared.is_wanted() {
             let found = self.find(cpu, idtr, memory);
-            let stray = found.is_some_and(|(_, seen)| self.shared.adopt(seen.physical, seen.gate));
+            let stray = found.is_some_and(|(_, seen)| self.shared.adopt(seen.slot, seen.gate));
             if stray || self.shared.in_place() {
-                control.while_others_stand_still(cpu.index(), rip.0, |_| self.shared.disarm(memory));
+                control.while_others_stand_still(cpu.index(), rip, |_| self.shared.disarm(memory));
             }
             return self.find(cpu, idtr, memory).map(|(_, seen)| seen);
         }
@@ -134,28 +149,53 @@ impl GateCpu {
             return None;
         }
         let (paging, seen) = self.find(cpu, idtr, memory)?;
-        let Seen { physical, gate, .. } = seen;
-        if !gate.is_usable() || self.shared.adopt(physical, gate) || self.shared.has_refused(gate) {
+        let Seen { slot, gate, .. } = seen;
+        if self.shared.adopt(slot, gate)
+            || self.shared.has_refused(gate)
+            || !self.can_lead_to_stub(cpu, memory, &paging, seen)
+        {
             return Some(seen);
         }
-        control.while_others_stand_still(cpu.index(), rip.0, |_| self.shared.arm(memory, &paging, physical))?;
-        Some(Seen { gate: read_gate(memory, physical)?, ..seen })
+        control.while_others_stand_still(cpu.index(), rip, |others| {
+            let arming = Arming { memory, paging: &paging, idt: idtr.base, rip, others };
+            self.shared.arm(&arming, slot);
+        })?;
+        Some(Seen { gate: slot.read(memory)?, ..seen })
     }
 
     /// Gate 14 as it is, and how its address was translated.
     fn find(&self, cpu: &mut Vcpu, idtr: Idtr, memory: &Memory) -> Option<(Paging, Seen)> {
-        let paging = long_mode(cpu)?;
-        let at = idtr.gate(PAGE_FAULT)?;
+        let (paging, width) = translation(cpu)?;
+        let at = idtr.gate(PAGE_FAULT, width)?;
         let leaf = paging.translate(at, |slot| memory.load(slot)).ok()?;
-        if (at.0 & (leaf.page_size - 1)) + GATE_SIZE > leaf.page_size {
+        if (at.0 & (leaf.page_size - 1)) + width.gate_size() as u64 > leaf.page_size {
             self.shared.note_once(
                 at,
                 format!("gate 14 at {at} lies across two pages: faults that go through it are not seen"),
             );
             return None;
         }
-        let physical = leaf.address;
-        Some((paging, Seen { idtr, physical, gate: read_gate(memory, physical)? }))
+        let slot = GateSlot { physical: leaf.address, width };
+        Some((paging, Seen { idtr, slot, gate: slot.read(memory)? }))
+    }
+
+    /// Whether the gate is one that the stub can stand behind. The summary names those that are not, although faults go through them.
+    fn can_lead_to_stub(&self, cpu: &mut Vcpu, memory: &Memory, paging: &Paging, seen: Seen) -> bool {
+        let Seen { idtr, slot, gate } = seen;
+        if slot.width == Width::Bits64 {
+            return gate.is_usable();
+        }
+        let refuse = |why| {
+            let at = idtr.base;
+            self.shared
+                .note_once(at, format!("gate 14 of the IDT at {at} {why}: faults that go through it are not seen"));
+            false
+        };
+        if gate.is_task() {
+            return refuse("is a task gate");
+        }
+        let mut flat = || CodeSegment::of_selector(gate.selector(), cpu.sregs()).is_flat(memory, paging);
+        gate.is_usable() && (flat() || refuse("leads into a code segment that does not begin at 0"))
     }
 
     fn refresh(&mut self) {
@@ -167,14 +207,8 @@ impl GateCpu {
     }
 }
 
-/// How a vCPU in long mode translates; in other modes an IDT has no gates of 16 bytes.
-fn long_mode(cpu: &mut Vcpu) -> Option<Paging> {
+/// How a vCPU translates, and how wide its gates are; `None` without paging.
+fn translation(cpu: &mut Vcpu) -> Option<(Paging, Width)> {
     let paging = paging::in_force(cpu.sregs());
-    matches!(paging.mode, Mode::Long { .. }).then_some(paging)
-}
-
-fn read_gate(memory: &Memory, at: Pa) -> Option<Gate> {
-    let mut gate = Gate::default();
-    memory.read(at, &mut gate.0).ok()?;
-    Some(gate)
+    Some((paging, Width::of(paging.mode)?))
 }
