@@ -83,7 +83,7 @@ fn gate_absent() {
 fn no_room() {
     let outcome = run("scenario=no-room").passed();
     let note = outcome.summary.notes.join("\n");
-    for word in ["can't be intercepted", "32 bytes of 0xcc", "0x1300000000", "intercept.stub"] {
+    for word in ["can't be intercepted", "16 bytes of 0xcc", "0x1300000000", "intercept.stub", "large page"] {
         assert!(note.contains(word), "no `{word}`\n{outcome}");
     }
 }
@@ -91,6 +91,10 @@ fn no_room() {
 /// The same with a place for the stub that the config names: the page's own zeroes behind the handler's code.
 fn named_place() {
     let start = vector14_guest_abi::window::NO_ROOM.start;
-    let outcome = Guest::new("scenario=no-room").stub(start + 0x800).run().passed().guest_saw_what_was_reinjected();
+    let outcome = Guest::new("scenario=no-room")
+        .stub(start + 0x800..start + 0x810)
+        .run()
+        .passed()
+        .guest_saw_what_was_reinjected();
     assert_eq!(outcome.summary.notes, [""; 0], "{outcome}");
 }

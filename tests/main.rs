@@ -65,6 +65,7 @@ mod stop;
 mod storm;
 mod terminal;
 mod trace;
+mod trap_gate;
 mod trust;
 mod twice;
 mod verdicts;
@@ -137,6 +138,7 @@ fn tests() -> Vec<libtest_mimic::Trial> {
         storm::tests(),
         terminal::tests(),
         trace::tests(),
+        trap_gate::tests(),
         trust::tests(),
         twice::tests(),
         verdicts::tests(),

@@ -6,16 +6,20 @@ use vector14::config::{BootConfig, Config, EngineChoice, Kernel};
 use vector14_guest_abi::protected_mode::{FILL, OTHER_ERROR, OTHER_OFFSET, RAISED_ERROR, WINDOW};
 use vector14_hook::{Access, ErrorCode, Exception, Fault, Guest as Handle, Hook, PAGE_SIZE, Result, Verdict};
 
-use crate::harness::{Guest, Oracle, Outcome, exception_bitmap_test};
+use crate::harness::{Guest, Oracle, Outcome, exception_bitmap_test, of_gate, protected_mode_test};
 
 pub fn tests() -> Vec<Trial> {
-    // In these modes an IDT has no gates for the other engine to change.
-    let tests = [
-        exception_bitmap_test("protected-mode::32_bit_paging", || every_verdict("paging=32")),
-        exception_bitmap_test("protected-mode::pae_paging", || every_verdict("paging=pae")),
+    use EngineChoice::{ExceptionBitmap, Gate};
+    let of_bitmap = [
+        exception_bitmap_test("protected-mode::32_bit_paging", || every_verdict(ExceptionBitmap, "paging=32")),
+        exception_bitmap_test("protected-mode::pae_paging", || every_verdict(ExceptionBitmap, "paging=pae")),
         exception_bitmap_test("protected-mode::without_an_idt", without_an_idt),
     ];
-    tests.into_iter().flatten().collect()
+    let of_gate = of_gate(vec![
+        protected_mode_test("protected-mode::gate::32_bit_paging", || every_verdict(Gate, "paging=32")),
+        protected_mode_test("protected-mode::gate::pae_paging", || every_verdict(Gate, "paging=pae")),
+    ]);
+    of_bitmap.into_iter().flatten().chain(of_gate).collect()
 }
 
 /// Gives each page of the window the verdict that it is there for.
@@ -47,20 +51,20 @@ impl Hook for PageByPage {
 }
 
 /// The multiboot kernel, whose command line ends like this.
-fn run(cmdline: &str) -> Outcome {
+fn run(engine: EngineChoice, cmdline: &str) -> Outcome {
     let folder = TempDir::new().unwrap();
     let kernel = folder.path().join("kernel");
     std::fs::write(&kernel, vector14_guest::MULTIBOOT).unwrap();
     let boot = BootConfig { cmdline: cmdline.to_owned(), ..BootConfig::of(Kernel::Path(kernel)) };
-    let guest = Guest::of(Config { boot, ..Config::tiny("") }).engine(EngineChoice::ExceptionBitmap);
+    let guest = Guest::of(Config { boot, ..Config::tiny("") }).engine(engine);
     let oracle = Oracle::default();
     let outcome = guest.hook("oracle", oracle.clone()).hook("page-by-page", PageByPage).run().passed();
     oracle.agreed(&outcome);
     outcome
 }
 
-fn every_verdict(cmdline: &str) {
-    let outcome = run(cmdline).guest_saw_what_was_reinjected();
+fn every_verdict(engine: EngineChoice, cmdline: &str) {
+    let outcome = run(engine, cmdline).guest_saw_what_was_reinjected();
     let verdicts = outcome.summary.verdicts;
     let counts = (verdicts.reinject, verdicts.resolve, verdicts.skip, verdicts.raise);
     assert_eq!(counts, (3, 1, 1, 1), "{outcome}");
@@ -69,6 +73,6 @@ fn every_verdict(cmdline: &str) {
 
 /// The guest has paging, and nothing that could take a fault.
 fn without_an_idt() {
-    let outcome = run("no-idt");
+    let outcome = run(EngineChoice::ExceptionBitmap, "no-idt");
     assert_eq!((outcome.summary.faults.total, outcome.summary.verdicts.resolve), (1, 1), "{outcome}");
 }

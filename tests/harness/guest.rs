@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -64,9 +65,9 @@ impl Guest {
         self
     }
 
-    /// Names a place for the stub.
-    pub fn stub(mut self, place: u64) -> Self {
-        self.config.intercept.stub = Some(Va(place));
+    /// Names a range for stubs.
+    pub fn stub(mut self, range: Range<u64>) -> Self {
+        self.config.intercept.stub = Some(Va(range.start)..Va(range.end));
         self
     }
 

@@ -45,6 +45,16 @@ pub fn kvm_test_with(program: &str, name: &str, body: impl FnOnce() + Send + 'st
     }
 }
 
+/// A test of a guest with paging and without long mode. It counts as ignored, and says so, on the KVM that ends such guests.
+pub fn protected_mode_test(name: &str, body: fn()) -> Trial {
+    let test = kvm_test(name, body);
+    if !std::path::Path::new("/sys/module/kvm_pvm").exists() {
+        return test;
+    }
+    eprintln!("SKIPPED {name}: kvm-pvm ends guests that turn paging on outside of long mode");
+    test.with_ignored_flag(true)
+}
+
 fn test_unless(lacks: Option<String>, name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     match lacks {
         None => test(name, body),

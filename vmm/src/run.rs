@@ -200,7 +200,8 @@ fn serve(cpu: &mut Vcpu, engine: &mut EngineCpu, exit: &VmExit, vm: &Shared, exi
         }
         VmExit::Mmio { address, direction: Direction::Out } => {
             exits.mmio.add(1);
-            match engine.write(cpu, &vm.memory, &vm.control, Pa(*address)) {
+            let faults = vm.sequence.load(Ordering::Relaxed);
+            match engine.write(cpu, &vm.memory, &vm.control, Pa(*address), faults) {
                 Some(written) => written.err(),
                 None => vm.mmio.write(*address, cpu.mmio_data()),
             }

@@ -98,6 +98,16 @@ impl CodeSegment {
         Self(Kind::Descriptor(descriptor(selector, sregs)))
     }
 
+    /// The one that `selector` stands for in virtual-8086 mode.
+    pub(crate) fn of_virtual_8086(selector: u16) -> Self {
+        Self(Kind::Loaded(Size { bits: 16, base: u64::from(selector) << 4 }))
+    }
+
+    /// Whether it begins at 0 and is not of 16-bit code: an offset in it is a linear address.
+    pub(crate) fn is_flat(self, memory: &Memory, paging: &Paging) -> bool {
+        self.size(memory, paging).is_some_and(|size| size.base == 0 && size.bits != 16)
+    }
+
     /// The instruction at `rip`: as many of its bytes as can be read. `None` where that is none, or the descriptor can't
     /// be read.
     pub(crate) fn fetch(self, rip: u64, memory: &Memory, paging: &Paging) -> Option<Code> {

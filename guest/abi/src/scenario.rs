@@ -138,6 +138,11 @@ pub const SCENARIOS: &[Scenario] = &[
         ],
     ),
     scenario("idt", "loads other IDTs, rewrites gate 14 in place, copies a table, restores a gate", &[]),
+    acting(
+        "trap-gate",
+        "a fault that the host resolves, through a trap gate and interrupted before its handler begins",
+        &[],
+    ),
     scenario(
         "quiet",
         "makes no exit before its first fault",

@@ -13,7 +13,7 @@ use self::recording::Recording;
 use crate::chain::{Chain, NamedHook};
 use crate::config::{Config, EngineChoice, VmConfig};
 use crate::device::Bus;
-use crate::engine::{ArmWhen, Engine, EngineCpu};
+use crate::engine::{ArmWhen, Engine, EngineCpu, Room};
 use crate::run::{self, Desk, Shared};
 use crate::summary::{Stop, Verdicts};
 use crate::sys::mapped::MappedVm;
@@ -51,7 +51,7 @@ pub fn replay(exit: Exit, hooks: Vec<NamedHook>, count: u32, device: &Path) -> R
 fn armed(cpu: &mut Vcpu, machine: &MappedVm, vm: &Shared, desk: &mut Desk<'_>) -> Result<EngineCpu, VmError> {
     let mut config = Config::tiny("");
     config.intercept.engine = EngineChoice::Gate;
-    let mut engine = Engine::new(&config, machine, None, ArmWhen::GateIsPresent)?.for_cpu(cpu);
+    let mut engine = Engine::new(&config, machine, Room::default(), ArmWhen::GateIsPresent)?.for_cpu(cpu);
     *cpu.sregs_mut() = recording::system_registers();
     run::answer(cpu, &mut engine, &VmExit::Interrupted, vm, desk);
     Ok(engine)

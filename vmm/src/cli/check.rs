@@ -29,7 +29,8 @@ fn describe(config: &Config) -> Grid {
         |disk: &DiskConfig| format!("{}{}", disk.path.display(), if disk.readonly { " (read-only)" } else { "" });
     let disks: Vec<_> = config.disks.iter().map(disk).collect();
     let disks = if disks.is_empty() { "none".to_owned() } else { disks.join(", ") };
-    let stub = config.intercept.stub.map_or("looked for".to_owned(), |stub| stub.to_string());
+    let stub = &config.intercept.stub;
+    let stub = stub.as_ref().map_or("looked for".to_owned(), |range| format!("{}..{}", range.start, range.end));
     let error_codes = config.intercept.error_code.map_or("all".to_owned(), |filter| {
         format!("those that are {:#x} under {:#x}", filter.value.bits(), filter.mask.bits())
     });

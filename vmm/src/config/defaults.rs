@@ -18,6 +18,9 @@ pub const VCPUS: u32 = 1;
 /// What `vm.vcpus` may be.
 pub const VCPUS_RANGE: RangeInclusive<u32> = 1..=8;
 
+/// Distance of two stubs in `intercept.stub`, in bytes. No stub is longer.
+pub const STUB_STRIDE: usize = 16;
+
 /// `vm.timeout`: none.
 pub const TIMEOUT: Option<Duration> = None;
 /// `vm.nested`.

@@ -2,6 +2,7 @@
 //! at later, by the hooks themselves.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -172,8 +173,8 @@ pub struct DiskConfig {
 pub struct InterceptConfig {
     /// The engine.
     pub engine: EngineChoice,
-    /// Where the guest has room for the `gate` engine's stub; `None`: it is looked for.
-    pub stub: Option<Va>,
+    /// Where the guest has room for the `gate` engine's stubs; `None`: it is looked for.
+    pub stub: Option<Range<Va>>,
     /// Which faults of the `exception-bitmap` engine leave the guest; `None`: all of them.
     pub error_code: Option<ErrorCodeFilter>,
 }

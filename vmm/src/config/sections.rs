@@ -117,7 +117,7 @@ fn read_disk(mut disk: Reader<'_>, base: &Path, before: usize) -> Option<DiskCon
 fn read_intercept(mut intercept: Reader<'_>) -> InterceptConfig {
     let default = InterceptConfig::default();
     let engine = intercept.take("engine", values::engine).unwrap_or(default.engine);
-    let stub = intercept.take("stub", values::address).or(default.stub);
+    let stub = intercept.take("stub", values::stub).or(default.stub);
     let error_code = intercept.take_placed("error_code", values::error_code);
     if let (EngineChoice::Gate, Some((_, place))) = (engine, &error_code) {
         let allowed = "left out, or engine = \"exception-bitmap\": gate sees every fault".to_owned();

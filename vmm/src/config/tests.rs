@@ -79,7 +79,7 @@ fn every_key_is_read() {
         cmdline = 'scenario=demand pages=1000'
         [intercept]
         engine = 'gate'
-        stub = 0xffff_ffff_8100_0000
+        stub = { start = 0xffff_ffff_8100_0000, end = '0xffff_ffff_8100_0040' }
         [[hook]]
         name = 'trace'
         file = 'a.jsonl'
@@ -96,7 +96,7 @@ fn every_key_is_read() {
     assert_eq!((config.vm.vcpus, config.vm.timeout), (8, Some(Duration::from_secs(90))));
     assert_eq!(config.boot.cmdline, "scenario=demand pages=1000");
     assert_eq!(config.intercept.engine, EngineChoice::Gate);
-    assert_eq!(config.intercept.stub, Some(Va(0xffff_ffff_8100_0000)));
+    assert_eq!(config.intercept.stub, Some(Va(0xffff_ffff_8100_0000)..Va(0xffff_ffff_8100_0040)));
     assert_eq!(config.hooks[1].options.parse::<TraceOptions>().unwrap().pages, Some(7));
     assert_eq!(config.hooks[0].trust, Trust::DEFAULT);
     let (budget, timeout) = (Duration::from_millis(20), Duration::from_secs(60));
@@ -167,9 +167,19 @@ fn a_bad_value_is_told_with_its_place_and_what_is_allowed() {
             "2:45",
             "must be left out, or engine = \"exception-bitmap\": gate sees every fault",
         ),
-        ("intercept.stub = -1", "2:18", "must be a virtual address, such as 0xffffffff81000000"),
-        ("intercept.stub = '81000000'", "2:18", "must be a virtual address"),
-        ("intercept.stub = 0x0800000000000000", "2:18", "must be a canonical address"),
+        (
+            "intercept.stub = 0x1000",
+            "2:18",
+            "must be a table of two canonical addresses, such as { start = 0xffffffff81",
+        ),
+        ("intercept.stub = { start = 0x1000 }", "2:18", "must be a table of two canonical addresses"),
+        ("intercept.stub = { start = -1, end = '81000000' }", "2:18", "must be a table of two canonical addresses"),
+        (
+            "intercept.stub = { start = 0, end = 0x0800000000000000 }",
+            "2:18",
+            "must be a table of two canonical addresses",
+        ),
+        ("intercept.stub = { start = 0x1000, end = 0x100f }", "2:18", "must be a range of at least 16 bytes"),
         ("disk = [{path = ''}]", "2:17", "disk.path = '': must be the path of a file, in quotes"),
         ("disk = [{readonly = true}]", "2:9", "`path` is missing in [[disk]]"),
         ("disk = [{path = 'a', readonly = 'yes'}]", "2:33", "must be true or false, without quotes"),
@@ -266,14 +276,14 @@ fn sets_are_laid_over_the_file() {
         "vm.memory=1G",
         "boot.kernel=tiny",
         "boot.cmdline=scenario=demand pages=3",
-        "intercept.stub=0x1000",
+        "intercept.stub={ start = 0x1000, end = 0x1010 }",
         "hook.0.pages=1",
         "hook.trace.file='x y'",
     ];
     let config = parse(file, &sets).unwrap();
     assert_eq!((config.vm.memory, config.boot.kernel), (1 << 30, Kernel::Tiny));
     assert_eq!(config.boot.cmdline, "scenario=demand pages=3");
-    assert_eq!(config.intercept.stub, Some(Va(0x1000)));
+    assert_eq!(config.intercept.stub, Some(Va(0x1000)..Va(0x1010)));
     let options: TraceOptions = config.hooks[0].options.parse().unwrap();
     assert_eq!((options.pages, options.file), (Some(1), Some("x y".into())));
 }

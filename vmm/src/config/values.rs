@@ -1,11 +1,12 @@
 //! The values that the keys of a config take, each with the words for what is allowed.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use vector14_hook::{ErrorCode, Va};
 
-use super::defaults::{MEMORY_RANGE, MEMORY_STEP, TIMEOUT_MAX_DAYS, TRUST_RANGE, VCPUS_RANGE};
+use super::defaults::{MEMORY_RANGE, MEMORY_STEP, STUB_STRIDE, TIMEOUT_MAX_DAYS, TRUST_RANGE, VCPUS_RANGE};
 use super::node::Value;
 use super::reader::Parsed;
 use super::schema::{EngineChoice, ErrorCodeFilter, Kernel, Module, ProtocolChoice};
@@ -136,17 +137,24 @@ fn one_of<T: Copy>(text: Option<&str>, all: &[T], name: impl Fn(T) -> &'static s
     choice.ok_or_else(|| format!("one of {}", names()))
 }
 
-/// A guest-virtual address, as a number or as a string.
-pub(super) fn address(value: &Value) -> Parsed<Va> {
+/// A range of guest-virtual addresses that stubs can stand in.
+pub(super) fn stub(value: &Value) -> Parsed<Range<Va>> {
+    let form = "a table of two canonical addresses, such as { start = 0xffffffff81000000, end = 0xffffffff81000040 }";
+    let Value::Table(table) = value else { return Err(form.to_owned()) };
+    let address = |key: &str| address(&table.get(key)?.node.value);
+    match (address("start"), address("end"), table.len()) {
+        (Some(start), Some(end), 2) if end.0.saturating_sub(start.0) >= STUB_STRIDE as u64 => Ok(start..end),
+        (Some(_), Some(_), 2) => Err(format!("a range of at least {STUB_STRIDE} bytes, which is what a stub takes")),
+        _ => Err(form.to_owned()),
+    }
+}
+
+/// A canonical guest-virtual address, as a number or as a string.
+fn address(value: &Value) -> Option<Va> {
     let number = value.as_integer().and_then(|number| u64::try_from(number).ok());
     let hexadecimal = |text: &str| u64::from_str_radix(&text.strip_prefix("0x")?.replace('_', ""), 16).ok();
-    let address =
-        number.or_else(|| hexadecimal(value.as_str()?)).ok_or("a virtual address, such as 0xffffffff81000000")?;
-    if is_canonical(address) {
-        Ok(Va(address))
-    } else {
-        Err("a canonical address (bits 63 to 56 all equal)".to_owned())
-    }
+    let address = number.or_else(|| hexadecimal(value.as_str()?))?;
+    is_canonical(address).then_some(Va(address))
 }
 
 /// A filter on the error codes of faults.

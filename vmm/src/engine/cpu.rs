@@ -81,20 +81,21 @@ impl EngineCpu {
         }
     }
 
-    /// Carries out a write of the guest's to memory that the engine keeps it from writing to. `None` where it is to no such
-    /// memory.
+    /// Carries out a write of the guest's to memory that the engine keeps it from writing to, after so many `faults`. `None` where
+    /// it is to no such memory.
     pub(crate) fn write(
         &mut self,
         cpu: &mut Vcpu,
         memory: &Memory,
         control: &Control,
         address: Pa,
+        faults: u64,
     ) -> Option<Result<(), Stop>> {
         let Kind::Gate(gate) = &mut self.kind else { return None };
         let mut data = [0; 8];
         let length = cpu.mmio_data().len().min(data.len());
         data[..length].copy_from_slice(&cpu.mmio_data()[..length]);
-        done(gate.write(cpu, memory, control, address, &data[..length]))
+        done(gate.write(cpu, memory, control, address, &data[..length], faults))
     }
 
     /// Takes back what may have kept KVM from going on. `None` where there is nothing.

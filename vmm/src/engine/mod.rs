@@ -20,13 +20,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kvm_bindings::KVM_CAP_X86_GUEST_MODE;
-use vector14_hook::Va;
 
 pub(crate) use self::caught::Caught;
 pub(crate) use self::cpu::EngineCpu;
 use self::exception_bitmap::Bitmap;
 pub(crate) use self::exception_bitmap::offer;
-pub(crate) use self::gate::ArmWhen;
+pub(crate) use self::gate::{ArmWhen, Room};
 use self::gate::{GateCpu, Table};
 use crate::config::{Config, EngineChoice, ErrorCodeFilter};
 use crate::sys::mapped::MappedVm;
@@ -73,14 +72,8 @@ pub enum EngineError {
 }
 
 impl Engine {
-    /// The engine that `config` comes to on this machine; `stub` is where the user, or else the kernel, has room for
-    /// the stub of `gate`.
-    pub(crate) fn new(
-        config: &Config,
-        machine: &MappedVm,
-        stub: Option<Va>,
-        arm_when: ArmWhen,
-    ) -> Result<Self, EngineError> {
+    /// The engine that `config` comes to on this machine; `room` is what is known of places for the stubs of `gate`.
+    pub(crate) fn new(config: &Config, machine: &MappedVm, room: Room, arm_when: ArmWhen) -> Result<Self, EngineError> {
         let Config { intercept, vm, .. } = config;
         let missing = offer::missing(|capability| machine.check_extension(capability));
         let bitmap = || {
@@ -100,7 +93,7 @@ impl Engine {
                 Err(EngineError::NestedGate)
             }
             (EngineChoice::Auto | EngineChoice::Gate, _, None) => {
-                Ok(Self::Gate(Arc::new(Table::new(stub, arm_when, Box::new(machine.clone())))))
+                Ok(Self::Gate(Arc::new(Table::new(room, arm_when, Box::new(machine.clone())))))
             }
         }
     }

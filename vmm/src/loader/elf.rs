@@ -30,7 +30,7 @@ pub(super) enum Width {
 /// The segments of a kernel that is in memory.
 #[derive(Debug)]
 pub(super) struct Extent {
-    segments: Vec<ProgramHeader>,
+    pub(super) segments: Vec<ProgramHeader>,
     /// Where the last of them ends.
     pub(super) end: u64,
 }

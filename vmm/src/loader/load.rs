@@ -1,6 +1,7 @@
 //! From `[boot]` to a kernel in memory.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::Path;
 
 use vector14_hook::{GuestKind, Pa, Va};
@@ -10,8 +11,9 @@ use super::error::{LoadError, LoadReason, Part};
 use super::format::Format;
 use super::multiboot::{self, info};
 use super::space::Space;
+use super::unused::StubRoom;
 use super::zero_page::{self, LongModeKernel};
-use super::{elf, file, notes};
+use super::{elf, file};
 use crate::boot::Entry;
 use crate::boot::layout::{BOOT_PARAMS, CMDLINE_LIMIT, LONG_MODE};
 use crate::config::{BootConfig, Kernel};
@@ -26,9 +28,11 @@ pub struct Loaded {
     pub format: Format,
     /// What kind of guest it is: that decides how its interception is armed.
     pub guest: GuestKind,
-    /// Where it says that there is room for the `gate` engine's stub: the descriptor, a little-endian u64, of its ELF
-    /// note of name `vector14` and type 1.
-    pub stub: Option<Va>,
+    /// Where it says that there is room for the `gate` engine's stubs: the descriptor of its ELF note of name `vector14` and type
+    /// 1, which is the start and the end of the range, each a little-endian u64.
+    pub stub: Option<Range<Va>>,
+    /// Ranges of its code that belong to nobody, as far as its file says.
+    pub unused: Vec<Range<Pa>>,
 }
 
 /// Puts the kernel, what goes with it, and the tables that it is entered with into `memory`, which is still all zero.
@@ -47,37 +51,38 @@ pub fn load(boot: &BootConfig, memory: &Memory) -> Result<Loaded, LoadError> {
     };
     let mut space = Space::new(memory).map_err(kernel)?;
     let format = Format::of(&image, boot.protocol).map_err(kernel)?;
-    let (entry, stub) = match format {
+    let (entry, room) = match format {
         Format::BzImage | Format::Vmlinux | Format::Elf => {
             space.claim(LONG_MODE, "what the boot protocol needs").map_err(kernel)?;
-            let (long_mode, stub) = place_long_mode(format, &image, &mut space).map_err(kernel)?;
+            let (long_mode, room) = place_long_mode(format, &image, &mut space).map_err(kernel)?;
             finish_long_mode(long_mode, format, boot, &mut space, kernel)?;
-            (Entry::LongMode { rip: long_mode.rip, boot_params: BOOT_PARAMS }, stub)
+            (Entry::LongMode { rip: long_mode.rip, boot_params: BOOT_PARAMS }, room)
         }
         Format::Multiboot => {
             let placed = multiboot::place(&image, &mut space).map_err(kernel)?;
-            let info = finish_multiboot(&placed, path, boot, &mut space, kernel)?;
-            (Entry::ProtectedMode { eip: placed.eip, info }, placed.stub)
+            let info = finish_multiboot(placed.end, path, boot, &mut space, kernel)?;
+            (Entry::ProtectedMode { eip: placed.eip, info }, placed.room)
         }
     };
     entry.prepare_memory(memory).map_err(|error| kernel(LoadReason::Memory(error)))?;
-    Ok(Loaded { entry, format, guest: format.guest(), stub })
+    Ok(Loaded { entry, format, guest: format.guest(), stub: room.named, unused: room.unused })
 }
 
-/// Places a kernel that is entered in long mode; returns also what its note says of the stub.
+/// Places a kernel that is entered in long mode; returns also what its file says of room for stubs.
 fn place_long_mode(
     format: Format,
     image: &[u8],
     space: &mut Space<'_>,
-) -> Result<(LongModeKernel, Option<Va>), LoadReason> {
+) -> Result<(LongModeKernel, StubRoom), LoadReason> {
     if format == Format::BzImage {
-        return Ok((BzImage::parse(image)?.place(space)?, None));
+        return Ok((BzImage::parse(image)?.place(space)?, StubRoom::default()));
     }
     let file = elf::parse(image, elf::Width::Bits64)?;
     let extent = elf::place_segments(&file, space)?;
     let cmdline_limit = if format == Format::Vmlinux { zero_page::LINUX_CMDLINE_LIMIT } else { CMDLINE_LIMIT };
     let kernel = LongModeKernel::of_elf(elf::physical_entry(&file, &extent)?, cmdline_limit);
-    Ok((kernel, notes::stub(&file)))
+    let is_linux = format == Format::Vmlinux;
+    Ok((kernel, if is_linux { StubRoom::of_linux(&file) } else { StubRoom::of(&file, &extent) }))
 }
 
 /// Gives a kernel that is entered in long mode its initrd, command line and boot parameters.
@@ -106,7 +111,7 @@ fn finish_long_mode(
 
 /// Gives a multiboot kernel its modules and boot information; returns where the latter is.
 fn finish_multiboot(
-    kernel: &multiboot::Placed,
+    kernel_end: u64,
     path: &Path,
     boot: &BootConfig,
     space: &mut Space<'_>,
@@ -119,7 +124,7 @@ fn finish_multiboot(
     for module in &boot.modules {
         let of_module = |reason| LoadError { part: Part::Module, path: module.path.clone(), reason };
         let (file, size) = file::open(&module.path).map_err(of_module)?;
-        let range = space.allocate_low(size, kernel.end..u64::MAX).map_err(of_module)?;
+        let range = space.allocate_low(size, kernel_end..u64::MAX).map_err(of_module)?;
         file::read_into(file, &range, space.memory()).map_err(of_module)?;
         modules.push((range, module.string.as_str()));
     }

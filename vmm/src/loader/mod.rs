@@ -6,7 +6,7 @@
 //! # Layout
 //! - `load`: from `[boot]` to a [`Loaded`], top down
 //! - `format`: what kind of kernel a file is
-//! - `elf`, `notes`: ELF kernels, and what their notes say
+//! - `elf`, `notes`, `unused`: ELF kernels, what their notes say, and what of their code belongs to nobody
 //! - `bzimage`, `zero_page`: Linux's setup header, and the boot parameters that long-mode kernels are given
 //! - `multiboot`: Multiboot's header and boot information
 //! - `space`, `map`: what of guest memory is taken, and what the guest is told of it
@@ -22,6 +22,7 @@ mod map;
 mod multiboot;
 mod notes;
 mod space;
+mod unused;
 mod zero_page;
 
 #[cfg(test)]

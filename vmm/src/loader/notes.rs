@@ -1,12 +1,14 @@
 //! What the notes of an ELF kernel say.
 
+use std::ops::Range;
+
 use elf::abi::PT_NOTE;
 use elf::note::{Note, NoteAny};
 use vector14_hook::Va;
 
 use super::elf::ElfFile;
 
-/// Type of the note of name `vector14` that names the stub's place.
+/// Type of the note of name `vector14` that names a range for stubs.
 const STUB_NOTE: u64 = 1;
 /// `XEN_ELFNOTE_GUEST_OS` (Xen, public/elfnote.h).
 const XEN_GUEST_OS: u64 = 6;
@@ -24,10 +26,11 @@ pub(super) fn is_linux(file: &ElfFile<'_>) -> bool {
     by_note || matches!(file.section_header_by_name("__ksymtab"), Ok(Some(_)))
 }
 
-/// Where the kernel says that there is room for the stub.
-pub(super) fn stub(file: &ElfFile<'_>) -> Option<Va> {
+/// Where the kernel says that there is room for stubs.
+pub(super) fn stub(file: &ElfFile<'_>) -> Option<Range<Va>> {
     let note = notes(file).find(|note| note.name == b"vector14\0" && note.n_type == STUB_NOTE)?;
-    Some(Va(u64::from_le_bytes(note.desc.try_into().ok()?)))
+    let (start, end) = note.desc.split_first_chunk()?;
+    Some(Va(u64::from_le_bytes(*start))..Va(u64::from_le_bytes(end.try_into().ok()?)))
 }
 
 /// All notes, up to the first that is damaged in each segment.

@@ -164,7 +164,8 @@ impl VmHandle {
         self.intercept(true)
     }
 
-    /// Takes the interception out of the guest. Returns whether there is still any.
+    /// Stops the interception. Returns whether there is still any. The engine `gate` restores the guest's gates, and leaves the bytes
+    /// of its stubs.
     ///
     /// # Errors
     /// [`HandleError::Ended`], [`HandleError::NoEngine`].

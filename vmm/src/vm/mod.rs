@@ -25,7 +25,7 @@ use crate::config::Config;
 pub use crate::control::Standing;
 use crate::device::{Com1, Device};
 pub use crate::engine::EngineError;
-use crate::engine::{ArmWhen, Engine};
+use crate::engine::{ArmWhen, Engine, Room};
 use crate::events::{Beat, Deadline, Left, SIGNALS, Signal, Subscriber, stop_signals};
 use crate::input::Input;
 use crate::loader;
@@ -106,12 +106,12 @@ impl Vm {
             GuestKind::Linux => ArmWhen::IdtIsInCpuEntryArea,
             GuestKind::Other => ArmWhen::GateIsPresent,
         };
-        let stub = config.intercept.stub.or(loaded.stub);
+        let room = Room { named: config.intercept.stub.clone().or(loaded.stub), unused: loaded.unused };
         let control = Arc::clone(&shared.control);
         console.watch_level(move |level| control.hold_while_console_is_full(level == Level::Full));
         Ok(Self {
             shared: Arc::new(shared),
-            engine: Engine::new(config, &machine, stub, arm_when)?,
+            engine: Engine::new(config, &machine, room, arm_when)?,
             vcpus,
             console,
             com1: devices.com1,

@@ -36,6 +36,7 @@ mod stack_mmio;
 mod stack_unmapped;
 mod storm;
 mod tables_loop;
+mod trap_gate;
 mod twice;
 mod verdict;
 
@@ -82,6 +83,7 @@ pub fn run(cmdline: &Cmdline) {
         "verdict" => verdict::run(cmdline),
         "idt" => idt::run(),
         "inner-guest" => inner_guest::run(),
+        "trap-gate" => trap_gate::run(),
         "quiet" => quiet::run(cmdline),
         "smp" => smp::run(cmdline),
         "shootdown" => shootdown::run(cmdline),

@@ -43,13 +43,16 @@ pub(crate) fn apply(
                     frame.error_code = u64::from(code);
                     0
                 }
-                None => 8,
+                None => stub.width.word_size(),
             };
             Entry::Handler { rip: gate.offset(), drop, interrupts: Some(gate) }
         }
     };
     if frame != stub.frame {
-        frame.write(memory).map_err(ApplyError::Frame)?;
+        let rsp = frame.write(memory, &caught.context.paging).map_err(ApplyError::Frame)?;
+        if rsp != cpu.regs().rsp {
+            cpu.regs_mut().rsp = rsp;
+        }
     }
     if outcome.registers != caught.context.registers {
         set_general(cpu.regs_mut(), &outcome.registers);
@@ -130,9 +133,10 @@ fn find_gate(cpu: &mut Vcpu, memory: &Memory, caught: &Caught, stub: &InStub, ve
     let sregs = cpu.sregs();
     let (idtr, selector) = (Idtr { base: Va(sregs.idt.base), limit: sregs.idt.limit }, sregs.cs.selector);
     let read = |vector| {
-        let at = idtr.gate(vector).ok_or("lies behind the limit of its IDT")?;
+        let at = idtr.gate(vector, stub.width).ok_or("lies behind the limit of its IDT")?;
         let mut gate = Gate::default();
-        read_virtual(memory, &caught.context.paging, at, &mut gate.0).map_err(|_| "can't be read")?;
+        let bytes = &mut gate.0[..stub.width.gate_size()];
+        read_virtual(memory, &caught.context.paging, at, bytes).map_err(|_| "can't be read")?;
         Ok(gate)
     };
     let refuse = |why| ApplyError::Gate { vector, why };

@@ -1,19 +1,93 @@
-//! IDT entry 14 as 16 bytes (SDM vol. 3A, 6.14.1, figure 6-8).
+//! Gate descriptors: 16 bytes in long mode (SDM vol. 3A, 6.14.1, figure 6-8), 8 in protected mode (6.11, figure 6-2).
 
-use vector14_hook::Va;
+use vector14_hook::paging::Mode;
+use vector14_hook::{Pa, Va};
+
+use crate::memory::Memory;
 
 /// #PF.
 pub(super) const PAGE_FAULT: u8 = 14;
 
-/// Size of a 64-bit gate descriptor, in bytes.
-pub(super) const GATE_SIZE: u64 = 16;
-
+const TASK_GATE: u8 = 0x5;
 const INTERRUPT_GATE: u8 = 0xe;
 const TRAP_GATE: u8 = 0xf;
 
-/// A 64-bit gate descriptor.
+/// How wide gates, and the words that the CPU pushes, are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Width {
+    /// In protected mode.
+    Bits32,
+    /// In long mode.
+    Bits64,
+}
+
+impl Width {
+    /// What it is in this paging mode; `None` without paging, where there are no page faults.
+    pub(super) fn of(mode: Mode) -> Option<Self> {
+        match mode {
+            Mode::Off => None,
+            Mode::Bits32 { .. } | Mode::Pae => Some(Self::Bits32),
+            Mode::Long { .. } => Some(Self::Bits64),
+        }
+    }
+
+    /// Size of a gate descriptor, in bytes.
+    pub(super) fn gate_size(self) -> usize {
+        match self {
+            Self::Bits32 => 8,
+            Self::Bits64 => 16,
+        }
+    }
+
+    /// Size of a word on the stack, in bytes.
+    pub(super) fn word_size(self) -> u64 {
+        match self {
+            Self::Bits32 => 4,
+            Self::Bits64 => 8,
+        }
+    }
+}
+
+/// A gate descriptor. One of 8 bytes has zeroes behind them, which is what they mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Gate(pub(super) [u8; 16]);
+
+/// Where a gate is in guest-physical memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct GateSlot {
+    pub(super) physical: Pa,
+    pub(super) width: Width,
+}
+
+impl GateSlot {
+    /// The gate there; `None` outside of memory.
+    pub(super) fn read(self, memory: &Memory) -> Option<Gate> {
+        let mut gate = Gate::default();
+        memory.read(self.physical, &mut gate.0[..self.width.gate_size()]).ok()?;
+        Some(gate)
+    }
+
+    /// Whether some of the `length` bytes at `at` are the gate's.
+    pub(super) fn overlaps(self, at: Pa, length: usize) -> bool {
+        at.0 < self.physical.0 + self.width.gate_size() as u64 && self.physical.0 < at.0 + length as u64
+    }
+
+    /// `gate` with those of its bytes replaced that a write of `data` to `at` changes.
+    pub(super) fn with_written(self, mut gate: Gate, at: Pa, data: &[u8]) -> Gate {
+        for (address, byte) in (at.0..).zip(data) {
+            let index = address.checked_sub(self.physical.0).and_then(|index| usize::try_from(index).ok());
+            if let Some(slot) = index.and_then(|index| gate.0[..self.width.gate_size()].get_mut(index)) {
+                *slot = *byte;
+            }
+        }
+        gate
+    }
+
+    /// Replaces it. What can be read can be written: a VM has no read-only memory.
+    pub(super) fn write(self, memory: &Memory, gate: Gate) {
+        let _ = memory.write(self.physical, &gate.0[..self.width.gate_size()]);
+    }
+}
 
 /// A descriptor table register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +98,9 @@ pub(super) struct Idtr {
 
 impl Idtr {
     /// Where the gate for `vector` is; `None` where the limit cuts it off.
-    pub(super) fn gate(self, vector: u8) -> Option<Va> {
-        let offset = u64::from(vector) * GATE_SIZE;
-        (u64::from(self.limit) >= offset + GATE_SIZE - 1).then(|| self.base.offset(offset))
+    pub(super) fn gate(self, vector: u8, width: Width) -> Option<Va> {
+        let offset = u64::from(vector) * width.gate_size() as u64;
+        (u64::from(self.limit) >= offset + width.gate_size() as u64 - 1).then(|| self.base.offset(offset))
     }
 }
 
@@ -45,7 +119,12 @@ impl Gate {
         self
     }
 
-    /// Whether the CPU would go through it in long mode: present, and an interrupt or trap gate.
+    /// Whether it switches tasks. Only protected mode knows such gates.
+    pub(super) fn is_task(self) -> bool {
+        self.0[5] & 0x9f == 0x80 | TASK_GATE
+    }
+
+    /// Whether it is present, and an interrupt or trap gate of its mode's full width.
     pub(super) fn is_usable(self) -> bool {
         self.0[5] & 0x80 != 0 && matches!(self.0[5] & 0x1f, INTERRUPT_GATE | TRAP_GATE)
     }
@@ -106,8 +185,21 @@ mod tests {
 
     #[test]
     fn the_limit_decides_whether_there_is_a_gate_14() {
-        let idtr = |limit| Idtr { base: Va(0x1000), limit };
-        assert_eq!(idtr(0xef).gate(PAGE_FAULT), Some(Va(0x10e0)));
-        assert_eq!(idtr(0xee).gate(PAGE_FAULT), None);
+        let gate = |limit, width| Idtr { base: Va(0x1000), limit }.gate(PAGE_FAULT, width);
+        assert_eq!((gate(0xef, Width::Bits64), gate(0xee, Width::Bits64)), (Some(Va(0x10e0)), None));
+        assert_eq!((gate(0x77, Width::Bits32), gate(0x76, Width::Bits32)), (Some(Va(0x1070)), None));
+    }
+
+    #[test]
+    fn a_gate_of_8_bytes_leaves_its_neighbour_alone() {
+        let memory = Memory::new(2 << 20).unwrap();
+        memory.write(Pa(0x1000), &[0x34, 0x12, 8, 0, 0, 0x8f, 0x10, 0x80, 0xaa, 0xaa]).unwrap();
+        let slot = GateSlot { physical: Pa(0x1000), width: Width::Bits32 };
+        let gate = slot.read(&memory).unwrap();
+        assert_eq!((gate.offset(), gate.selector(), gate.is_usable()), (Va(0x8010_1234), 8, true));
+        slot.write(&memory, gate.with_offset(Va(0xc000_5678)));
+        assert_eq!(memory.load(Pa(0x1000)), Ok(0xc000_8f00_0008_5678));
+        assert_eq!(memory.load(Pa(0x1008)), Ok(0xaaaa));
+        assert!(Gate([0, 0, 8, 0, 0, 0x85, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).is_task());
     }
 }

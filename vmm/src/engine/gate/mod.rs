@@ -1,14 +1,23 @@
 //! Engine `gate`: IDT entry 14 is pointed at a stub whose first instruction is a port write, which leaves the guest.
 //!
-//! Works on any stock KVM. `idt` knows gate descriptors, `stub` the stub and its place, `table` what has been put into
-//! the guest, `pages` what keeps the guest from writing over it, `gaps` when it was not there. This file recognises the
-//! stub's exit and keeps the gate in place; `frame` reads what the CPU pushed, and `apply` carries a verdict's outcome out.
+//! Works on any stock KVM, in long mode and in protected mode. This file recognises the stub's exit and keeps the gate in place.
+//!
+//! # Layout
+//! - `idt`: gate descriptors
+//! - `stub`: the stub; `room`, `padding`, `own_page`: where it can stand
+//! - `table`: what has been put into the guest; `pages`: what keeps the guest from writing over it; `gaps`: when it was not there
+//! - `frame`, `stack`: what the CPU pushed
+//! - `apply`: a verdict's outcome is carried out
 
 mod apply;
 mod frame;
 mod gaps;
 mod idt;
+mod own_page;
+mod padding;
 mod pages;
+mod room;
+mod stack;
 mod stub;
 mod table;
 
@@ -16,17 +25,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use vector14_hook::paging::{Mode, Paging};
+use vector14_hook::paging::Paging;
 use vector14_hook::{GuestError, Pa, Va};
 
 pub(super) use self::apply::apply;
 use self::frame::Frame;
 use self::gaps::Gap;
-use self::idt::{GATE_SIZE, Gate, Idtr, PAGE_FAULT};
+use self::idt::{Gate, GateSlot, Idtr, PAGE_FAULT, Width};
 pub(crate) use self::pages::LostPage;
 use self::pages::written_by_cpu;
+pub(crate) use self::room::Room;
 use self::stub::{FAULT_PORT, OUT_LENGTH, Stub};
-use self::table::Written;
+use self::table::Arming;
 pub(crate) use self::table::{ArmWhen, Table};
 use super::caught::{At, Caught};
 use super::registers;
@@ -53,8 +63,16 @@ pub(crate) struct GateCpu {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
     idtr: Idtr,
-    physical: Pa,
+    slot: GateSlot,
     gate: Gate,
+}
+
+/// A look at gate 14.
+#[derive(Clone, Copy)]
+struct Look {
+    /// Whether it is one of those that come at intervals.
+    thorough: bool,
+    now: Instant,
 }
 
 /// What only a vCPU that stands in the stub has.
@@ -62,6 +80,7 @@ struct Seen {
 pub(super) struct InStub {
     /// The guest's own handler.
     handler: Va,
+    width: Width,
     frame: Frame,
 }
 
@@ -98,9 +117,10 @@ impl GateCpu {
             .iter()
             .find(|stub| rip == stub.out().0 || rip == stub.out().offset(OUT_LENGTH).0)
             .map(|stub| stub.handler)?;
-        let paging = long_mode(cpu)?;
+        let (paging, width) = translation(cpu)?;
         let rsp = Va(cpu.regs().rsp);
-        let frame = Frame::read(memory, &paging, rsp).map_err(|source| NoFrame { rsp, source });
+        let frame = Frame::read(memory, &paging, width, rsp, cpu.sregs());
+        let frame = frame.map_err(|source| NoFrame { rsp, source });
         Some(frame.map(|frame| Caught {
             address: Va(cpu.sregs().cr2),
             error_code: frame.error_code(),
@@ -110,9 +130,13 @@ impl GateCpu {
                 registers: frame.interrupted(cpu.regs()),
                 system: registers::system(cpu.sregs()),
                 paging,
-                code: CodeSegment::of_selector(frame.cs(), cpu.sregs()),
+                code: if frame.is_virtual_8086() {
+                    CodeSegment::of_virtual_8086(frame.cs())
+                } else {
+                    CodeSegment::of_selector(frame.cs(), cpu.sregs())
+                },
             },
-            at: At::Stub(InStub { handler, frame }),
+            at: At::Stub(InStub { handler, width, frame }),
         }))
     }
 
@@ -131,10 +155,8 @@ impl GateCpu {
         let now = Instant::now();
         let idt = cpu.sregs().idt;
         let idtr = Idtr { base: Va(idt.base), limit: idt.limit };
-        if thorough
-            || self.seen.is_none_or(|seen| seen.idtr != idtr || read_gate(memory, seen.physical) != Some(seen.gate))
-        {
-            self.seen = self.examine(cpu, idtr, memory, control, now)?;
+        if thorough || self.seen.is_none_or(|seen| seen.idtr != idtr || seen.slot.read(memory) != Some(seen.gate)) {
+            self.seen = self.examine(cpu, idtr, memory, control, Look { thorough, now })?;
         }
         self.looked_at = Some(now);
         Ok(())
@@ -146,63 +168,56 @@ impl GateCpu {
         idtr: Idtr,
         memory: &Memory,
         control: &Control,
-        now: Instant,
+        Look { thorough, now }: Look,
     ) -> Result<Option<Seen>, LostPage> {
-        let rip = Va(cpu.regs().rip);
-        if !self.shared.wanted.load(Ordering::Relaxed) {
-            if self.shared.must_disarm() {
-                alone(control, cpu, |others| self.shared.disarm(memory, rip, others))?;
+        let rip = cpu.regs().rip;
+        if !self.shared.is_wanted() {
+            let found = self.find(cpu, idtr, memory);
+            let stray = found.is_some_and(|(_, seen)| self.shared.adopt(seen.slot, seen.gate));
+            if stray || self.shared.in_place() {
+                alone(control, cpu, |_| self.shared.disarm(memory))?;
             }
-            return Ok(None);
+            return Ok(self.find(cpu, idtr, memory).map(|(_, seen)| seen));
         }
         if !self.shared.may_arm(idtr.base) {
             return Ok(None);
         }
-        let Some((paging, physical)) = self.find_gate(cpu, idtr, memory) else { return Ok(None) };
-        let Some(gate) = read_gate(memory, physical) else { return Ok(None) };
-        let seen = Seen { idtr, physical, gate };
-        if !gate.is_usable() {
-            return Ok(Some(seen));
+        let Some((paging, seen)) = self.find(cpu, idtr, memory) else { return Ok(None) };
+        let Seen { slot, gate, .. } = seen;
+        let armed = self.shared.adopt(slot, gate);
+        if !armed {
+            if gate.is_usable() {
+                self.note_gap(cpu.index(), idtr, slot.width, now);
+            }
+            if self.shared.has_refused(gate) || !self.can_lead_to_stub(cpu, memory, &paging, seen) {
+                return Ok(Some(seen));
+            }
         }
-        if !self.shared.is_armed(gate) {
-            self.note_gap(cpu.index(), idtr, now);
-        }
-        let page = physical.page();
+        let page = slot.physical.page();
         let obstacle = written_by_cpu(cpu, memory, &paging, page);
         if let Some(obstacle) = obstacle.filter(|_| self.shared.keeps(page)) {
             alone(control, cpu, |_| self.shared.give_up(page, obstacle))?;
         }
-        if self.shared.adopt(physical, gate) {
+        if armed && self.shared.has_settled(slot) {
             return Ok(Some(seen));
         }
-        alone(control, cpu, |_| self.shared.arm(memory, &paging, physical, obstacle))?;
-        Ok(read_gate(memory, physical).map(|gate| Seen { gate, ..seen }))
-    }
-
-    /// Where gate 14 of this vCPU is.
-    fn find_gate(&self, cpu: &mut Vcpu, idtr: Idtr, memory: &Memory) -> Option<(Paging, Pa)> {
-        let paging = long_mode(cpu)?;
-        let at = idtr.gate(PAGE_FAULT)?;
-        let physical = paging.translate(at, |slot| memory.load(slot)).ok()?;
-        if (at.0 & (physical.page_size - 1)) + GATE_SIZE > physical.page_size {
-            self.shared.note_once(
-                at,
-                format!("gate 14 at {at} lies across two pages: faults that go through it are not seen"),
-            );
-            return None;
-        }
-        Some((paging, physical.address))
+        alone(control, cpu, |others| {
+            let arming = Arming { memory, paging: &paging, idt: idtr.base, rip, others, thorough };
+            self.shared.arm(&arming, slot, obstacle)
+        })?;
+        Ok(slot.read(memory).map(|gate| Seen { gate, ..seen }))
     }
 
     /// Gate 14 has no stub, and may have had none since the last look. Before the first time that any gate is armed, the time of
     /// that says as much.
-    fn note_gap(&self, vcpu: u32, idtr: Idtr, to: Instant) {
-        if let (Some(from), Some(_), Some(gate)) = (self.looked_at, self.shared.armed_at(), idtr.gate(PAGE_FAULT)) {
+    fn note_gap(&self, vcpu: u32, idtr: Idtr, width: Width, to: Instant) {
+        let gate = idtr.gate(PAGE_FAULT, width);
+        if let (Some(from), Some(_), Some(gate)) = (self.looked_at, self.shared.armed_at(), gate) {
             self.shared.add_gap(Gap { vcpu, from, to, gate });
         }
     }
 
-    /// Carries out a write of the guest's to a page that holds a gate of ours. False where it is to none.
+    /// Carries out a write of the guest's to a page that holds a gate of ours, after so many `faults`. False where it is to none.
     pub(crate) fn write(
         &mut self,
         cpu: &mut Vcpu,
@@ -210,14 +225,25 @@ impl GateCpu {
         control: &Control,
         at: Pa,
         data: &[u8],
+        faults: u64,
     ) -> Result<bool, LostPage> {
-        let paging = paging::in_force(cpu.sregs());
-        match self.shared.write(memory, &paging, at, data) {
-            Written::Elsewhere => return Ok(false),
-            Written::Done => {}
-            Written::TooMany => {
-                alone(control, cpu, |_| self.shared.give_up(at.page(), "the guest writes to it all the time"))?;
-            }
+        if !self.shared.keeps(at.page()) {
+            return Ok(false);
+        }
+        if self.shared.holds_gate(at, data.len()) {
+            let rip = cpu.regs().rip;
+            let (paging, idt) = (paging::in_force(cpu.sregs()), Va(cpu.sregs().idt.base));
+            alone(control, cpu, |others| {
+                self.shared.write_gate(
+                    &Arming { memory, paging: &paging, idt, rip, others, thorough: false },
+                    at,
+                    data,
+                    faults,
+                );
+                Ok(())
+            })?;
+        } else if self.shared.write_beside(memory, at, data) {
+            alone(control, cpu, |_| self.shared.give_up(at.page(), "the guest writes to it all the time"))?;
         }
         Ok(true)
     }
@@ -230,6 +256,41 @@ impl GateCpu {
         }
         alone(control, cpu, |_| self.shared.give_up_all(failure))?;
         Ok(true)
+    }
+
+    /// Gate 14 as it is, and how its address was translated.
+    fn find(&self, cpu: &mut Vcpu, idtr: Idtr, memory: &Memory) -> Option<(Paging, Seen)> {
+        let (paging, width) = translation(cpu)?;
+        let at = idtr.gate(PAGE_FAULT, width)?;
+        let leaf = paging.translate(at, |slot| memory.load(slot)).ok()?;
+        if (at.0 & (leaf.page_size - 1)) + width.gate_size() as u64 > leaf.page_size {
+            self.shared.note_once(
+                at,
+                format!("gate 14 at {at} lies across two pages: faults that go through it are not seen"),
+            );
+            return None;
+        }
+        let slot = GateSlot { physical: leaf.address, width };
+        Some((paging, Seen { idtr, slot, gate: slot.read(memory)? }))
+    }
+
+    /// Whether the gate is one that the stub can stand behind. The summary names those that are not, although faults go through them.
+    fn can_lead_to_stub(&self, cpu: &mut Vcpu, memory: &Memory, paging: &Paging, seen: Seen) -> bool {
+        let Seen { idtr, slot, gate } = seen;
+        if slot.width == Width::Bits64 {
+            return gate.is_usable();
+        }
+        let refuse = |why| {
+            let at = idtr.base;
+            self.shared
+                .note_once(at, format!("gate 14 of the IDT at {at} {why}: faults that go through it are not seen"));
+            false
+        };
+        if gate.is_task() {
+            return refuse("is a task gate");
+        }
+        let mut flat = || CodeSegment::of_selector(gate.selector(), cpu.sregs()).is_flat(memory, paging);
+        gate.is_usable() && (flat() || refuse("leads into a code segment that does not begin at 0"))
     }
 
     fn refresh(&mut self) {
@@ -247,14 +308,8 @@ fn alone(control: &Control, cpu: &mut Vcpu, act: impl FnOnce(&[u64]) -> Result<(
     control.while_others_stand_still(cpu.index(), rip, act).unwrap_or(Ok(()))
 }
 
-/// How a vCPU in long mode translates; in other modes an IDT has no gates of 16 bytes.
-fn long_mode(cpu: &mut Vcpu) -> Option<Paging> {
+/// How a vCPU translates, and how wide its gates are; `None` without paging.
+fn translation(cpu: &mut Vcpu) -> Option<(Paging, Width)> {
     let paging = paging::in_force(cpu.sregs());
-    matches!(paging.mode, Mode::Long { .. }).then_some(paging)
-}
-
-fn read_gate(memory: &Memory, at: Pa) -> Option<Gate> {
-    let mut gate = Gate::default();
-    memory.read(at, &mut gate.0).ok()?;
-    Some(gate)
+    Some((paging, Width::of(paging.mode)?))
 }

@@ -1,22 +1,24 @@
 //! What the engine has put into the guest: stubs, and gates that point at them. Shared by all vCPUs, changed only
 //! while all of them stand still.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
-use vector14_hook::{Pa, Va};
+use vector14_hook::paging::Paging;
+use vector14_hook::{GuestError, Pa, Va};
 
 use super::gaps::{Gap, Gaps};
-use super::idt::{GATE_SIZE, Gate};
+use super::idt::{Gate, GateSlot, Width};
+use super::own_page::{self, NoPage};
 use super::pages::{LostPage, Pages, SetAccess};
-use super::read_gate;
-use super::stub::Stub;
+use super::room::{self, NoRoom, Place, Room, Search};
+use super::stub::{Code, Stub};
 use crate::memory::Memory;
 use crate::sys::lock;
-use vector14_hook::paging::Paging;
 
-/// A guest that keeps more handlers for #PF than this is not followed any further.
+/// A guest has no more stubs than this.
 const STUB_LIMIT: usize = 16;
 /// As many gates are remembered to be restored.
 const GATE_LIMIT: usize = 64;
@@ -52,47 +54,81 @@ pub(crate) struct Table {
     pub(super) generation: AtomicU64,
     /// Whether faults are to be intercepted.
     pub(super) wanted: AtomicBool,
-    /// Whether anything of ours is in the guest.
+    /// Whether gates lead to stubs.
     in_place: AtomicBool,
-    /// Whether a vCPU may try to disarm. Its try makes the others come out of the guest, and these would try in their turn, for
-    /// ever, if the one that stands in a stub never got on: there is one a beat.
-    disarm_due: AtomicBool,
     armed_at: OnceLock<Instant>,
-    /// Where the user wants the stub.
-    place: Option<Va>,
+    room: Room,
     arm_when: ArmWhen,
 }
 
 struct State {
     stubs: Vec<Stub>,
-    /// Guest-physical addresses of the gates that have been pointed at stubs.
-    gates: Vec<Pa>,
+    /// The gates that point at stubs, or did.
+    gates: Vec<GateSlot>,
     /// The pages that they are in.
     pages: Pages,
+    /// The page of the host's that has been mapped for stubs.
+    own_page: Option<Range<Va>>,
+    /// The last stub that a write to a gate has made.
+    fresh: Option<Fresh>,
+    /// Stubs that have been written and belong to no handler.
+    spare: Vec<(Place, Code)>,
     /// Handlers, or gates, that can't be intercepted; each has been reported.
     refused: Vec<Va>,
     notes: Vec<String>,
     gaps: Gaps,
 }
 
-/// What became of a write of the guest's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Written {
-    /// It is not to a page that is kept.
-    Elsewhere,
-    /// It was carried out.
-    Done,
-    /// It was carried out, and there have been so many that the page should be given up.
-    TooMany,
+/// A stub that was made when the guest wrote to a gate. Guests write a gate piece by piece, and in between it leads to a handler
+/// that does not exist: that one's stub can go again, if no fault came through it.
+struct Fresh {
+    slot: GateSlot,
+    start: Va,
+    /// Faults seen by then.
+    faults: u64,
+}
+
+/// Where a gate is armed from.
+pub(super) struct Arming<'a> {
+    pub(super) memory: &'a Memory,
+    pub(super) paging: &'a Paging,
+    /// Where the IDT begins.
+    pub(super) idt: Va,
+    /// RIP of this vCPU, and those of the others, which stand still.
+    pub(super) rip: u64,
+    pub(super) others: &'a [u64],
+    /// Whether a handler that can't be read is reported. A guest that is in the midst of writing a gate has such a one for a moment.
+    pub(super) thorough: bool,
+}
+
+impl Arming<'_> {
+    /// Whether a vCPU stands in `stub`.
+    fn stands_in(&self, stub: &Stub) -> bool {
+        self.others.iter().chain([&self.rip]).any(|rip| stub.contains(Va(*rip)))
+    }
+}
+
+/// Why a handler has no stub.
+#[derive(Debug, thiserror::Error)]
+enum NoStub {
+    #[error("its handler at {handler} can't be read: {source}")]
+    Handler { handler: Va, source: GuestError },
+    #[error("{room}; {page}")]
+    NoRoom { room: NoRoom, page: NoPage },
+    #[error("all of its {STUB_LIMIT} stubs are in use: the handler at {0} is not intercepted")]
+    Limit(Va),
 }
 
 impl Table {
-    /// Nothing is in the guest yet. `place` is where the user wants the stub; `machine` makes pages read-only.
-    pub(crate) fn new(place: Option<Va>, arm_when: ArmWhen, machine: Box<dyn SetAccess>) -> Self {
+    /// Nothing is in the guest yet. `room` is what is known of places for stubs; `machine` makes pages read-only.
+    pub(crate) fn new(room: Room, arm_when: ArmWhen, machine: Box<dyn SetAccess>) -> Self {
         let state = State {
             stubs: Vec::new(),
             gates: Vec::new(),
             pages: Pages::new(machine),
+            own_page: None,
+            fresh: None,
+            spare: Vec::new(),
             refused: Vec::new(),
             notes: Vec::new(),
             gaps: Gaps::default(),
@@ -102,11 +138,15 @@ impl Table {
             generation: AtomicU64::new(0),
             wanted: AtomicBool::new(true),
             in_place: AtomicBool::new(false),
-            disarm_due: AtomicBool::new(false),
             armed_at: OnceLock::new(),
-            place,
+            room,
             arm_when,
         }
+    }
+
+    /// Some time has gone by.
+    pub(crate) fn beat(&self) {
+        lock(&self.state).pages.forgive();
     }
 
     /// Whether a gate of the IDT at `idt` is one to be armed.
@@ -122,18 +162,6 @@ impl Table {
     /// Has interception taken out of the guest, or put back, at the vCPUs' next inspection.
     pub(crate) fn want(&self, wanted: bool) {
         self.wanted.store(wanted, Ordering::Relaxed);
-        self.disarm_due.store(true, Ordering::Relaxed);
-    }
-
-    /// Lets what could not be done at the last beat be tried again.
-    pub(crate) fn beat(&self) {
-        self.disarm_due.store(true, Ordering::Relaxed);
-        lock(&self.state).pages.forgive();
-    }
-
-    /// Whether the calling vCPU is to disarm.
-    pub(super) fn must_disarm(&self) -> bool {
-        self.in_place() && self.disarm_due.swap(false, Ordering::Relaxed)
     }
 
     /// Whether interception is wanted.
@@ -141,7 +169,7 @@ impl Table {
         self.wanted.load(Ordering::Relaxed)
     }
 
-    /// Whether anything of ours is in the guest.
+    /// Whether gates lead to stubs.
     pub(crate) fn in_place(&self) -> bool {
         self.in_place.load(Ordering::Relaxed)
     }
@@ -166,9 +194,20 @@ impl Table {
         lock(&self.state).refuse(about, note);
     }
 
-    /// Whether `gate` points at a stub.
-    pub(super) fn is_armed(&self, gate: Gate) -> bool {
-        lock(&self.state).stubs.iter().any(|stub| stub.start == gate.offset())
+    /// Whether `gate` leads to a stub: because it was armed, or because the guest copied a gate that was. It is restored when
+    /// the engine disarms.
+    pub(super) fn adopt(&self, slot: GateSlot, gate: Gate) -> bool {
+        let mut state = lock(&self.state);
+        let known = state.stub_at(gate.offset()).is_some();
+        if known {
+            state.remember(slot);
+        }
+        known
+    }
+
+    /// Whether nothing is to be done about the page of `slot`: the guest's writes to it come here, or it was given up.
+    pub(super) fn has_settled(&self, slot: GateSlot) -> bool {
+        lock(&self.state).pages.is_settled(slot.physical.page())
     }
 
     /// Whether the guest's writes to `page` come here.
@@ -176,103 +215,88 @@ impl Table {
         lock(&self.state).pages.keeps(page)
     }
 
-    /// True where there is nothing to be done about `gate`: it points at a stub, because we made it so, or because the
-    /// guest has copied a gate that did, and its page is kept or given up; or its handler can't be intercepted, as has been
-    /// said.
-    pub(super) fn adopt(&self, physical: Pa, gate: Gate) -> bool {
-        let mut state = lock(&self.state);
-        let known = state.stubs.iter().any(|stub| stub.start == gate.offset());
-        if known {
-            state.remember(physical);
-        }
-        known && state.pages.is_settled(physical.page()) || state.refused.contains(&gate.offset())
+    /// Whether the guest's writes to any page come here.
+    pub(super) fn keeps_any(&self) -> bool {
+        !lock(&self.state).pages.is_empty()
     }
 
-    /// Points the gate at `physical` at a stub of its handler's, and keeps its page, unless `obstacle` says why that can't be.
-    /// Every other vCPU stands still.
-    pub(super) fn arm(
-        &self,
-        memory: &Memory,
-        paging: &Paging,
-        physical: Pa,
-        obstacle: Option<&str>,
-    ) -> Result<(), LostPage> {
+    /// Whether the handler of `gate` can't be intercepted, as the summary will say.
+    pub(super) fn has_refused(&self, gate: Gate) -> bool {
+        lock(&self.state).refused.contains(&gate.offset())
+    }
+
+    /// Points the gate in `slot` at a stub of its handler's, and keeps its page, unless `obstacle` says why that can't be. Every
+    /// other vCPU stands still.
+    pub(super) fn arm(&self, arming: &Arming<'_>, slot: GateSlot, obstacle: Option<&str>) -> Result<(), LostPage> {
         let mut state = lock(&self.state);
-        let Some(gate) = read_gate(memory, physical).filter(|gate| gate.is_usable()) else { return Ok(()) };
-        let Some(armed) = self.point_at_stub(&mut state, memory, paging, gate) else { return Ok(()) };
+        let Some(gate) = slot.read(arming.memory).filter(|gate| gate.is_usable()) else { return Ok(()) };
+        let Some(armed) = self.point_at_stub(&mut state, arming, slot.width, gate) else { return Ok(()) };
         self.in_place.store(true, Ordering::Relaxed);
-        if armed != gate && memory.write(physical, &armed.0).is_err() {
-            return Ok(());
+        if armed != gate {
+            slot.write(arming.memory, armed);
         }
-        state.remember(physical);
+        state.remember(slot);
         if self.armed_at.set(Instant::now()).is_ok() {
-            tracing::info!(
-                "armed: gate 14 leads from its handler at {} to the stub at {}",
-                gate.offset(),
-                armed.offset()
-            );
+            let (handler, stub) = (gate.offset(), armed.offset());
+            tracing::info!("armed: gate 14 leads from its handler at {handler} to the stub at {stub}");
         }
-        let note = state.pages.keep(physical.page(), obstacle)?;
+        let note = state.pages.keep(slot.physical.page(), obstacle)?;
         state.note(note);
         Ok(())
     }
 
-    /// The same gate, pointed at a stub of its handler's; `None` where there is none, as has been reported.
-    fn point_at_stub(&self, state: &mut State, memory: &Memory, paging: &Paging, gate: Gate) -> Option<Gate> {
+    /// The same gate, pointed at a stub of its handler's; `None` where there is none.
+    fn point_at_stub(&self, state: &mut State, arming: &Arming<'_>, width: Width, gate: Gate) -> Option<Gate> {
         let handler = gate.offset();
-        if state.stubs.iter().any(|stub| stub.start == handler) {
+        if state.stub_at(handler).is_some() {
             return Some(gate);
         }
-        let stub = match state.stubs.iter().find(|stub| stub.handler == handler) {
-            Some(stub) => *stub,
-            None if state.stubs.len() == STUB_LIMIT => {
-                state.refuse(
-                    handler,
-                    format!("the guest has had {STUB_LIMIT} handlers for #PF: the one at {handler} is not intercepted"),
-                );
-                return None;
+        match state.stub_of(handler, width, &self.room, arming) {
+            Ok(stub) => {
+                self.generation.fetch_add(1, Ordering::Release);
+                Some(gate.with_offset(stub.place.start))
             }
-            None => match Stub::place(memory, paging, handler, self.place, &state.stubs) {
-                Ok(stub) => {
-                    state.stubs.push(stub);
-                    self.generation.fetch_add(1, Ordering::Release);
-                    stub
-                }
-                Err(error) => {
-                    state.refuse(handler, format!("the guest's #PF can't be intercepted: {error}"));
-                    return None;
-                }
-            },
-        };
-        Some(gate.with_offset(stub.start))
+            Err(NoStub::Handler { .. }) if !arming.thorough => None,
+            Err(error) => {
+                state.refuse(handler, format!("the guest's #PF can't be intercepted: {error}"));
+                None
+            }
+        }
     }
 
-    /// Carries out a write of the guest's to a page that is kept. Of a gate, it changes what the guest believes to be there:
-    /// the handler that it chose, not the stub.
-    pub(super) fn write(&self, memory: &Memory, paging: &Paging, at: Pa, data: &[u8]) -> Written {
+    /// Whether some of the `length` bytes at `at` are of a gate of ours.
+    pub(super) fn holds_gate(&self, at: Pa, length: usize) -> bool {
+        lock(&self.state).gates.iter().any(|slot| slot.overlaps(at, length))
+    }
+
+    /// Carries out a write of the guest's to gates of ours. It changes what the guest believes to be there: the handler that it
+    /// chose, not the stub. Every other vCPU stands still; `faults` were seen so far.
+    pub(super) fn write_gate(&self, arming: &Arming<'_>, at: Pa, data: &[u8], faults: u64) {
         let mut state = lock(&self.state);
-        if !state.pages.keeps(at.page()) {
-            return Written::Elsewhere;
-        }
-        let overlap = |gate: &Pa| at.0 < gate.0 + GATE_SIZE && gate.0 < at.0 + data.len() as u64;
-        let gates: Vec<(Pa, Gate)> = (state.gates.iter().copied().filter(overlap))
-            .filter_map(|gate| Some((gate, state.as_guest_made_it(read_gate(memory, gate)?))))
+        let memory = arming.memory;
+        let gates: Vec<(GateSlot, Gate)> = (state.gates.iter().copied().filter(|slot| slot.overlaps(at, data.len())))
+            .filter_map(|slot| Some((slot, state.as_guest_made_it(slot.read(memory)?))))
             .collect();
         // What can be read can be written.
         let _ = memory.write(at, data);
-        for &(place, mut gate) in &gates {
-            for (address, byte) in (at.0..).zip(data) {
-                if let Some(slot) =
-                    address.checked_sub(place.0).and_then(|at| gate.0.get_mut(usize::try_from(at).ok()?))
-                {
-                    *slot = *byte;
-                }
-            }
+        for (slot, gate) in gates {
+            let gate = slot.with_written(gate, at, data);
+            state.take_back(slot, arming, faults);
+            let stubs = state.stubs.len();
             let wanted = gate.is_usable() && self.is_wanted();
-            let armed = if wanted { self.point_at_stub(&mut state, memory, paging, gate) } else { None };
-            let _ = memory.write(place, &armed.unwrap_or(gate).0);
+            let armed = if wanted { self.point_at_stub(&mut state, arming, slot.width, gate) } else { None };
+            if let Some(armed) = armed.filter(|_| state.stubs.len() > stubs) {
+                state.fresh = Some(Fresh { slot, start: armed.offset(), faults });
+            }
+            slot.write(memory, armed.unwrap_or(gate));
         }
-        if gates.is_empty() && state.pages.count_write(at.page()) { Written::TooMany } else { Written::Done }
+    }
+
+    /// Carries out a write of the guest's to a page that is kept, beside its gates. Returns whether there have been so many
+    /// that the page should be given up.
+    pub(super) fn write_beside(&self, memory: &Memory, at: Pa, data: &[u8]) -> bool {
+        let _ = memory.write(at, data);
+        lock(&self.state).pages.count_write(at.page())
     }
 
     /// Leaves `page` to the guest for good. Every other vCPU stands still.
@@ -291,40 +315,104 @@ impl Table {
         Ok(())
     }
 
-    /// Whether the guest's writes to any page come here.
-    pub(super) fn keeps_any(&self) -> bool {
-        !lock(&self.state).pages.is_empty()
-    }
-
-    /// Gives the guest its gates back, and the stubs' bytes as well where no vCPU stands in a stub: `rip` is this
-    /// vCPU's, `others` are those of the rest, which stand still. Otherwise it is tried again after the next beat.
-    pub(super) fn disarm(&self, memory: &Memory, rip: Va, others: &[u64]) -> Result<(), LostPage> {
+    /// Gives the guest its gates back. Every other vCPU stands still.
+    ///
+    /// The stubs stay: a context that was interrupted in one returns there at any time later.
+    pub(super) fn disarm(&self, memory: &Memory) -> Result<(), LostPage> {
         let mut state = lock(&self.state);
-        state.pages.release_all()?;
-        for physical in std::mem::take(&mut state.gates) {
-            let Some(gate) = read_gate(memory, physical) else { continue };
-            if let Some(stub) = state.stubs.iter().find(|stub| stub.start == gate.offset()) {
-                // What has been read can be written: a VM has no read-only memory.
-                let _ = memory.write(physical, &gate.with_offset(stub.handler).0);
-            }
+        for slot in std::mem::take(&mut state.gates) {
+            let Some(gate) = slot.read(memory) else { continue };
+            slot.write(memory, state.as_guest_made_it(gate));
         }
-        let mut rips = others.iter().map(|rip| Va(*rip)).chain([rip]);
-        if rips.any(|rip| state.stubs.iter().any(|stub| stub.contains(rip))) {
-            return Ok(());
-        }
-        state.stubs.drain(..).for_each(|stub| stub.remove(memory));
-        self.generation.fetch_add(1, Ordering::Release);
         self.in_place.store(false, Ordering::Relaxed);
-        tracing::info!("disarmed: gate 14 and the stub's place are as the guest made them");
-        Ok(())
+        tracing::info!("disarmed: gate 14 is as the guest made it");
+        state.pages.release_all()
     }
 }
 
 impl State {
+    /// The stub that begins at `start`.
+    fn stub_at(&self, start: Va) -> Option<&Stub> {
+        self.stubs.iter().find(|stub| stub.place.start == start)
+    }
+
+    /// The stub of `handler`: the one that it has, or one in new room, or that of a handler that has gone.
+    fn stub_of(&mut self, handler: Va, width: Width, room: &Room, arming: &Arming<'_>) -> Result<Stub, NoStub> {
+        let Arming { memory, paging, .. } = *arming;
+        let unreadable = |source| NoStub::Handler { handler, source };
+        let code = Code::of_handler(memory, paging, handler, width).map_err(unreadable)?;
+        let serves = |stub: &Stub| stub.handler == handler && stub.code == code;
+        self.stubs.retain(|stub| !serves(stub) || stub.is_intact(memory, paging));
+        if let Some(stub) = self.stubs.iter().find(|stub| serves(stub)) {
+            return Ok(*stub);
+        }
+        let spare = self.spare.iter().position(|(_, spare)| *spare == code);
+        if let Some(index) = spare {
+            let (place, code) = self.spare.swap_remove(index);
+            let stub = Stub::write(memory, paging, handler, place, code).map_err(unreadable)?;
+            self.stubs.push(stub);
+            return Ok(stub);
+        }
+        let place = match self.place(handler, code, room, arming) {
+            Ok(place) => place,
+            Err(error) => self.give_up_idle(code, arming).ok_or(error)?.place,
+        };
+        let stub = Stub::write(memory, paging, handler, place, code).map_err(unreadable)?;
+        self.stubs.push(stub);
+        Ok(stub)
+    }
+
+    /// Takes the stub back that the last write to `slot` has made, unless a fault came through it.
+    fn take_back(&mut self, slot: GateSlot, arming: &Arming<'_>, faults: u64) {
+        let Some(fresh) = self.fresh.take_if(|fresh| fresh.slot == slot) else { return };
+        let Some(index) = self.stubs.iter().position(|stub| stub.place.start == fresh.start) else { return };
+        let stub = self.stubs[index];
+        if faults == fresh.faults && !arming.stands_in(&stub) {
+            self.stubs.remove(index);
+            self.spare.push((stub.place, stub.code));
+        }
+    }
+
+    /// Room for a further stub.
+    fn place(&mut self, handler: Va, code: Code, room: &Room, arming: &Arming<'_>) -> Result<Place, NoStub> {
+        if self.stubs.len() == STUB_LIMIT {
+            return Err(NoStub::Limit(handler));
+        }
+        let Arming { memory, paging, idt, .. } = *arming;
+        let leaf = room::leaf(memory, paging, handler).map_err(|source| NoStub::Handler { handler, source })?;
+        let length = code.bytes().len();
+        let search = Search { memory, paging, handler, leaf, length, stubs: &self.stubs };
+        let no_room = match room.find(&search) {
+            Ok(place) => return Ok(place),
+            Err(error) => error,
+        };
+        if let Some(place) = self.own_page.as_ref().and_then(|page| search.in_range(page)) {
+            return Ok(place);
+        }
+        match own_page::map(memory, paging, idt) {
+            Ok(page) => search.in_range(self.own_page.insert(page)).ok_or(NoStub::Limit(handler)),
+            Err(page) => Err(NoStub::NoRoom { room: no_room, page }),
+        }
+    }
+
+    /// Takes a stub with this code away from a handler that has gone, if no gate leads to it and no vCPU stands in it. A context
+    /// that is still to return into it finds the same bytes there. A handler that is still there keeps its stub: the guest may
+    /// have a copy of a gate that leads to it.
+    fn give_up_idle(&mut self, code: Code, arming: &Arming<'_>) -> Option<Stub> {
+        let Arming { memory, paging, .. } = *arming;
+        let leads_to = |slot: &GateSlot| slot.read(memory).map(Gate::offset);
+        self.gates.retain(|slot| self.stubs.iter().any(|stub| leads_to(slot) == Some(stub.place.start)));
+        let in_use = |stub: &Stub| self.gates.iter().any(|slot| leads_to(slot) == Some(stub.place.start));
+        let index = self.stubs.iter().position(|stub| {
+            let gone = stub.handler_has_gone(memory, paging);
+            stub.code == code && gone && !in_use(stub) && !arming.stands_in(stub) && stub.is_intact(memory, paging)
+        })?;
+        Some(self.stubs.remove(index))
+    }
+
     /// The gate without a stub.
     fn as_guest_made_it(&self, gate: Gate) -> Gate {
-        let stub = self.stubs.iter().find(|stub| stub.start == gate.offset());
-        stub.map_or(gate, |stub| gate.with_offset(stub.handler))
+        self.stub_at(gate.offset()).map_or(gate, |stub| gate.with_offset(stub.handler))
     }
 
     fn note(&mut self, notes: impl IntoIterator<Item = String>) {
@@ -334,9 +422,9 @@ impl State {
         }
     }
 
-    fn remember(&mut self, gate: Pa) {
-        if !self.gates.contains(&gate) && self.gates.len() < GATE_LIMIT {
-            self.gates.push(gate);
+    fn remember(&mut self, slot: GateSlot) {
+        if !self.gates.contains(&slot) && self.gates.len() < GATE_LIMIT {
+            self.gates.push(slot);
         }
     }
 
@@ -351,223 +439,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use vector14_hook::Cr3;
-    use vector14_hook::paging::Mode;
-
-    use super::*;
-    use crate::sys::mapped::{Access, AccessError};
-
-    const PAGING: Paging = Paging { cr3: Cr3(0x1000), mode: Mode::Long { levels: 4 }, no_execute: true };
-    const IDT: u64 = 0x5000;
-    const COPY: u64 = 0x6000;
-
-    /// 4 MiB, the first 2 mapped at 0, with two handlers that have filler behind them.
-    fn guest() -> Memory {
-        let memory = Memory::new(4 << 20).unwrap();
-        for (slot, entry) in [(0x1000, 0x2003u64), (0x2000, 0x3003), (0x3000, 0x83)] {
-            memory.write(Pa(slot), &entry.to_le_bytes()).unwrap();
-        }
-        for handler in [0x8000, 0x9000] {
-            memory.write(Pa(handler), &[0x90; 64]).unwrap();
-            memory.write(Pa(handler + 64), &[0xcc; 64]).unwrap();
-        }
-        memory.write(Pa(IDT), &gate_to(0x8000).0).unwrap();
-        memory
-    }
-
-    /// Which pages the guest can only read.
-    #[derive(Clone, Default)]
-    struct Slots(Arc<Mutex<Vec<Pa>>>);
-
-    impl SetAccess for Slots {
-        fn set_access(&self, page: Pa, access: Access) -> Result<(), AccessError> {
-            let mut read_only = lock(&self.0);
-            read_only.retain(|other| *other != page);
-            if access == Access::ReadOnly {
-                read_only.push(page);
-            }
-            Ok(())
-        }
-    }
-
-    fn table() -> Table {
-        Table::new(None, ArmWhen::GateIsPresent, Box::new(Slots::default()))
-    }
-
-    fn gate_to(handler: u64) -> Gate {
-        Gate([0, 0, 0x10, 0, 0, 0x8e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).with_offset(Va(handler))
-    }
-
-    fn offset(memory: &Memory, gate: u64) -> Va {
-        read_gate(memory, Pa(gate)).unwrap().offset()
-    }
-
-    fn snapshot(memory: &Memory) -> Vec<u8> {
-        let mut bytes = vec![0; 4 << 20];
-        memory.read(Pa(0), &mut bytes).unwrap();
-        bytes
-    }
-
-    #[test]
-    fn disarming_leaves_the_guest_as_it_was() {
-        let (memory, table) = (guest(), table());
-        let before = snapshot(&memory);
-        table.arm(&memory, &PAGING, Pa(IDT), None).unwrap();
-        assert_eq!(offset(&memory, IDT), table.stubs()[0].start);
-        assert!(table.armed_at().is_some());
-        table.disarm(&memory, Va(0), &[]).unwrap();
-        assert_eq!(snapshot(&memory), before);
-    }
-
-    #[test]
-    fn a_vcpu_inside_of_the_stub_keeps_its_bytes_in_place() {
-        let (memory, table) = (guest(), table());
-        let before = snapshot(&memory);
-        table.arm(&memory, &PAGING, Pa(IDT), None).unwrap();
-        let inside = table.stubs()[0].start.offset(2);
-        table.disarm(&memory, Va(0), &[0x1234, inside.0]).unwrap();
-        assert_eq!(offset(&memory, IDT), Va(0x8000), "the gate goes back at once");
-        assert_ne!(snapshot(&memory), before);
-        table.disarm(&memory, inside, &[]).unwrap();
-        assert_ne!(snapshot(&memory), before);
-        table.disarm(&memory, Va(0), &[0x1234]).unwrap();
-        assert_eq!(snapshot(&memory), before);
-    }
-
-    #[test]
-    fn there_is_one_attempt_to_disarm_a_beat() {
-        let (memory, table) = (guest(), table());
-        table.want(false);
-        assert!(!table.must_disarm(), "nothing is in the guest");
-        table.arm(&memory, &PAGING, Pa(IDT), None).unwrap();
-        assert!(table.must_disarm());
-        assert!(!table.must_disarm());
-        table.beat();
-        assert!(table.must_disarm());
-        table.disarm(&memory, Va(0), &[]).unwrap();
-        table.beat();
-        assert!(!table.must_disarm(), "nothing is in the guest any more");
-    }
-
-    #[test]
-    fn a_gate_that_is_rewritten_gets_a_stub_of_its_new_handler() {
-        let (memory, table) = (guest(), table());
-        table.arm(&memory, &PAGING, Pa(IDT), None).unwrap();
-        let saved = read_gate(&memory, Pa(IDT)).unwrap();
-        memory.write(Pa(IDT), &gate_to(0x9000).0).unwrap();
-        assert!(!table.adopt(Pa(IDT), gate_to(0x9000)));
-        table.arm(&memory, &PAGING, Pa(IDT), None).unwrap();
-        let handlers: Vec<Va> = table.stubs().iter().map(|stub| stub.handler).collect();
-        assert_eq!(handlers, [Va(0x8000), Va(0x9000)]);
-        assert_eq!(offset(&memory, IDT), table.stubs()[1].start);
-
-        memory.write(Pa(IDT), &saved.0).unwrap();
-        assert!(table.adopt(Pa(IDT), saved), "a gate that was read back leads to its first stub");
-        table.disarm(&memory, Va(0), &[]).unwrap();
-        assert_eq!(offset(&memory, IDT), Va(0x8000));
-    }
-
-    #[test]
-    fn a_write_to_a_kept_page_changes_what_the_guest_believes_and_leaves_the_stub_in_place() {
-        let (memory, slots) = (guest(), Slots::default());
-        let table = Table::new(None, ArmWhen::GateIsPresent, Box::new(slots.clone()));
-        table.arm(&memory, &PAGING, Pa(IDT), None).unwrap();
-        assert_eq!(*lock(&slots.0), [Pa(IDT)]);
-        let write = |at, data: &[u8]| table.write(&memory, &PAGING, Pa(at), data);
-        let armed = read_gate(&memory, Pa(IDT)).unwrap();
-
-        assert_eq!(write(IDT - 8, &[1; 8]), Written::Elsewhere);
-        assert_eq!(write(IDT + 16, &[1; 8]), Written::Done);
-        assert_eq!(memory.load(Pa(IDT + 16)), Ok(u64::from_le_bytes([1; 8])));
-        assert_eq!(write(IDT, &gate_to(0x9000).0[..8]), Written::Done);
-        assert_eq!(write(IDT + 8, &gate_to(0x9000).0[8..]), Written::Done);
-        let second = table.stubs()[1];
-        assert_eq!((second.handler, offset(&memory, IDT)), (Va(0x9000), second.start));
-
-        write(IDT + 5, &[0x0e]);
-        assert_eq!(read_gate(&memory, Pa(IDT)).unwrap().offset(), Va(0x9000), "an absent gate has no stub");
-        write(IDT + 5, &[0x8f]);
-        assert_eq!(offset(&memory, IDT), second.start);
-        assert!(!read_gate(&memory, Pa(IDT)).unwrap().masks_interrupts());
-
-        write(IDT, &armed.0[..8]);
-        assert_eq!(read_gate(&memory, Pa(IDT)).unwrap(), armed, "what the guest has read, it can write back");
-        table.disarm(&memory, Va(0), &[]).unwrap();
-        assert_eq!((offset(&memory, IDT), lock(&slots.0).len()), (Va(0x8000), 0));
-        assert_eq!(write(IDT, &[0; 8]), Written::Elsewhere);
-    }
-
-    #[test]
-    fn a_page_that_is_written_to_all_the_time_is_given_up_and_said_so() {
-        let (memory, table) = (guest(), table());
-        table.arm(&memory, &PAGING, Pa(IDT), None).unwrap();
-        let write = |at| table.write(&memory, &PAGING, Pa(at), &[1]);
-        assert!((0..50_000).all(|_| write(IDT + 6) == Written::Done), "writes to the gate do not count");
-        while write(IDT + 64) == Written::Done {}
-        table.give_up(Pa(IDT), "the guest writes to it all the time").unwrap();
-        assert_eq!(write(IDT + 64), Written::Elsewhere);
-        let notes = table.take_notes(Instant::now());
-        assert!(notes.len() == 1 && notes[0].contains("0x5000") && notes[0].contains("all the time"), "{notes:?}");
-        assert!(table.adopt(Pa(IDT), read_gate(&memory, Pa(IDT)).unwrap()), "it is not kept again");
-    }
-
-    #[test]
-    fn a_page_that_the_cpu_writes_to_is_armed_and_not_kept() {
-        let (memory, slots) = (guest(), Slots::default());
-        let table = Table::new(None, ArmWhen::GateIsPresent, Box::new(slots.clone()));
-        table.arm(&memory, &PAGING, Pa(IDT), Some("a stack for exceptions is in it")).unwrap();
-        assert!(table.is_armed(read_gate(&memory, Pa(IDT)).unwrap()) && lock(&slots.0).is_empty());
-        assert_eq!(table.take_notes(Instant::now()).len(), 1);
-    }
-
-    #[test]
-    fn a_copied_gate_is_known_and_restored_too() {
-        let (memory, table) = (guest(), table());
-        table.arm(&memory, &PAGING, Pa(IDT), None).unwrap();
-        let copy = read_gate(&memory, Pa(IDT)).unwrap();
-        memory.write(Pa(COPY), &copy.0).unwrap();
-        assert!(!table.adopt(Pa(COPY), copy), "its page is not kept yet");
-        table.arm(&memory, &PAGING, Pa(COPY), None).unwrap();
-        assert!(table.adopt(Pa(COPY), copy) && table.keeps(Pa(COPY)));
-        table.disarm(&memory, Va(0), &[]).unwrap();
-        assert_eq!((offset(&memory, IDT), offset(&memory, COPY)), (Va(0x8000), Va(0x8000)));
-    }
-
-    #[test]
-    fn a_guest_with_ever_new_handlers_is_left_alone_at_some_point() {
-        let (memory, table) = (guest(), table());
-        for index in 0..2 * STUB_LIMIT as u64 {
-            memory.write(Pa(0x1_0000 + index * 0x200), &[0x90; 64]).unwrap();
-            memory.write(Pa(0x1_0040 + index * 0x200), &[0xcc; 64]).unwrap();
-            memory.write(Pa(IDT), &gate_to(0x1_0000 + index * 0x200).0).unwrap();
-            table.arm(&memory, &PAGING, Pa(IDT), None).unwrap();
-        }
-        assert_eq!(table.stubs().len(), STUB_LIMIT);
-        assert_eq!(table.take_notes(Instant::now()).len(), STUB_LIMIT);
-    }
-
-    #[test]
-    fn linux_is_armed_in_the_cpu_entry_area_only() {
-        let linux = Table::new(None, ArmWhen::IdtIsInCpuEntryArea, Box::new(Slots::default()));
-        assert!(linux.may_arm(Va(0xffff_fe00_0000_0000)));
-        assert!(!linux.may_arm(Va(0xffff_ffff_8300_0000)));
-        assert!(table().may_arm(Va(0x1000)));
-    }
-
-    #[test]
-    fn a_handler_without_room_is_reported_once() {
-        let (memory, table) = (guest(), table());
-        memory.write(Pa(0), &vec![0x90; 0x1000]).unwrap();
-        memory.write(Pa(0x4000), &vec![0x90; 0x1f_c000]).unwrap();
-        memory.write(Pa(IDT), &gate_to(0x8000).0).unwrap();
-        table.arm(&memory, &PAGING, Pa(IDT), None).unwrap();
-        assert!(table.adopt(Pa(IDT), gate_to(0x8000)), "it is not tried again");
-        table.arm(&memory, &PAGING, Pa(IDT), None).unwrap();
-        let notes = table.take_notes(Instant::now());
-        assert_eq!(notes.len(), 1);
-        assert!(notes[0].contains("0x8000") && notes[0].contains("intercept.stub"), "{}", notes[0]);
-    }
-}
+mod tests;

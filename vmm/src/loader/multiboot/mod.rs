@@ -7,4 +7,4 @@ mod place;
 
 pub use self::header::{Addresses, HeaderError};
 pub(super) use self::header::{Search, search};
-pub(super) use self::place::{Placed, place};
+pub(super) use self::place::place;

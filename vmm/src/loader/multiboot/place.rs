@@ -1,21 +1,22 @@
 //! Where a multiboot kernel goes: where its header says, or else its ELF header.
 
-use vector14_hook::{Pa, Va};
+use vector14_hook::Pa;
 
 use super::header::{self, Addresses, Header, HeaderError};
+use crate::loader::elf;
 use crate::loader::error::LoadReason;
 use crate::loader::space::Space;
-use crate::loader::{elf, notes};
+use crate::loader::unused::StubRoom;
 
 /// A multiboot kernel in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::loader) struct Placed {
     /// Where it is entered.
     pub(in crate::loader) eip: Pa,
     /// Where it ends: modules follow.
     pub(in crate::loader) end: u64,
-    /// Where it says that there is room for the stub.
-    pub(in crate::loader) stub: Option<Va>,
+    /// What its file says of room for stubs.
+    pub(in crate::loader) room: StubRoom,
 }
 
 /// Puts a kernel into memory.
@@ -30,7 +31,8 @@ pub(in crate::loader) fn place(image: &[u8], space: &mut Space<'_>) -> Result<Pl
 fn place_elf(image: &[u8], space: &mut Space<'_>) -> Result<Placed, LoadReason> {
     let file = elf::parse(image, elf::Width::Any)?;
     let extent = elf::place_segments(&file, space)?;
-    Ok(Placed { eip: elf::virtual_entry(&file, &extent)?, end: extent.end, stub: notes::stub(&file) })
+    let room = StubRoom::of(&file, &extent);
+    Ok(Placed { eip: elf::virtual_entry(&file, &extent)?, end: extent.end, room })
 }
 
 /// Any kind of file whose header says where it goes: the "a.out kludge" of 3.1.3.
@@ -63,5 +65,5 @@ fn place_flat(
     }
     space.claim(load..end, "another one")?;
     space.memory().write(Pa(load), data)?;
-    Ok(Placed { eip: Pa(eip), end, stub: None })
+    Ok(Placed { eip: Pa(eip), end, room: StubRoom::default() })
 }

@@ -13,9 +13,11 @@ fn an_elf_kernel_is_where_its_headers_want_it() {
 #[test]
 fn notes_name_linux_and_the_place_of_the_stub() {
     let kernel = |notes: &[images::NoteParts<'_>]| good(&images::elf64_with_notes(&[(ENTRY, 0x1000)], notes)).0;
-    let place = 0xffff_ffff_8100_0000u64;
-    let loaded = kernel(&[(b"GNU\0", 3, b"12345"), (b"vector14\0", 1, &place.to_le_bytes())]);
-    assert_eq!((loaded.format, loaded.stub), (Format::Elf, Some(Va(place))));
+    let (start, end) = (0xffff_ffff_8100_0000u64, 0xffff_ffff_8100_0040u64);
+    let range = [start.to_le_bytes(), end.to_le_bytes()].concat();
+    let loaded = kernel(&[(b"GNU\0", 3, b"12345"), (b"vector14\0", 1, &range)]);
+    assert_eq!((loaded.format, loaded.stub), (Format::Elf, Some(Va(start)..Va(end))));
+    assert_eq!(kernel(&[(b"vector14\0", 1, &[0; 24])]).stub, None);
     assert_eq!(kernel(&[(b"vector14\0", 2, &[0; 8])]).stub, None);
     assert_eq!(kernel(&[(b"vector14\0", 1, &[0; 4])]).stub, None);
     assert_eq!(kernel(&[(b"Linux\0", 0x101, &[0; 4])]).guest, GuestKind::Linux);

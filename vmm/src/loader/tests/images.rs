@@ -128,14 +128,14 @@ fn note_bytes(notes: &[NoteParts<'_>]) -> Vec<u8> {
     bytes
 }
 
-fn put16(image: &mut Vec<u8>, values: &[u16]) {
+pub(super) fn put16(image: &mut Vec<u8>, values: &[u16]) {
     image.extend(values.iter().flat_map(|value| value.to_le_bytes()));
 }
 
-fn put32(image: &mut Vec<u8>, values: &[u32]) {
+pub(super) fn put32(image: &mut Vec<u8>, values: &[u32]) {
     image.extend(values.iter().flat_map(|value| value.to_le_bytes()));
 }
 
-fn put64(image: &mut Vec<u8>, values: &[u64]) {
+pub(super) fn put64(image: &mut Vec<u8>, values: &[u64]) {
     image.extend(values.iter().flat_map(|value| value.to_le_bytes()));
 }

@@ -2,6 +2,7 @@
 //!
 //! # Layout
 //! - `elf`, `linux`, `multiboot`: a file a kind of kernel
+//! - `unused`: what of a kernel belongs to nobody
 //! - below: what holds for all of them
 //! - `fuzz`: files that are damaged at random
 //! - `images`: the kernels
@@ -11,6 +12,7 @@ mod fuzz;
 mod images;
 mod linux;
 mod multiboot;
+mod unused;
 
 use std::path::PathBuf;
 
