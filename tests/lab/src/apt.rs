@@ -1,4 +1,4 @@
-//! Debian's package tools: what the release offers, downloads, and the one thing that gets installed, QEMU.
+//! Debian's package tools: what the release offers, downloads, and what gets installed, QEMU and compilers.
 
 use std::ffi::OsStr;
 use std::io;
@@ -7,7 +7,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use serde::{Deserialize, Serialize};
 
-use crate::machine::QEMU;
+use crate::machine::{OLDEST_QEMU, QEMU};
 
 /// A package of one version, as apt's signed lists describe it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,21 +59,48 @@ pub(crate) enum AptError {
         /// The program.
         tool: &'static str,
     },
-    /// QEMU is missing and can't be installed.
-    #[error("{QEMU} is not installed: run `apt-get install --no-install-recommends qemu-system-x86` as root")]
-    NoQemu,
+    /// QEMU is missing or too old, or xz is missing, and they can't be installed.
+    #[error(
+        "{QEMU} {OLDEST_QEMU} or newer and xz are not both installed: on Debian 12 run `make lab` once as root, which installs \
+         them, QEMU from bookworm-backports; elsewhere install your distribution's packages"
+    )]
+    NoTools,
+    /// The file that names a source of packages can't be written.
+    #[error("{BACKPORTS}: {0}")]
+    Source(io::Error),
 }
 
-/// Sees to it that there is QEMU: installs it where that is allowed.
-pub(crate) fn provide_qemu() -> Result<(), AptError> {
-    if Command::new(QEMU).arg("--version").stdout(Stdio::null()).status().is_ok() {
+/// Where Debian 12 has a QEMU that is new enough.
+const BACKPORTS: &str = "/etc/apt/sources.list.d/bookworm-backports.sources";
+const BACKPORTS_SOURCE: &str = "\
+Types: deb
+URIs: http://deb.debian.org/debian
+Suites: bookworm-backports
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+";
+
+/// Provides a QEMU that is new enough, and xz, which Debian compresses kernel modules with: installs them where that is allowed.
+pub(crate) fn provide_tools() -> Result<(), AptError> {
+    let version = |tool| Command::new(tool).arg("--version").output().map(|output| output.stdout);
+    let qemu = version(QEMU).unwrap_or_default();
+    if is_new_enough(&String::from_utf8_lossy(&qemu)) && version("xz").is_ok() {
         return Ok(());
     }
-    if !is_root() {
-        return Err(AptError::NoQemu);
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    if !is_root() || !release.lines().any(|line| line == "VERSION_CODENAME=bookworm") {
+        return Err(AptError::NoTools);
     }
-    eprintln!("lab: installing qemu-system-x86");
-    run(Command::new("apt-get").args(["install", "-y", "-q", "--no-install-recommends", "qemu-system-x86"]))
+    eprintln!("lab: installing qemu-system-x86 and xz-utils from bookworm-backports, a source that {BACKPORTS} adds");
+    std::fs::write(BACKPORTS, BACKPORTS_SOURCE).map_err(AptError::Source)?;
+    refresh()?;
+    let install = ["install", "-y", "-q", "--no-install-recommends", "-t", "bookworm-backports"];
+    run(Command::new("apt-get").args(install).args(["qemu-system-x86", "xz-utils"]))
+}
+
+/// Whether what QEMU says of its version begins with a number that is high enough.
+fn is_new_enough(version: &str) -> bool {
+    numbers(version).first().is_some_and(|major| *major >= OLDEST_QEMU)
 }
 
 /// What kernel modules are built with: programs, and the packages that have them. Objtool, which comes with a kernel's
@@ -141,9 +168,9 @@ fn parse_record(record: &str) -> Option<Package> {
     Some(Package { name: field("Package:")?, version: field("Version:")?, sha256: field("SHA256:")? })
 }
 
-/// The numbers in a name, by which versions in names are ordered.
-fn numbers(name: &str) -> Vec<u64> {
-    name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
+/// The numbers in a text, by which versions in names are ordered.
+fn numbers(text: &str) -> Vec<u64> {
+    text.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
 }
 
 fn is_root() -> bool {
@@ -185,6 +212,13 @@ mod tests {
     fn versions_in_names_are_ordered_by_their_numbers() {
         assert!(numbers("linux-image-6.12.117+deb12-amd64") > numbers("linux-image-6.12.97+deb12-amd64"));
         assert!(numbers("linux-image-6.1.0-56-amd64-unsigned") > numbers("linux-image-6.1.0-9-amd64-unsigned"));
+    }
+
+    #[test]
+    fn an_old_qemu_is_replaced() {
+        assert!(is_new_enough("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2+deb13u1~bpo12+1)\n"));
+        assert!(!is_new_enough("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)\n"));
+        assert!(!is_new_enough(""));
     }
 
     #[test]

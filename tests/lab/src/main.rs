@@ -1,7 +1,7 @@
 //! The lab: a QEMU machine with nested SVM, in which a Debian kernel loads its own kvm-amd and vector14 runs for real.
 //!
-//! For hosts without a usable /dev/kvm, and for what only a stock KVM can do: boot unmodified Linux guests. Nothing is
-//! installed besides QEMU; everything else is unpacked into a cache folder, and a run with a full cache needs no network.
+//! For hosts without a usable /dev/kvm, and for what only a stock KVM can do: boot unmodified Linux guests. Only QEMU, xz
+//! and a compiler are installed. Everything else is unpacked into a cache folder; a run with a full cache needs no network.
 //!
 //! # Layout
 //! - [`wanted`], [`apt`], [`cache`]: which Debian packages, where they come from, where they are kept
@@ -124,7 +124,7 @@ fn execute(cli: &Cli) -> Result<u8, Box<dyn std::error::Error>> {
         Command::Run { command } => vec![Job::command(cli.kvm.unwrap_or_default(), command)],
     };
 
-    apt::provide_qemu()?;
+    apt::provide_tools()?;
     cache.fill()?;
     let programs = programs::build(&workspace, cache.root())?;
     let guests = guest::provide(&cache, &programs)?;

@@ -6,7 +6,8 @@
 //!
 //! # Layout
 //! - [`processes`]: process storm, copy-on-write; [`memory`]: mappings, stack, huge pages, protections, pressure
-//! - [`signals`]: a SIGSEGV handler that repairs its own fault; [`userfault`]: userfaultfd; [`threads`]: shared pages
+//! - [`signals`]: SIGSEGV handlers that repair their own faults, and vector registers across them
+//! - [`userfault`]: userfaultfd; [`threads`]: shared pages
 //! - [`paged`]: memory that a hook on the host backs by a file
 //! - [`kernel`]: faults that the kernel takes in system calls; [`counters`]: the kernel's own count of them
 //! - [`chosen`]: faults at addresses that hooks on the host are told to look at
@@ -40,6 +41,7 @@ const WORKLOADS: &[Workload] = &[
     ("mprotect", memory::mprotect),
     ("pressure", memory::pressure),
     ("segv", signals::segv),
+    ("vector-state", signals::vector_state),
     ("userfaultfd", userfault::userfaultfd),
     ("threads", threads::threads),
     ("efault", kernel::efault),

@@ -199,6 +199,41 @@ pub(crate) fn open_page(address: usize) {
     unsafe { libc::mprotect(page, PAGE, libc::PROT_READ | libc::PROT_WRITE) };
 }
 
+/// Reads the first byte of a page while `vector` is in YMM0, and returns what YMM0 holds afterwards.
+pub(crate) fn load_with_vector(memory: &Mapping, page: usize, mut vector: [u8; 32]) -> [u8; 32] {
+    assert!(std::arch::is_x86_feature_detected!("avx"), "YMM0 is AVX's");
+    // SAFETY: 1. The CPU and the kernel have AVX, as was just checked.
+    // 2. `vector` is 32 bytes to read and write, and the load is of one byte inside of the mapping.
+    unsafe {
+        std::arch::asm!(
+            "vmovdqu ymm0, [{vector}]",
+            "mov {byte}, byte ptr [{page}]",
+            "vmovdqu [{vector}], ymm0",
+            vector = in(reg) vector.as_mut_ptr(),
+            page = in(reg) memory.byte(page),
+            byte = out(reg_byte) _,
+            out("ymm0") _,
+            options(nostack, preserves_flags),
+        );
+    }
+    vector
+}
+
+/// Sets all vector registers to 0.
+pub(crate) fn clear_vector_registers() {
+    assert!(std::arch::is_x86_feature_detected!("avx"), "VZEROALL is AVX's");
+    // SAFETY: the CPU and the kernel have AVX, as was just checked, and every register that changes is named.
+    unsafe {
+        std::arch::asm!(
+            "vzeroall",
+            out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _, out("ymm4") _, out("ymm5") _, out("ymm6") _,
+            out("ymm7") _, out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _, out("ymm12") _,
+            out("ymm13") _, out("ymm14") _, out("ymm15") _,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+}
+
 /// `read` or `write` on a file descriptor, with an address that may be bad.
 pub(crate) fn transfer(number: libc::c_long, file: &impl AsRawFd, address: usize, length: usize) -> io::Result<usize> {
     // SAFETY: the callers give addresses that are theirs, or nobody's; the kernel refuses the latter.
