@@ -26,10 +26,12 @@ const MACHINE: &[&str] =
 
 /// The first serial port is the job's, the second the kernel's. A panic ends QEMU (`panic=-1` with `-no-reboot`).
 ///
+/// - `no_timer_check`: a busy host can take QEMU's CPU away while the kernel counts timer interrupts. The kernel then panics
+///   ("IO-APIC + timer doesn't work!").
 /// - `highres=off nohz=off`, a periodic tick: QEMU up to 10.0 can lose an interrupt that one of its own threads raises while
 ///   the CPU leaves a nested guest. It clears a bit of `interrupt_request` there, and not atomically. One-shot timers, which
 ///   Linux uses otherwise, never come again then, and the lab stands still with the timer's vector in the APIC's IRR.
-const KERNEL_COMMAND_LINE: &str = "console=ttyS1 panic=-1 mitigations=off quiet highres=off nohz=off";
+const KERNEL_COMMAND_LINE: &str = "console=ttyS1 panic=-1 mitigations=off quiet no_timer_check highres=off nohz=off";
 
 /// The files of a machine.
 #[derive(Debug)]
