@@ -93,7 +93,7 @@ impl Mmio {
             VIRTIO_MMIO_QUEUE_SEL => driver.queue_select = value,
             VIRTIO_MMIO_QUEUE_NOTIFY => return self.notify(value),
             VIRTIO_MMIO_INTERRUPT_ACK => driver.interrupt_status &= !value,
-            VIRTIO_MMIO_STATUS => self.set_status(value),
+            VIRTIO_MMIO_STATUS => return self.set_status(value),
             VIRTIO_MMIO_QUEUE_READY if driver.queue_select == 0 => return self.set_ready(value),
             _ if driver.queue_select == 0 && self.queue.is_none() => driver.layout.set(register, value),
             _ => {}
@@ -106,11 +106,14 @@ impl Mmio {
     }
 
     /// Bits are added until 0 takes all of them away (virtio 1.2, 2.1.1 and 4.2.3.1).
-    fn set_status(&mut self, value: u32) {
+    ///
+    /// Setting DRIVER_OK serves the queue. Linux 5.10's entropy driver makes its first request before DRIVER_OK, and notifies
+    /// the device of it only then.
+    fn set_status(&mut self, value: u32) -> Result<(), QueueError> {
         if value == 0 {
             self.driver = Driver::default();
             self.queue = None;
-            return;
+            return Ok(());
         }
         let status = self.driver.status | value & (ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK | FAILED);
         let features = self.driver.features;
@@ -120,7 +123,9 @@ impl Mmio {
             (true, false) => status & !DRIVER_OK,
             (false, _) => status & !(FEATURES_OK | DRIVER_OK),
         };
+        let begins = allowed & !self.driver.status & DRIVER_OK != 0;
         self.driver.status |= allowed;
+        if begins { self.notify(0) } else { Ok(()) }
     }
 
     fn set_ready(&mut self, value: u32) -> Result<(), QueueError> {

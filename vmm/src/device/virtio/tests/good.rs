@@ -38,6 +38,20 @@ fn entropy_is_different_every_time() {
     assert_eq!(driver.get(VIRTIO_MMIO_INTERRUPT_STATUS), 0);
 }
 
+/// The entropy driver of Linux 5.10 makes its first request from its probe routine, before DRIVER_OK, and does not notify
+/// the device again.
+#[test]
+fn a_request_made_before_driver_ok_is_served_at_driver_ok() {
+    let mut driver = Driver::entropy().start();
+    driver.queue(u32::from(SIZE), [DESCRIPTORS, AVAILABLE, USED]);
+    assert_eq!(driver.send(&[(BUFFERS, 64, WRITE, 0)]), None);
+    assert!(!driver.interrupted(), "nothing is used before DRIVER_OK (virtio 1.2, 3.1.1)");
+    driver.set(VIRTIO_MMIO_STATUS, OK);
+    assert_eq!(driver.take::<u16>(USED + 2), 1);
+    assert_eq!(driver.take::<u32>(USED + 8), 64);
+    assert!(driver.interrupted());
+}
+
 #[test]
 fn what_is_written_to_a_disk_is_read_again() {
     let mut disk = Driver::disk(4, false).run();
