@@ -5,7 +5,7 @@ LAB_COMMAND = $(CARGO) run --quiet --locked --package vector14-lab --
 # KVM=stock or KVM=exception-exit (the modules of kvm/) chooses one KVM; LAB_KERNEL=linux-6.12 runs another kernel.
 LAB_MACHINE = $(if $(KVM),--kvm $(KVM)) $(if $(LAB_KERNEL),--kernel $(LAB_KERNEL))
 
-.PHONY: lab lab-update lab-shell lab-test lab-run lab-clean
+.PHONY: lab lab-update lab-shell lab-test lab-run lab-boots lab-clean
 
 ## lab: build the lab: Debian kernels and tools in a cache folder, and programs for it
 lab:
@@ -27,6 +27,10 @@ lab-test:
 ## lab-run: the demo in the lab, or another command: C="vector14 doctor"
 lab-run:
 	@$(LAB_COMMAND) $(LAB_MACHINE) run $(or $(C),vector14 demo)
+
+## lab-boots: boot a Linux guest N times (100) without an engine and with each, and count how the boots end; GUEST=linux-6.12-cloud
+lab-boots:
+	@VECTOR14_LAB_TIMEOUT=$${VECTOR14_LAB_TIMEOUT:-12h} $(LAB_COMMAND) $(LAB_MACHINE) run boots $(or $(N),100) $(GUEST)
 
 ## lab-clean: remove the lab with its downloads
 lab-clean:

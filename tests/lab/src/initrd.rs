@@ -12,6 +12,9 @@ use crate::wanted::{GUEST_KERNELS, KVM_MODULES, LIBRARIES, TOOLS};
 /// PID 1 of the lab.
 const INIT: &str = include_str!("../init");
 
+/// Boots guests by the hundred.
+const BOOTS: &str = include_str!("../boots");
+
 /// A guest for those who try the lab by hand.
 const LINUX: &str = include_str!("../../../guest/linux.toml");
 
@@ -56,6 +59,7 @@ pub(crate) fn write(cache: &Cache, parts: &Parts<'_>, job: &Job) -> Result<PathB
             archive = archive.file(&path, &file);
         }
     }
+    archive = archive.script("usr/bin/boots", BOOTS);
     // What README tries from the top folder works in the lab's home as well.
     archive = archive.script("root/guest/linux.toml", LINUX).link("root/target/lab/guests", "/guests");
     for guest in GUEST_KERNELS.into_iter().chain([INITRAMFS]) {
