@@ -1,7 +1,7 @@
 //! Guest-physical memory: RAM, with the hole below 4 GiB, and the pool of host-owned pages where the hole begins.
 //!
 //! Every address that comes in here may come from the guest: an access outside of memory is an error, never a panic. Pages of
-//! the pool are memory from when a hook takes them first, give or take the few that [`Pool`] is ahead; devices reach RAM only.
+//! the pool are memory from when a hook takes them first, give or take the few that the pool is ahead; devices reach RAM only.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -20,7 +20,7 @@ use crate::sys::mapped::MappedVm;
 use crate::vcpu::{Vcpu, VmExit};
 use crate::vm::{VmError, call, kvm};
 
-/// Answers `exit` with `hooks` on a vCPU of `device`: once to warm caches up, then `count` times in [`answer_fault`]. Returns
+/// Answers `exit` with `hooks` on a vCPU of `device`: once to warm caches up, then `count` times in `answer_fault`. Returns
 /// the verdicts, `count` + 1 where every answer was one.
 ///
 /// # Errors
