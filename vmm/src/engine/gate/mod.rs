@@ -186,7 +186,7 @@ impl GateCpu {
         let Seen { slot, gate, .. } = seen;
         let armed = self.shared.adopt(slot, gate);
         if !armed {
-            if gate.is_usable() {
+            if gate.is_usable() && !self.was_changed_here(seen) {
                 self.note_gap(cpu.index(), idtr, slot.width, now);
             }
             if self.shared.has_refused(gate) || !self.can_lead_to_stub(cpu, memory, &paging, seen) {
@@ -206,6 +206,14 @@ impl GateCpu {
             self.shared.arm(&arming, slot, obstacle)
         })?;
         Ok(slot.read(memory).map(|gate| Seen { gate, ..seen }))
+    }
+
+    /// Whether the gate has no stub since a write that was carried out at this very exit: it is in a page that is kept, and was
+    /// looked at before.
+    fn was_changed_here(&self, found: Seen) -> bool {
+        let Seen { slot, gate, .. } = found;
+        let looked_at = self.seen.is_some_and(|seen| seen.slot == slot);
+        looked_at && self.shared.keeps(slot.physical.page()) && !self.shared.has_refused(gate)
     }
 
     /// Gate 14 has no stub, and may have had none since the last look. Before the first time that any gate is armed, the time of
