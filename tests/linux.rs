@@ -41,7 +41,7 @@ pub fn guests() -> Option<PathBuf> {
 }
 
 /// What a kernel is told besides what a test adds. There is no PCI: generic kernels would look for it at length.
-pub const CMDLINE: &str =
+const CMDLINE: &str =
     "console=ttyS0 panic=-1 reboot=k pci=off mitigations=auto cryptomgr.notests random.trust_cpu=on quiet";
 
 /// `vector14 run` of a Debian kernel.
@@ -52,6 +52,18 @@ pub fn linux(kernel: &str, vcpus: u32, cmdline: &str, further: &str) -> Command 
          [boot]\nkernel = \"{0}/{kernel}\"\ninitrd = \"{0}/initramfs.cpio.gz\"\ncmdline = \"{CMDLINE} {cmdline}\"\n{further}",
         guests.display()
     ))
+}
+
+/// Debian's 6.1 with `memory` bytes, to be run in this process with hooks of the test's own.
+pub fn linux_here(cmdline: &str, memory: u64) -> Guest {
+    let guests = guests().unwrap();
+    let boot = BootConfig {
+        initrd: Some(guests.join("initramfs.cpio.gz")),
+        cmdline: format!("{CMDLINE} {cmdline}"),
+        ..BootConfig::of(Kernel::Path(guests.join("linux-6.1-cloud")))
+    };
+    let vm = VmConfig { memory, ..VmConfig::default() };
+    Guest::of(Config { vm, boot, ..Config::tiny("") }).timeout(Duration::from_secs(300))
 }
 
 /// The run ended as it was meant to, and the ledger adds up.
@@ -184,15 +196,8 @@ fn disk() {
 /// A hook skips faults of processes that have segments of their own: past the end of one, and while another thread takes one away.
 /// That is a matter between a process and its kernel, which does not come to harm.
 fn segments() {
-    let guests = guests().unwrap();
-    let boot = BootConfig {
-        initrd: Some(guests.join("initramfs.cpio.gz")),
-        cmdline: format!("{CMDLINE} v14=workload:segments"),
-        ..BootConfig::of(Kernel::Path(guests.join("linux-6.1-cloud")))
-    };
-    let vm = VmConfig { memory: 512 << 20, vcpus: 2, ..VmConfig::default() };
-    let guest = Guest::of(Config { vm, boot, ..Config::tiny("") }).timeout(Duration::from_secs(300));
     let skip = Act { window: 0x2100_0000..0x2100_1000, verdict: Verdict::Skip };
+    let guest = linux_here("v14=workload:segments", 512 << 20).vcpus(2);
     let outcome = guest.hook("skip", skip).run().balanced();
     assert_eq!(outcome.summary.stop, Stop::Reset, "{outcome}");
     for line in ["segments: past the end: signal Some(11)", "workload segments: ok", "guest: status 0"] {
@@ -208,15 +213,8 @@ fn segments() {
 /// From the first fault that is seen to the reset, through a boot and workloads: each error code follows from the tables and the
 /// instruction. A hook does not see PKRU, so the guest has no protection keys.
 fn error_codes() {
-    let guests = guests().unwrap();
-    let boot = BootConfig {
-        initrd: Some(guests.join("initramfs.cpio.gz")),
-        cmdline: format!("{CMDLINE} nopku v14=workload:copy-on-write,mmap,stack,mprotect,segv,efault"),
-        ..BootConfig::of(Kernel::Path(guests.join("linux-6.1-cloud")))
-    };
-    let vm = VmConfig { memory: 512 << 20, ..VmConfig::default() };
     let oracle = Oracle::default();
-    let guest = Guest::of(Config { vm, boot, ..Config::tiny("") }).timeout(Duration::from_secs(300));
+    let guest = linux_here("nopku v14=workload:copy-on-write,mmap,stack,mprotect,segv,efault", 512 << 20);
     let outcome = guest.hook("oracle", oracle.clone()).run().balanced();
     assert_eq!(outcome.summary.stop, Stop::Reset, "{outcome}");
     let findings = oracle.findings(&outcome);

@@ -3,15 +3,13 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
 
 use libtest_mimic::Trial;
-use vector14::config::{BootConfig, Config, Kernel, VmConfig};
 use vector14::summary::Stop;
 use vector14_hook::{Access, ErrorCode, Fault, Guest, GuestError, Hook, PAGE_SIZE, Va, Verdict};
 
-use crate::harness::{Finished, Guest as GuestRun, Outcome, kvm_test};
-use crate::linux::{CMDLINE, guests, linux, well};
+use crate::harness::{Finished, Outcome, kvm_test};
+use crate::linux::{guests, linux, linux_here, well};
 
 pub fn tests() -> Vec<Trial> {
     if guests().is_none() {
@@ -201,15 +199,8 @@ impl Hook for Lender {
 
 /// Runs a workload with a [`Lender`], and returns what `Guest::map` said to that.
 fn lend(workload: &str, memory: u64) -> (Outcome, Vec<Result<(), GuestError>>) {
-    let guests = guests().unwrap();
-    let boot = BootConfig {
-        initrd: Some(guests.join("initramfs.cpio.gz")),
-        cmdline: format!("{CMDLINE} v14=workload:{workload},mmap"),
-        ..BootConfig::of(Kernel::Path(guests.join("linux-6.1-cloud")))
-    };
-    let vm = VmConfig { memory, ..VmConfig::default() };
     let lender = Lender::default();
-    let guest = GuestRun::of(Config { vm, boot, ..Config::tiny("") }).timeout(Duration::from_secs(300));
+    let guest = linux_here(&format!("v14=workload:{workload},mmap"), memory);
     let outcome = guest.hook("lender", lender.clone()).run().balanced();
     assert_eq!(outcome.summary.stop, Stop::Reset, "{outcome}");
     assert!(outcome.console.contains("workload mmap: ok"), "{outcome}");
