@@ -206,7 +206,8 @@ fn segments() {
     for complaint in ["Oops", "BUG:", "[#1]"] {
         assert!(!outcome.console.contains(complaint), "{outcome}");
     }
-    assert!(outcome.summary.verdicts.skip > 1000, "{outcome}");
+    // A process ends when it loads the segment while that is away: after a few faults.
+    assert!(outcome.summary.verdicts.skip > 32, "{outcome}");
     assert_eq!(outcome.summary.hooks[0].faulted, 0, "{outcome}");
 }
 

@@ -71,16 +71,17 @@ fn of_operands(instruction: &Instruction, guest: &dyn Guest, by: By) -> Vec<Acce
 }
 
 fn of_operand(memory: &UsedMemory, guest: &dyn Guest, by: By) -> Option<Access> {
+    let size = memory.memory_size().size() as u64;
     let ways: &[Way] = match memory.access() {
         OpAccess::Read | OpAccess::CondRead => &[Way::Read],
         OpAccess::Write | OpAccess::CondWrite => &[Way::Write],
-        // A CPU asks for both at once. QEMU reads first (guest/tiny/src/quirks.rs).
-        OpAccess::ReadWrite | OpAccess::ReadCondWrite if emulated_by_qemu() => &[Way::Read, Way::Write],
+        // A CPU asks for both at once. QEMU reads first (guest/tiny/src/quirks.rs), but for XSAVE, whose size is not told.
+        OpAccess::ReadWrite | OpAccess::ReadCondWrite if emulated_by_qemu() && size > 0 => &[Way::Read, Way::Write],
         OpAccess::ReadWrite | OpAccess::ReadCondWrite => &[Way::Write],
         OpAccess::None | OpAccess::NoMemAccess => return None,
     };
     let start = memory.virtual_address(0, |register, _, _| value(register, guest))?;
-    Some(Access { start, size: memory.memory_size().size() as u64, ways, by })
+    Some(Access { start, size, ways, by })
 }
 
 /// What a register holds, as far as addresses are made of it: flat segments begin at 0.

@@ -22,7 +22,7 @@ pub(crate) const TAKE_AWAY: &str = "--take-segment-away";
 /// The first process executes the last instruction of its code segment, and then nothing is left to execute. The others end when
 /// they load a stack segment that is gone, or when they are through.
 pub(crate) fn segments() -> Outcome {
-    const PROCESSES: usize = 8;
+    const PROCESSES: usize = 32;
     let end = |argument: &str| Command::new("/proc/self/exe").arg(argument).status();
     println!("segments: past the end: signal {:?}", end(RUN_PAST)?.signal());
     for _ in 0..PROCESSES {
