@@ -1,7 +1,7 @@
 //! What a PC's BIOS leaves in memory for kernels that read no ACPI tables: the BIOS data area, and the MP tables (Intel
 //! MultiProcessor Specification 1.4). Both describe the machine that the ACPI tables describe.
 //!
-//! Virtio devices are in the ACPI tables only: no bus of the MP tables has them.
+//! Virtio devices are only in the ACPI tables: no bus of the MP tables has them.
 
 use std::arch::x86_64::__cpuid;
 
@@ -19,16 +19,16 @@ const BDA_EBDA_SEGMENT: Pa = Pa(0x40e);
 /// BIOS data area: the size of conventional memory, in KiB.
 const BDA_MEMORY_SIZE: Pa = Pa(0x413);
 
-/// Where the MP floating pointer structure is (MP 4.1), with the configuration table after it. Kernels search this part of
-/// the ROM's addresses. The ACPI tables end below it.
+/// Address of the MP floating pointer structure (MP 4.1); the configuration table follows it. Kernels search this
+/// part of the ROM's addresses. The ACPI tables end below it.
 const FLOATING_POINTER: u32 = 0xf_0000;
 const CONFIGURATION_TABLE: u32 = FLOATING_POINTER + 16;
 
-/// Version 1.4 of the specification, as both structures have it.
+/// Version 1.4 of the specification, as both structures encode it.
 const SPECIFICATION: u8 = 4;
 /// The one bus that the table names.
 const ISA_BUS: u8 = 0;
-/// In the place of a local APIC's ID: all of them (MP 4.3.5).
+/// Stands for all local APICs in the place of a local APIC's ID (MP 4.3.5).
 const EVERY_LOCAL_APIC: u8 = 0xff;
 /// Version registers of KVM's interrupt controllers.
 const LOCAL_APIC_VERSION: u8 = 0x14;
@@ -76,7 +76,7 @@ fn configuration_table(vcpus: u8) -> Vec<u8> {
     table
 }
 
-/// A CPU, whose local APIC ID is its number (MP 4.3.1).
+/// The entry of a CPU, whose local APIC ID is its number (MP 4.3.1).
 fn processor(cpu: u8) -> Vec<u8> {
     const ENABLED: u8 = 1 << 0;
     const BOOTSTRAP: u8 = 1 << 1;
@@ -89,7 +89,8 @@ fn processor(cpu: u8) -> Vec<u8> {
     entry
 }
 
-/// The ISA bus, the I/O APIC, and what is connected to its pins and to those of the local APICs (MP 4.3.2 to 4.3.5).
+/// The entries of the ISA bus, of the I/O APIC, and of what is connected to its pins and to those of the local APICs
+/// (MP 4.3.2 to 4.3.5).
 fn interrupt_controllers() -> Vec<Vec<u8>> {
     const ENABLED: u8 = 1;
     const INT: u8 = 0;
@@ -109,7 +110,7 @@ fn interrupt_controllers() -> Vec<Vec<u8>> {
     entries
 }
 
-/// A number below 64 Ki, as the structures have it.
+/// A number below 64 Ki, as the structures encode it.
 fn word(value: u64) -> [u8; 2] {
     let [low, high, ..] = value.to_le_bytes();
     [low, high]

@@ -1,7 +1,7 @@
-//! Stopping a VM, and making all of its vCPUs stand still: for a moment, or until somebody has them go on.
+//! Stopping a VM, and holding all of its vCPUs: for a moment, or until they are resumed.
 //!
-//! A vCPU's way round the run loop passes one safe point, where it loads one word that is 0 as long as nobody wants
-//! anything. Everything else here happens off the path of a fault.
+//! Each pass through the run loop crosses one safe point, where the vCPU loads one word that is 0 as long as nobody
+//! wants anything. Everything else here is off the path of a fault.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,16 +11,16 @@ use crate::summary::Stop;
 use crate::sys::kick::Kicker;
 use crate::sys::lock;
 
-/// What the threads of one VM share to stop it and to hold it.
+/// State that the threads of one VM share to stop and hold it.
 pub(crate) struct Control {
-    /// Whether vCPUs have to look at `state` at their safe point.
+    /// Whether vCPUs must look at `state` at their safe point.
     attention: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
     cpus: Vec<CpuSlot>,
 }
 
-/// What others know of one vCPU.
+/// What other threads know of one vCPU.
 #[derive(Default)]
 pub(crate) struct CpuSlot {
     pub(crate) kicker: Kicker,
@@ -31,24 +31,24 @@ pub(crate) struct CpuSlot {
 #[derive(Default)]
 struct State {
     stop: Option<Stop>,
-    /// A vCPU wants the others to stand still.
+    /// A vCPU needs the others to stand still.
     exclusive: bool,
-    /// Nobody takes what the guest prints.
+    /// Console output is full: nobody reads what the guest prints.
     console_full: bool,
-    /// Since when all of them are to stand still, if they are.
+    /// When the current pause began; `None` if the VM is not paused.
     paused: Option<Instant>,
-    /// How long they did before.
+    /// Total length of earlier pauses.
     paused_before: Duration,
-    /// How often a vCPU has been held.
+    /// Number of times a vCPU has been held.
     holds: u64,
-    /// vCPUs that are inside of the run loop.
+    /// vCPUs in the run loop.
     running: usize,
-    /// Of those, the ones that stand still.
+    /// Those of the running vCPUs that stand still.
     held: usize,
 }
 
 impl State {
-    /// Whether vCPUs have something to learn at their safe point.
+    /// Whether vCPUs must do something at their safe point.
     fn wants_attention(&self) -> bool {
         self.stop.is_some() || self.must_hold()
     }
@@ -58,7 +58,7 @@ impl State {
     }
 }
 
-/// How many vCPUs stand still, of how many.
+/// How many vCPUs stand still, and how many run the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Standing {
     /// vCPUs that stand still.
@@ -67,12 +67,12 @@ pub struct Standing {
     pub running: usize,
 }
 
-/// What a vCPU learns at its safe point.
+/// What a vCPU does after its safe point.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Go {
     /// Enter the guest.
     On,
-    /// The VM has stopped.
+    /// Leave the run loop: the VM has stopped.
     Stop,
 }
 
@@ -91,7 +91,7 @@ impl Control {
         &self.cpus
     }
 
-    /// Ends the VM; the first reason holds.
+    /// Ends the VM; the first reason given is the one that counts.
     pub(crate) fn stop(&self, reason: Stop) {
         let mut state = lock(&self.state);
         state.stop.get_or_insert(reason);
@@ -100,7 +100,7 @@ impl Control {
         self.kick_all();
     }
 
-    /// Makes all vCPUs stand still, each as soon as it is at its safe point, until [`Control::resume`].
+    /// Pauses the VM: each vCPU stands still at its next safe point, until [`Control::resume`].
     pub(crate) fn pause(&self) {
         let mut state = lock(&self.state);
         state.paused.get_or_insert_with(Instant::now);
@@ -109,7 +109,7 @@ impl Control {
         self.kick_all();
     }
 
-    /// Lets paused vCPUs go on.
+    /// Resumes paused vCPUs.
     pub(crate) fn resume(&self) {
         let mut state = lock(&self.state);
         let paused = state.paused.take().map_or(Duration::ZERO, |since| since.elapsed());
@@ -117,31 +117,31 @@ impl Control {
         self.publish(&state);
     }
 
-    /// Has each vCPU stand still at its next safe point while `full` holds: what it prints has to go somewhere. Nobody is kicked for
-    /// that; a vCPU that does not print may go on until it exits.
+    /// While `full` is true, holds each vCPU at its next safe point, because its output has nowhere to go. No vCPU is
+    /// kicked for this; one that does not print may go on until it exits.
     pub(crate) fn hold_while_console_is_full(&self, full: bool) {
         let mut state = lock(&self.state);
         state.console_full = full;
         self.publish(&state);
     }
 
-    /// Whether vCPUs are to stand still until they are resumed.
+    /// Whether the VM is paused.
     pub(crate) fn is_paused(&self) -> bool {
         lock(&self.state).paused.is_some()
     }
 
-    /// How long the VM has been paused so far, all pauses together.
+    /// Total time that the VM has been paused so far.
     pub(crate) fn paused_for(&self) -> Duration {
         let state = lock(&self.state);
         state.paused_before + state.paused.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// How often a vCPU has been held so far.
+    /// Number of times a vCPU has been held so far.
     pub(crate) fn holds(&self) -> u64 {
         lock(&self.state).holds
     }
 
-    /// Waits for all vCPUs of a paused VM to stand still, `limit` at the most.
+    /// Waits at most `limit` for all vCPUs of a paused VM to stand still.
     pub(crate) fn wait_until_held(&self, limit: Duration) -> Standing {
         let moving = |state: &mut State| state.paused.is_some() && state.stop.is_none() && state.held < state.running;
         let waited = self.changed.wait_timeout_while(lock(&self.state), limit, moving);
@@ -149,7 +149,7 @@ impl Control {
         Standing { held: state.held, running: state.running }
     }
 
-    /// Has everybody look at the state that has been changed.
+    /// Makes all threads look at the changed state.
     fn publish(&self, state: &MutexGuard<'_, State>) {
         self.attention.store(state.wants_attention(), Ordering::Release);
         self.changed.notify_all();
@@ -160,7 +160,7 @@ impl Control {
         lock(&self.state).stop.clone()
     }
 
-    /// Makes every vCPU come out of the guest soon.
+    /// Makes every vCPU exit the guest soon.
     pub(crate) fn kick_all(&self) {
         self.cpus.iter().for_each(|cpu| cpu.kicker.kick());
     }
@@ -170,13 +170,14 @@ impl Control {
         others.for_each(|(_, cpu)| cpu.kicker.kick());
     }
 
-    /// A vCPU joins the run loop. It leaves it when the guard is dropped.
+    /// Adds a vCPU to the run loop. Dropping the guard removes it.
     pub(crate) fn join(&self) -> Joined<'_> {
         lock(&self.state).running += 1;
         Joined(self)
     }
 
-    /// Where a vCPU is held while another one needs it to stand still, at `rip`. Once a round through the run loop.
+    /// The safe point, once per pass through the run loop: holds a vCPU at `rip` while another one needs it to stand
+    /// still.
     pub(crate) fn safe_point(&self, cpu: u32, rip: impl FnOnce() -> u64) -> Go {
         if !self.attention.load(Ordering::Acquire) {
             return Go::On;
@@ -200,8 +201,8 @@ impl Control {
         if state.stop.is_some() { Go::Stop } else { Go::On }
     }
 
-    /// Runs `act` while every other vCPU stands still; it gets the RIPs of those. Called from a vCPU's thread, whose own
-    /// RIP is `rip`. `None` where the VM has stopped meanwhile.
+    /// Runs `act` while every other vCPU stands still, and passes it their RIPs. Called on a vCPU's thread, whose own
+    /// RIP is `rip`. Returns `None` if the VM has stopped meanwhile.
     pub(crate) fn while_others_stand_still<R>(&self, cpu: u32, rip: u64, act: impl FnOnce(&[u64]) -> R) -> Option<R> {
         let mut state = lock(&self.state);
         while state.exclusive {

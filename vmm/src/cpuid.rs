@@ -1,11 +1,11 @@
-//! What the guest's CPUID says: what KVM supports, less what an interceptor can't be used with.
+//! The guest's CPUID: what KVM supports, without what an interceptor can't work with.
 
 use std::arch::x86_64::__cpuid;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::{Cap, Error, Kvm};
 
-/// CPUID.1, ECX bit 24: the local APIC's timer has the mode TSC-deadline.
+/// CPUID.1, ECX bit 24: the local APIC's timer has TSC-deadline mode.
 const TSC_DEADLINE: u32 = 1 << 24;
 /// CPUID.1, ECX bit 31: a hypervisor is present. Linux looks for kvm-clock only then.
 const HYPERVISOR: u32 = 1 << 31;
@@ -18,8 +18,8 @@ const HTT: u32 = 1 << 28;
 /// CPUID.(7,1), EAX bit 17: FRED, which has no IDT.
 const FRED: u32 = 1 << 17;
 
-/// KVM's supported CPUID, with the timer mode of its local APIC: KVM_GET_SUPPORTED_CPUID leaves that out, and
-/// KVM_CAP_TSC_DEADLINE_TIMER has it (KVM API 4.46).
+/// KVM's supported CPUID, with TSC-deadline mode: KVM_GET_SUPPORTED_CPUID leaves that mode out, and
+/// KVM_CAP_TSC_DEADLINE_TIMER reports it (KVM API 4.46).
 pub(crate) fn supported(kvm: &Kvm) -> Result<CpuId, Error> {
     let mut cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
     if kvm.check_extension(Cap::TscDeadlineTimer) {
@@ -30,14 +30,14 @@ pub(crate) fn supported(kvm: &Kvm) -> Result<CpuId, Error> {
     Ok(cpuid)
 }
 
-/// Fits KVM's supported CPUID to vCPU `index` of `vcpus`.
+/// Adapts KVM's supported CPUID to vCPU `index` of `vcpus`.
 pub(crate) fn adapt(cpuid: &mut CpuId, index: u32, vcpus: u32) {
     for entry in cpuid.as_mut_slice() {
         adapt_entry(entry, index, vcpus);
     }
 }
 
-/// Hides AMD-V and VT-x: the guest is not to run guests of its own.
+/// Hides AMD-V and VT-x, so that the guest can't run guests of its own.
 pub(crate) fn hide_virtualization(cpuid: &mut CpuId) {
     for entry in cpuid.as_mut_slice() {
         match entry.function {
@@ -58,7 +58,7 @@ fn adapt_entry(entry: &mut kvm_cpuid_entry2, index: u32, vcpus: u32) {
             entry.ebx = (entry.ebx & 0xffff) | (vcpus & 0xff) << 16 | index << 24;
         }
         (7, 1) => entry.eax &= !FRED,
-        // One package, a core a vCPU: level 0 has one thread, level 1 all cores (SDM vol. 2A, CPUID leaf 0BH).
+        // One package, one core per vCPU: level 0 has one thread, level 1 all cores (SDM vol. 2A, CPUID leaf 0BH).
         (0xb | 0x1f, level) => {
             const THREAD: u32 = 1;
             const CORE: u32 = 2;
@@ -69,7 +69,7 @@ fn adapt_entry(entry: &mut kvm_cpuid_entry2, index: u32, vcpus: u32) {
             };
             entry.edx = index;
         }
-        // Cores less one, and the width of the core's part of the APIC ID (APM vol. 3, Fn8000_0008).
+        // Number of cores minus one, and the width of the core number in the APIC ID (APM vol. 3, Fn8000_0008).
         (0x8000_0008, _) => entry.ecx = (vcpus - 1) | vcpus.next_power_of_two().trailing_zeros() << 12,
         // KVM leaves the brand string to the VMM; the guest's CPU is the host's.
         (0x8000_0002..=0x8000_0004, _) => {

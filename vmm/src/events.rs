@@ -1,5 +1,5 @@
-//! What the main thread waits for while the vCPUs run: the beat that keeps the interception in place, the deadline, and signals.
-//! Nothing that it does then waits for a vCPU, a hook, or the other end of a pipe.
+//! What the main thread waits for while the vCPUs run: the beat that keeps the interception in place, the deadline,
+//! and signals. No event handler waits for a vCPU, a hook, or the other end of a pipe.
 
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
@@ -15,13 +15,14 @@ use crate::engine::Engine;
 use crate::run::Shared;
 use crate::summary::Stop;
 
-/// While faults are not intercepted yet, the vCPUs are stopped so often to look whether they can be:
+/// Interval between arming attempts right after boot.
 const EAGER_BEAT: Duration = Duration::from_millis(5);
-/// for so many beats, and then
+/// Number of arming attempts at [`EAGER_BEAT`].
 const EAGER_BEATS: u32 = 200;
-/// so often, since a guest that takes long to boot has exits of its own.
+/// Interval between arming attempts after that; longer, because a guest that boots slowly exits often enough by
+/// itself.
 const PATIENT_BEAT: Duration = Duration::from_millis(20);
-/// From then on, so often to look whether the guest has moved its IDT away without any other exit.
+/// Interval at which, once armed, vCPUs check whether the guest has moved its IDT without any other exit.
 const SLOW_BEAT: Duration = Duration::from_millis(100);
 
 /// Anything that the main thread waits for.
@@ -34,7 +35,7 @@ pub(crate) fn watch<F: AsRawFd>(ops: &mut EventOps, source: &F) {
     }
 }
 
-/// Stops the vCPUs at intervals so that each looks after its gate.
+/// Kicks the vCPUs at intervals, so that each checks its gate.
 pub(crate) struct Beat {
     timer: TimerFd,
     interval: Duration,
@@ -72,7 +73,7 @@ impl MutEventSubscriber for Beat {
     }
 }
 
-/// Ends the VM when it has run for a time; while it is paused it does not run.
+/// Ends the VM when its run time is over; paused time does not count.
 pub(crate) struct Deadline {
     timer: TimerFd,
     after: Duration,
@@ -94,7 +95,7 @@ impl MutEventSubscriber for Deadline {
     }
 
     fn process(&mut self, _events: Events, _ops: &mut EventOps) {
-        /// A VM that is paused right before its deadline is looked at so often.
+        /// Shortest interval between checks: matters for a VM that was paused right before its deadline.
         const STEP: Duration = Duration::from_millis(20);
         let _ = self.timer.wait();
         let run = self.start.elapsed().saturating_sub(self.vm.control.paused_for());

@@ -14,13 +14,13 @@ use crate::segment::CodeSegment;
 /// The context that a fault interrupted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Context {
-    /// Its registers.
+    /// Its registers at the fault.
     pub registers: Registers,
     /// System registers, which an exception does not change.
     pub system: SystemRegisters,
     /// The page tables in force.
     pub paging: Paging,
-    /// The segment that its code runs in.
+    /// The code segment that it runs in.
     pub code: CodeSegment,
 }
 
@@ -33,19 +33,19 @@ pub struct FaultedGuest<'a> {
     /// The registers as they were at the fault.
     interrupted: Registers,
     system: SystemRegisters,
-    /// When the VM began to run.
+    /// When the VM started to run.
     start: Instant,
-    /// Whose log lines these are, and whose pages.
+    /// Name of the hook that is called, for log lines; `owner` is the owner of the pages that it takes.
     hook: &'a str,
     owner: Owner,
-    /// The page tables of the fault, which each hook begins with.
+    /// The page tables of the fault, which each hook starts with.
     cr3: Cr3,
-    /// Whether vCPUs may still use a translation that a hook has changed.
+    /// Whether vCPUs may still use a stale translation that a hook has changed.
     stale: bool,
 }
 
 impl<'a> FaultedGuest<'a> {
-    /// The guest of a fault that has interrupted `context`, in a VM that runs since `start`.
+    /// The guest at a fault that interrupted `context`, in a VM that has run since `start`.
     #[must_use]
     pub fn new(memory: &'a Memory, context: &Context, start: Instant) -> Self {
         let Context { registers, system, paging, code } = *context;
@@ -54,23 +54,24 @@ impl<'a> FaultedGuest<'a> {
         Self { memory, paging, code, registers, interrupted, system, start, hook, owner, cr3, stale: false }
     }
 
-    /// From here on, `hook` has it.
+    /// Attributes pages and log lines to `hook` from here on, and restores the fault's address space.
     #[inline]
     pub(crate) fn enter_hook(&mut self, hook: &'a str, owner: Owner) {
         (self.hook, self.owner, self.paging.cr3) = (hook, owner, self.cr3);
     }
 
-    /// From here on, a hook has it that is being ended.
+    /// The same as `enter_hook`, for a hook that is being ended.
     pub(crate) fn enter_hook_at_end(&mut self, owner: Owner) {
         (self.hook, self.owner, self.paging.cr3) = ("", owner, self.cr3);
     }
 
-    /// Undoes what hooks have done to the registers.
+    /// Undoes the hooks' changes to the registers.
     pub(crate) fn restore_registers(&mut self) {
         self.registers = self.interrupted;
     }
 
-    /// The registers, as the hooks left them. What they have changed in the page tables is in force from here on.
+    /// Returns the registers as the hooks left them. The hooks' changes of page tables have taken effect when this
+    /// returns.
     ///
     /// # Errors
     /// [`GuestError::Flush`].
@@ -89,7 +90,7 @@ impl<'a> FaultedGuest<'a> {
 /// Reads virtual memory page by page. Shared by hooks and engines.
 ///
 /// # Errors
-/// As [`Guest::read`].
+/// The same as [`Guest::read`].
 pub fn read_virtual(memory: &Memory, paging: &Paging, address: Va, buffer: &mut [u8]) -> Result<(), GuestError> {
     let mut done = 0;
     while done < buffer.len() {
@@ -101,8 +102,8 @@ pub fn read_virtual(memory: &Memory, paging: &Paging, address: Va, buffer: &mut 
     Ok(())
 }
 
-/// Reads a few bytes of virtual memory, word by word: what a fault's path reads of code and descriptors. Returns how many of
-/// them could be read before the first page that is not there.
+/// Reads up to `buffer.len()` bytes of virtual memory word by word, for code and descriptors on the path of a fault.
+/// Returns how many bytes could be read before the first page that is not there.
 pub(crate) fn read_words(memory: &Memory, paging: &Paging, address: Va, buffer: &mut [u8]) -> usize {
     let mut page = None;
     let mut done = 0;
@@ -124,7 +125,7 @@ pub(crate) fn read_words(memory: &Memory, paging: &Paging, address: Va, buffer: 
 /// Writes virtual memory page by page. Shared by hooks and engines.
 ///
 /// # Errors
-/// As [`Guest::write`].
+/// The same as [`Guest::write`].
 pub fn write_virtual(memory: &Memory, paging: &Paging, address: Va, data: &[u8]) -> Result<(), GuestError> {
     let mut done = 0;
     while done < data.len() {
@@ -136,7 +137,8 @@ pub fn write_virtual(memory: &Memory, paging: &Paging, address: Va, data: &[u8])
     Ok(())
 }
 
-/// Of an access of `total` bytes at `address`, the part from `done` on that lies in one page: where, and how long.
+/// Finds the part of an access of `total` bytes at `address` that begins at offset `done` and lies in one page: its
+/// address and length.
 fn chunk(address: Va, done: usize, total: usize) -> (Va, usize) {
     let at = address.offset(done as u64);
     let in_page = usize::try_from(PAGE_SIZE - at.page_offset()).unwrap_or(usize::MAX);

@@ -1,4 +1,5 @@
-//! What is typed: standard input's way to the guest's UART, on a thread of its own, no faster than the guest takes it.
+//! Console input: feeds standard input to the guest's UART, on a thread of its own, no faster than the guest takes
+//! it.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Stdin, Write};
@@ -13,21 +14,21 @@ use crate::run::Shared;
 use crate::summary::Stop;
 use crate::sys::terminal::{self, RawTerminal};
 
-/// Ends the VM; Ctrl-A comes before it, as in QEMU.
+/// Ctrl-A, the prefix of the key that ends the VM, as in QEMU.
 const ESCAPE: u8 = 0x01;
 const QUIT: u8 = b'x';
 
-/// Bytes that a UART's FIFO takes at once.
+/// Size of a UART's FIFO, in bytes.
 const FIFO: usize = 64;
 
-/// Standard input, connected to the guest's console, its terminal in raw mode. Dropping this ends both.
+/// Standard input, connected to the guest's console, its terminal in raw mode. Dropping this undoes both.
 pub(crate) struct Input {
     ended: File,
     _raw: Option<RawTerminal>,
 }
 
 impl Input {
-    /// Connects standard input to `com1`, whose eventfd `room` says when the guest has taken everything.
+    /// Connects standard input to `com1`; the eventfd `room` is signalled when the guest has taken all input.
     ///
     /// # Errors
     /// The host refuses a thread or a descriptor.
@@ -45,12 +46,12 @@ impl Input {
 
 impl Drop for Input {
     fn drop(&mut self) {
-        // It is written to once.
+        // The only write to this eventfd, so it can't fail.
         let _ = self.ended.write(&1_u64.to_ne_bytes());
     }
 }
 
-/// The thread.
+/// State of the input thread.
 struct Feeder {
     source: Stdin,
     com1: Com1,
@@ -70,14 +71,14 @@ impl Feeder {
                 if !self.wait_for(&self.room) {
                     return;
                 }
-                // Non-blocking, and whatever it says, the capacity is looked at again.
+                // Non-blocking; whatever this returns, the capacity is checked again.
                 let _ = (&self.room).read(&mut [0; 8]);
                 continue;
             }
             if !self.wait_for(&self.source) {
                 return;
             }
-            // Past the buffer of `Stdin`, which would hide bytes from the next wait.
+            // Bypasses the buffer of `Stdin`, which would hide bytes from the next wait.
             match rustix::io::read(&self.source, &mut buffer[..room]) {
                 Ok(0) => return,
                 Ok(count) => self.pass_on(&buffer[..count]),
@@ -87,7 +88,7 @@ impl Feeder {
         }
     }
 
-    /// Waits until `source` can be read. False when the VM has ended.
+    /// Waits until `source` is readable. Returns false when the VM has ended.
     fn wait_for(&self, source: &impl AsFd) -> bool {
         let mut either = [PollFd::new(&self.ended, PollFlags::IN), PollFd::new(source, PollFlags::IN)];
         retry_on_intr(|| poll(&mut either, None)).is_ok() && either[0].revents().is_empty()
@@ -100,7 +101,8 @@ impl Feeder {
         }
     }
 
-    /// What is meant for the guest: Ctrl-A x ends the VM, Ctrl-A Ctrl-A is one Ctrl-A. Only where a person types.
+    /// Returns what is meant for the guest: Ctrl-A x ends the VM, Ctrl-A Ctrl-A is one Ctrl-A. Applies only to a
+    /// terminal.
     fn take_escapes(&mut self, typed: &[u8]) -> Vec<u8> {
         if !self.source.is_terminal() {
             return typed.to_vec();

@@ -1,25 +1,26 @@
-//! A page-fault interceptor made of a hypervisor.
+//! A hypervisor that intercepts guest page faults.
 //!
-//! Boots a guest under KVM, takes an exit at every guest #PF, asks hooks what is to become of it, and then reinjects the
-//! fault into the guest's own handler or resolves it. The path of a fault is in `run.rs`, in one screen.
+//! Boots a guest under KVM, exits at every guest #PF, asks hooks what to do with it, and either reinjects the fault
+//! into the guest's own handler or resolves it. The path of a fault fits on one screen, in `run.rs`.
 //!
 //! # Layout
-//! From the command line down; each module uses those below it.
-//! - [`config`], [`display`], [`doctor`], [`bench`](mod@bench): what the commands of `vector14` are made of
-//! - [`ctl`]: a running VM, controlled from another process
-//! - [`replay`]: hooks, asked about faults of a trace
-//! - [`vm`]: a VM from its config to its [`summary`]
+//! Top-down, starting at the command line; each module uses those below it.
+//! - [`config`], [`display`], [`doctor`], [`bench`](mod@bench): the parts of the `vector14` commands
+//! - [`ctl`]: control of a running VM from another process
+//! - [`replay`]: asks hooks about the faults of a recorded trace
+//! - [`vm`]: runs a VM from its config to its [`summary`]
 //! - `run`: one vCPU's loop, and the path of a fault
-//! - `engine`: how faults reach the host; [`chain`]: the hooks; [`progress`]: the loop detector; [`guest`]: what hooks
-//!   see of the guest
-//! - [`device`], `events`, `control`: the machine around the CPUs, what the main thread waits for, stopping and holding;
-//!   `watchdog`: hooks that take too long; `input`: what is typed; [`outlet`]: output that nobody waits for
-//! - `acpi`, `bios`: what the guest is told of that machine
-//! - [`vcpu`], [`loader`], [`boot`], `cpuid`: a CPU, a kernel, and the state in which the one enters the other
-//! - `paging`, [`segment`]: the paging mode and the code segment that a vCPU is in; walks are in [`vector14_hook::paging`]
+//! - `engine`: how faults reach the host; [`chain`]: the hooks; [`progress`]: the loop detector; [`guest`]: the guest
+//!   as hooks see it
+//! - [`device`]: the devices; `events`: what the main thread waits for; `control`: stopping and holding vCPUs;
+//!   `watchdog`: hooks that take too long; `input`: console input; [`outlet`]: buffered output that blocks no vCPU
+//! - `acpi`, `bios`: the tables that describe the machine to the guest
+//! - [`vcpu`], [`loader`], [`boot`], `cpuid`: a vCPU, a kernel, the state in which the vCPU enters the kernel, the
+//!   guest's CPUID
+//! - `paging`, [`segment`]: a vCPU's paging mode and code segment; page walks are in [`vector14_hook::paging`]
 //! - [`memory`]: guest-physical memory; `pool`: the host-owned pages in it
-//! - [`library`]: hooks that are loaded from shared libraries
-//! - `sys`: all of the unsafe code
+//! - [`library`]: hooks loaded from shared libraries
+//! - `sys`: all unsafe code
 
 mod acpi;
 pub mod bench;

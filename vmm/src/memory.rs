@@ -1,7 +1,7 @@
 //! Guest-physical memory: RAM, with the hole below 4 GiB, and the pool of host-owned pages where the hole begins.
 //!
-//! Every address that comes in here may come from the guest: an access outside of memory is an error, never a panic. Pages of
-//! the pool are memory from when a hook takes them first, give or take the few that the pool is ahead; devices reach RAM only.
+//! Any address passed in may come from the guest: an access outside of memory is an error, never a panic. Pages of
+//! the pool become memory when a hook first takes them, or slightly before; devices reach only RAM.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,44 +17,44 @@ use crate::sys::mapped::{MappedVm, RefusedSlot, Translations};
 use crate::sys::ram::{self, Backing, GuestRam};
 use crate::sys::words::Words;
 
-/// Below 4 GiB, RAM ends here at the latest: above are the interrupt controllers and firmware's addresses.
+/// RAM below 4 GiB ends here at the latest; the interrupt controllers and the firmware's addresses are above.
 pub(crate) const HOLE_START: u64 = 0xc000_0000;
 const HOLE_END: u64 = 1 << 32;
 
-/// Where the pool that hooks take pages from begins: where no RAM is, and the entries of 32-bit page tables reach.
+/// Start of the pool that hooks take pages from: outside of RAM, and within reach of 32-bit page-table entries.
 const POOL_START: u64 = HOLE_START;
-/// Its size, in bytes.
+/// Size of the pool, in bytes.
 const POOL_SIZE: u64 = 256 << 20;
 
 /// A VM's guest-physical memory.
 pub struct Memory {
     ram: GuestRam,
-    /// RAM and all of the pool, whether it is the guest's yet or not.
+    /// RAM and the whole pool, including pages that the guest does not have yet.
     all: GuestRam,
     ram_words: Words,
     all_words: Words,
     ram_size: u64,
     pool: Pool,
     kind: GuestKind,
-    /// The VM that runs in this memory; unset as long as there is none.
+    /// The VM that runs in this memory; unset until there is one.
     machine: OnceLock<Machine>,
 }
 
-/// A VM, and what its vCPUs remember of its memory.
+/// A VM, and the translations of this memory that its vCPUs cache.
 struct Machine {
     vm: MappedVm,
     translations: Translations,
 }
 
-/// Why a VM's memory can't be had.
+/// Why a VM's memory can't be mapped.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// The host refuses the mapping.
     #[error("{size} bytes of guest memory can't be mapped")]
     Map {
-        /// How much was asked for, in bytes.
+        /// Size of the mapping, in bytes.
         size: u64,
-        /// What the host says.
+        /// The host's error.
         source: vm_memory::mmap::FromRangesError,
     },
 }
@@ -84,7 +84,7 @@ impl Memory {
         })
     }
 
-    /// RAM as the guest is told of it: start and size of each range, in bytes.
+    /// RAM as reported to the guest: start and size of each range, in bytes.
     #[must_use]
     pub fn ram(&self) -> Vec<(u64, u64)> {
         ram_ranges(self.ram_size)
@@ -96,22 +96,22 @@ impl Memory {
         self.ram_size
     }
 
-    /// What kind of guest is in it.
+    /// Kind of guest that was loaded.
     pub(crate) fn kind(&self) -> GuestKind {
         self.kind
     }
 
-    /// Notes what kind of guest was loaded into it.
+    /// Sets the kind of guest that was loaded.
     pub(crate) fn set_kind(&mut self, kind: GuestKind) {
         self.kind = kind;
     }
 
-    /// RAM as such: what devices and loaders access.
+    /// RAM without the pool, for devices and loaders.
     pub(crate) fn map(&self) -> &GuestRam {
         &self.ram
     }
 
-    /// A VM that runs in this memory, and has its RAM.
+    /// Makes `fd` a VM that runs in this memory, and gives it the RAM.
     ///
     /// # Errors
     /// KVM refuses a range.
@@ -139,13 +139,13 @@ impl Memory {
         self.all.write_slice(data, GuestAddress(address.0)).map_err(|_| GuestError::OutsideMemory(address))
     }
 
-    /// The 8 bytes at an aligned address, to be accessed as the CPU's page walker does: in one piece.
+    /// The 8 bytes at an aligned address, accessed in one piece, as the CPU's page walker does.
     ///
     /// # Errors
-    /// [`GuestError::OutsideMemory`], for an address that is not a multiple of 8 as well.
+    /// [`GuestError::OutsideMemory`], also for an address that is not a multiple of 8.
     #[inline]
     pub fn word(&self, address: Pa) -> Result<&AtomicU64, GuestError> {
-        // Nearly all words are of RAM, where nothing else is to be looked at.
+        // Nearly all words are in RAM, which needs no further check.
         let word = self.ram_words.get(address.0).or_else(|| self.pool_word(address));
         word.ok_or(GuestError::OutsideMemory(address))
     }
@@ -154,7 +154,7 @@ impl Memory {
         self.all_words.get(address.0).filter(|_| !self.pool.is_hole(address, 8))
     }
 
-    /// Refuses what is a hole to the guest although the host has memory there.
+    /// Refuses addresses that are a hole to the guest although the host has memory there.
     #[inline]
     fn check(&self, address: Pa, length: usize) -> Result<(), GuestError> {
         if self.pool.is_hole(address, length as u64) { Err(GuestError::OutsideMemory(address)) } else { Ok(()) }
@@ -163,13 +163,13 @@ impl Memory {
     /// Reads a page-table entry, or any other aligned word.
     ///
     /// # Errors
-    /// As [`Memory::word`].
+    /// The same as [`Memory::word`].
     #[inline]
     pub fn load(&self, address: Pa) -> Result<u64, GuestError> {
         Ok(self.word(address)?.load(Ordering::Acquire))
     }
 
-    /// Takes a 4 KiB page from the pool and zeroes it. Whatever the guest had written there is gone.
+    /// Takes a 4 KiB page from the pool and zeroes it. The page's previous contents are lost.
     ///
     /// # Errors
     /// [`GuestError::PoolExhausted`], [`GuestError::PoolRefused`].
@@ -179,7 +179,7 @@ impl Memory {
         Ok(page)
     }
 
-    /// Makes pages of the pool memory of the VM that runs here.
+    /// Gives the VM that runs here more pages of the pool.
     fn give(&self, start: Pa, size: u64) -> Result<(), GuestError> {
         let Some(machine) = self.machine.get() else { return Ok(()) };
         machine.vm.add_slot(start.0, size).map_err(|slot| GuestError::PoolRefused(slot.source.errno()))
@@ -201,7 +201,7 @@ impl Memory {
     /// Unmaps and gives back all pages of `owner`.
     ///
     /// # Errors
-    /// [`GuestError::Flush`]; the pages are unmapped then, but not given back.
+    /// [`GuestError::Flush`]: the pages are then unmapped, but not given back.
     pub(crate) fn withdraw(&self, owner: Owner) -> Result<(), GuestError> {
         let pages: Vec<_> = self.pool.of(owner).collect();
         let mut unmapped = false;
@@ -225,7 +225,7 @@ impl Memory {
         word.fetch_update(Ordering::AcqRel, Ordering::Acquire, clear).is_ok()
     }
 
-    /// Makes every vCPU of the VM that runs in this memory forget its translations.
+    /// Makes every vCPU of the VM that runs in this memory drop its cached translations.
     ///
     /// # Errors
     /// [`GuestError::Flush`].
@@ -236,7 +236,7 @@ impl Memory {
 
     /// Registers the VM that is given pages of the pool, and whose cached translations `flush` drops.
     pub(crate) fn runs_in(&self, vm: MappedVm, translations: Translations) {
-        // One VM runs in a memory, and it is made once.
+        // Only one VM runs in a memory, so this is set only once.
         let _ = self.machine.set(Machine { vm, translations });
     }
 }

@@ -1,7 +1,7 @@
-//! Output that nobody waits for: a bounded buffer, and a thread that writes it out.
+//! Output that no caller waits for: a bounded buffer, and a thread that writes it out.
 //!
-//! A write(2) takes as long as the reader of the pipe, terminal or file system wants. vCPUs and the main thread leave their bytes
-//! here instead. Used for the guest's console and for logs.
+//! A write(2) takes as long as the reader of the pipe, the terminal or the file system wants, so vCPUs and the main
+//! thread leave their bytes here instead. Used for the guest's console and for logs.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -15,21 +15,21 @@ use rustix::io::retry_on_intr;
 
 use crate::sys::lock;
 
-/// Bytes that an outlet holds at most.
+/// Capacity of an outlet, in bytes.
 const CAPACITY: usize = 128 << 10;
-/// Bytes from which on it counts as full. What is left is for those who have not learnt of it yet: each of 8 vCPUs can print a page
-/// by one instruction.
+/// Number of bytes from which on an outlet counts as full. The rest is for vCPUs that do not know it yet: each of 8
+/// vCPUs can print a page with one instruction.
 const FULL: usize = CAPACITY / 4;
-/// Bytes down to which it has to be written out before it has room again.
+/// Number of bytes at which a full outlet has room again.
 const ROOM: usize = FULL / 2;
 /// Bytes per write.
 const PIECE: usize = 4096;
 
-/// Where output finally goes.
+/// Destination of the output.
 pub type Sink = Box<dyn Write + Send>;
 
-/// Output that is buffered, and written by a thread. Clones are the same outlet; the thread ends when the last one is dropped and
-/// everything is written.
+/// Buffered output, written by a thread. Clones share one outlet; the thread ends when the last clone has been
+/// dropped and everything is written.
 #[derive(Clone)]
 pub struct Outlet(Arc<Handle>);
 
@@ -44,28 +44,28 @@ struct Shared {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<u8>,
-    /// Bytes that are being written.
+    /// Number of bytes being written.
     in_flight: usize,
     full: bool,
     closed: bool,
     on_level: Option<OnLevel>,
 }
 
-/// Told that the outlet is full, or has room again. It must not use the outlet.
+/// Called when the outlet becomes full or has room again. It must not use the outlet.
 type OnLevel = Box<dyn Fn(Level) + Send>;
 
-/// How much an outlet holds.
+/// Fill level of an outlet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
-    /// More should not come.
+    /// Full: no more output should come.
     Full,
-    /// More may come.
+    /// Room: more output may come.
     Room,
 }
 
 impl Outlet {
-    /// Starts the thread that writes to `sink`. `name` is what a failure is reported under. After a failure, output is dropped: a
-    /// guest does not stop because its console can't be written.
+    /// Starts the thread that writes to `sink`. Failures are reported under `name`. After a failure, output is
+    /// dropped: a guest does not stop because its console can't be written.
     ///
     /// # Errors
     /// The host refuses a thread.
@@ -85,7 +85,7 @@ impl Outlet {
         Self::new(name, Box::new(Descriptor(own.into())))
     }
 
-    /// Leaves `bytes` to be written, all of them or none. Returns whether there was room.
+    /// Queues `bytes` for writing, all of them or none. Returns whether there was room.
     pub fn push(&self, bytes: &[u8]) -> bool {
         let Shared { state, changed } = &*self.0.0;
         let mut state = lock(state);
@@ -98,7 +98,7 @@ impl Outlet {
         true
     }
 
-    /// Waits until everything is written, `limit` at the most. Returns how many bytes are left.
+    /// Waits at most `limit` until everything is written. Returns how many bytes are left.
     pub fn drain(&self, limit: Duration) -> usize {
         let Shared { state, changed } = &*self.0.0;
         let waited = changed.wait_timeout_while(lock(state), limit, |state| state.left() > 0);
@@ -106,7 +106,7 @@ impl Outlet {
         state.left()
     }
 
-    /// Has `on_level` told that the outlet is full, if it is, and of every change from here on, in order.
+    /// Calls `on_level` now if the outlet is full, and from here on at every change, in order.
     pub(crate) fn watch_level(&self, on_level: impl Fn(Level) + Send + 'static) {
         let mut state = lock(&self.0.0.state);
         if state.full {
@@ -139,7 +139,7 @@ impl State {
 }
 
 impl Shared {
-    /// What the thread does.
+    /// Runs on the thread that writes.
     fn write_out(&self, name: &str, mut sink: Sink) {
         let mut broken = false;
         let mut piece = Vec::with_capacity(PIECE);
@@ -149,12 +149,12 @@ impl Shared {
             }
             if let Err(error) = sink.write_all(&piece).and_then(|()| sink.flush()) {
                 broken = true;
-                tracing::warn!("{name} can't be written ({error}): it is dropped from here on");
+                tracing::warn!("{name} can't be written ({error}): further output is dropped");
             }
         }
     }
 
-    /// Waits for bytes and moves some to `piece`, the one before being done with. False at the end.
+    /// Marks the previous piece as written, waits for bytes and moves some to `piece`. Returns false at the end.
     fn take(&self, piece: &mut Vec<u8>) -> bool {
         let mut state = lock(&self.state);
         state.in_flight = 0;
@@ -170,14 +170,14 @@ impl Shared {
     }
 }
 
-/// A descriptor without a buffer or a lock of this process's in front of it.
+/// A descriptor, written without a buffer or a lock of this process.
 struct Descriptor(File);
 
 impl Write for Descriptor {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match self.0.write(bytes) {
-                // Whoever shares the descriptor has made it non-blocking.
+                // Somebody who shares the descriptor has made it non-blocking.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     retry_on_intr(|| poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None))?;
                 }

@@ -11,7 +11,7 @@ const CR4_LA57: u64 = 1 << 12;
 const EFER_LMA: u64 = 1 << 10;
 const EFER_NXE: u64 = 1 << 11;
 
-/// The paging mode that these registers stand for (SDM vol. 3A, 4.1.1).
+/// The paging mode that these registers select (SDM vol. 3A, 4.1.1).
 pub(crate) fn in_force(sregs: &kvm_sregs) -> Paging {
     let (cr0, cr4, efer) = (sregs.cr0, sregs.cr4, sregs.efer);
     let mode = match (cr0 & CR0_PG != 0, cr4 & CR4_PAE != 0, efer & EFER_LMA != 0) {
@@ -20,7 +20,7 @@ pub(crate) fn in_force(sregs: &kvm_sregs) -> Paging {
         (true, true, false) => Mode::Pae,
         (true, false, false) => Mode::Bits32 { large_pages: cr4 & CR4_PSE != 0 },
     };
-    // Entries of 4 bytes have no bit 63, whatever EFER says.
+    // 4-byte entries have no bit 63, whatever EFER says.
     let wide = !matches!(mode, Mode::Bits32 { .. });
     Paging { cr3: Cr3(sregs.cr3), mode, no_execute: wide && efer & EFER_NXE != 0 }
 }

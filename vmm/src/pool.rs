@@ -1,7 +1,8 @@
-//! Host-owned guest-physical pages: whose each is, where it is mapped, and which are free.
+//! Host-owned guest-physical pages: who owns each, where it is mapped, and which are free.
 //!
-//! The guest is given the pages that hooks take, a few at a time and in ascending order; the others are a hole to it. Hooks take
-//! pages on the fault's path, so nothing here allocates once the pool is made, and nothing locks except to give the guest more.
+//! The guest is given the pages that hooks take, a few at a time and in ascending order; the rest of the pool is a
+//! hole to it. Hooks take pages on the path of a fault, so nothing here allocates once the pool exists, and the only
+//! lock is for giving the guest more pages.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -12,32 +13,32 @@ use vector14_hook::{GuestError, PAGE_SIZE, Pa};
 
 use crate::sys::lock;
 
-/// Who has a page.
+/// Owner of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owner(u32);
 
 impl Owner {
     const NOBODY: Self = Self(0);
-    /// The guest: a page table that was put into its own.
+    /// The guest: the page is a page table that was linked into the guest's own.
     pub(crate) const GUEST: Self = Self(1);
 
-    /// The hook of this number.
+    /// The hook with this number.
     pub(crate) const fn hook(number: u32) -> Self {
         Self(number.saturating_add(2))
     }
 }
 
-/// The guest is given a page in advance for this many that it has: then a pool that is used up has some 160 memory slots. Every
-/// KVM with synced registers has 509 or more.
+/// The guest is given one page in advance per this many that it has, so a pool that is used up has about 160 memory
+/// slots. Every KVM with synced registers has 509 or more.
 const GIVEN_PER_PAGE_AHEAD: u64 = 16;
 
 /// The pages of a range of guest-physical memory.
 pub(crate) struct Pool {
     start: Pa,
     pages: Box<[Page]>,
-    /// Pages from this index on have never been taken.
+    /// Index of the first page that has never been taken.
     taken: AtomicU64,
-    /// Pages from this index on are not the guest's. Never less than `taken`.
+    /// Index of the first page that the guest does not have. Never less than `taken`.
     given: AtomicU64,
     /// Held while the guest is given more pages.
     giving: Mutex<()>,
@@ -48,12 +49,12 @@ pub(crate) struct Pool {
 #[derive(Default)]
 struct Page {
     owner: AtomicU32,
-    /// The page-table entry that maps it, as [`to_bits`] has it; 0 where none is known.
+    /// The page-table entry that maps the page, encoded by [`to_bits`]; 0 if none is known.
     place: AtomicU64,
 }
 
 impl Pool {
-    /// `size` bytes from `start` on.
+    /// Creates a pool of `size` bytes from `start` on.
     pub(crate) fn new(start: Pa, size: u64) -> Self {
         let count = usize::try_from(size / PAGE_SIZE).unwrap_or(usize::MAX);
         Self {
@@ -66,8 +67,8 @@ impl Pool {
         }
     }
 
-    /// Takes a page for `owner`; it holds what it held last. Where the guest has to be given more pages for that, `give` does
-    /// so: start and size in bytes.
+    /// Takes a page for `owner`; the page keeps its previous contents. If the guest must be given more pages first,
+    /// calls `give` with their start and size in bytes.
     pub(crate) fn take(
         &self,
         owner: Owner,
@@ -84,24 +85,24 @@ impl Pool {
         Ok(page)
     }
 
-    /// Lets a page of `owner`'s be taken again.
+    /// Gives back a page of `owner`, so that it can be taken again.
     pub(crate) fn give_back(&self, page: Pa, owner: Owner) -> Result<(), GuestError> {
         let state = self.state(page).ok_or(GuestError::NotTaken(page))?;
         let given_up = state.owner.compare_exchange(owner.0, Owner::NOBODY.0, Ordering::AcqRel, Ordering::Relaxed);
         given_up.map_err(|_| GuestError::NotTaken(page))?;
-        // There is room for every page, and each is in here once at the most.
+        // There is room for every page, and each page is in the queue at most once.
         let _ = self.free.push(page);
         Ok(())
     }
 
-    /// Whether some of these bytes lie in pages of the pool that are not the guest's.
+    /// Whether any of these bytes are in pages of the pool that the guest does not have.
     #[inline]
     pub(crate) fn is_hole(&self, address: Pa, length: u64) -> bool {
         let hole = self.page(self.given.load(Ordering::Acquire));
         address < self.page(self.pages.len() as u64) && address.0.saturating_add(length) > hole.0
     }
 
-    /// Notes that the entry at `place` maps `page`, if that is of the pool.
+    /// Notes that the entry at `place` maps `page`, if `page` belongs to the pool.
     pub(crate) fn note_mapped(&self, page: Pa, place: Place) {
         if let Some(state) = self.state(page) {
             state.place.store(to_bits(place), Ordering::Relaxed);
@@ -116,7 +117,7 @@ impl Pool {
         owned.map(|(page, index)| (self.page(index), from_bits(page.place.load(Ordering::Relaxed))))
     }
 
-    /// The first page that was never taken, which is the guest's by then.
+    /// Takes the first page that was never taken, which the guest has by then.
     fn take_untaken(&self, give: impl Fn(Pa, u64) -> Result<(), GuestError>) -> Result<Pa, GuestError> {
         let count = self.pages.len() as u64;
         loop {
@@ -133,7 +134,7 @@ impl Pool {
         }
     }
 
-    /// Gives the guest more pages, unless another vCPU has done so for the page of this index.
+    /// Gives the guest more pages, unless another vCPU has already done so for the page at this index.
     fn give_for(&self, index: u64, give: impl Fn(Pa, u64) -> Result<(), GuestError>) -> Result<(), GuestError> {
         let _turn = lock(&self.giving);
         let given = self.given.load(Ordering::Acquire);
@@ -156,7 +157,7 @@ impl Pool {
     }
 }
 
-/// A place in one word, never 0: its own word is a multiple of 8.
+/// Encodes a place in one word, which is never 0: the address in it is a multiple of 8.
 fn to_bits(place: Place) -> u64 {
     place.word.0
         | match place.part {

@@ -1,12 +1,13 @@
-//! The loop detector: a fault that is resolved again and again while the guest makes no progress.
+//! The loop detector: finds faults that are resolved repeatedly while the guest makes no progress.
 //!
-//! An instruction that faults is restarted from the state that it had. When a vCPU's registers at a resolved fault are
-//! the same as at the one before, the guest has not moved; after enough of those in a row it is not going to.
+//! A faulting instruction is restarted from the state that it had. When a vCPU's registers at a resolved fault are
+//! the same as at the one before, the guest has not moved; after enough of those in a row, it never will.
 
 use vector14_hook::{Registers, Verdict};
 
-/// So many resolved faults in a row without progress are a loop. An instruction can rightly fault on some dozens of
-/// pages before it gets through (a gather of 16 elements, each across two pages, with tables that are paged too).
+/// Number of resolved faults in a row without progress that make a loop. An instruction can legitimately fault on a
+/// few dozen pages before it completes (a gather of 16 elements, each across two pages, with tables that are paged
+/// too).
 pub const LOOP_LIMIT: u32 = 1000;
 
 /// One vCPU's progress.
@@ -17,8 +18,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Notes what is about to be done with a fault whose interrupted context was `registers` when it reached the host.
-    /// True where that would be the next round of a loop.
+    /// Notes that `verdict` is about to be applied to a fault that interrupted a context with these `registers`.
+    /// Returns true if that would be the next round of a loop.
     pub fn is_loop(&mut self, registers: &Registers, verdict: &Verdict) -> bool {
         if *verdict != Verdict::Resolve {
             self.resolved = 0;

@@ -4,8 +4,8 @@
 //! KVM_RUN returns -> owned VmExit -> engine recognises its fault -> decode -> chain dispatch -> verdict -> apply -> KVM_RUN
 //! ```
 //!
-//! One vCPU's loop. Between two faults it costs one KVM_RUN and no other ioctl; it allocates nothing, takes no lock and
-//! formats nothing. Whatever else makes the guest come out is served by [`serve`] below it.
+//! One vCPU's loop. A fault costs one KVM_RUN and no other ioctl; its path allocates nothing, takes no lock and
+//! formats nothing. [`serve`] handles every other exit.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -24,24 +24,24 @@ use crate::progress::{LOOP_LIMIT, Progress};
 use crate::summary::{ExitCounters, Exits, FaultCounters, Faults, Stop, VerdictCounters, Verdicts};
 use crate::vcpu::{Direction, Io, Vcpu, VmExit};
 
-/// What all vCPUs of a VM share while they run.
+/// State that all vCPUs of a VM share while it runs.
 pub(crate) struct Shared {
     pub(crate) memory: Arc<Memory>,
     pub(crate) chain: Chain,
     pub(crate) control: Arc<Control>,
     pub(crate) ports: Bus,
     pub(crate) mmio: Bus,
-    /// Faults seen so far, by all vCPUs.
+    /// Number of faults seen so far by all vCPUs; also the next fault's sequence number.
     pub(crate) sequence: AtomicU64,
     pub(crate) tallies: PerVcpu<Tally>,
-    /// When the guest was made ready to run.
+    /// When the guest became ready to run.
     pub(crate) start: Instant,
-    /// How virtual addresses were translated where the first fault was seen: for hooks that are ended.
+    /// Paging mode and page tables at the first fault, for hooks that are being ended.
     pub(crate) paging: OnceLock<Paging>,
 }
 
 impl Shared {
-    /// A machine that has not run yet.
+    /// Creates a machine that has not run yet.
     pub(crate) fn new(memory: Memory, chain: Chain, vcpus: u32, ports: Bus, mmio: Bus) -> Self {
         Self {
             memory: Arc::new(memory),
@@ -56,7 +56,7 @@ impl Shared {
         }
     }
 
-    /// What all vCPUs have counted so far.
+    /// Sums the counts of all vCPUs so far.
     pub(crate) fn count(&self) -> (Faults, Verdicts, Exits) {
         let (mut faults, mut verdicts, mut exits) = (Faults::default(), Verdicts::default(), Exits::default());
         for tally in self.tallies.iter() {
@@ -67,13 +67,13 @@ impl Shared {
         (faults, verdicts, exits)
     }
 
-    /// The guest without a fault, for hooks that are ended.
+    /// The guest outside of any fault, for hooks that are being ended.
     pub(crate) fn guest_at_rest(&self) -> GuestAtRest {
         GuestAtRest::new(Arc::clone(&self.memory), self.paging.get().copied().unwrap_or_default(), self.start)
     }
 }
 
-/// What one vCPU counts, for everybody to see.
+/// One vCPU's counters, which any thread may read.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) faults: FaultCounters,
@@ -81,10 +81,10 @@ pub(crate) struct Tally {
     pub(crate) exits: ExitCounters,
 }
 
-/// What one vCPU has for its faults.
+/// One vCPU's per-fault state.
 pub(crate) struct Desk<'a> {
     tally: &'a Tally,
-    /// The hooks.
+    /// This vCPU's copy of the hook chain.
     view: View,
     progress: Progress,
 }
@@ -110,7 +110,7 @@ pub(crate) fn run(cpu: &mut Vcpu, mut engine: EngineCpu, vm: &Shared) -> Result<
     Ok(())
 }
 
-/// One return from KVM_RUN: a fault is intercepted, anything else is served. `Some` ends the VM.
+/// Handles one return from KVM_RUN: intercepts a fault, serves anything else. `Some` ends the VM.
 pub(crate) fn answer(
     cpu: &mut Vcpu,
     engine: &mut EngineCpu,
@@ -134,7 +134,7 @@ pub(crate) fn answer(
     }
 }
 
-/// One fault: decode, dispatch, apply.
+/// Handles one fault: decode, dispatch, apply.
 fn intercept(
     cpu: &mut Vcpu,
     engine: &mut EngineCpu,
@@ -152,7 +152,7 @@ fn intercept(
     let mut guest = FaultedGuest::new(&vm.memory, context, vm.start);
     let mut decision = vm.chain.dispatch(view, &fault, &mut guest);
     if progress.is_loop(&context.registers, &decision.verdict) {
-        // The guest does not get anywhere by Resolve: its own handler is given the fault.
+        // Resolve makes no progress: reinject the fault into the guest's own handler instead.
         vm.chain.report_loop(view, &decision, &fault, LOOP_LIMIT);
         decision.verdict = Verdict::Reinject;
     }
@@ -160,14 +160,14 @@ fn intercept(
     let registers = match guest.finish() {
         Ok(registers) => registers,
         Err(error) => {
-            // Nothing is applied: the VM ends here.
+            // Nothing has been applied, and nothing will be: the VM ends here.
             tally.verdicts.stop.add(1);
             return Some(Stop::Crash { detail: error.to_string() });
         }
     };
     if let Err(error) = engine.apply(cpu, &vm.memory, caught, &decision.verdict, &registers) {
-        // A verdict that can't be carried out is its hook's failure. Reinject with the registers as they were changes
-        // nothing in guest memory, and neither does Stop, so nothing can fail.
+        // A verdict that can't be applied is its hook's failure. The fallback can't fail: neither Reinject with
+        // unchanged registers nor Stop changes guest memory.
         decision.verdict = vm.chain.reject(view, &decision, &fault, error.cause(), &error);
         let applied = engine.apply(cpu, &vm.memory, caught, &decision.verdict, &context.registers);
         debug_assert!(applied.is_ok(), "{applied:?}");
@@ -186,7 +186,7 @@ fn intercept(
     }
 }
 
-/// Everything that is not a fault.
+/// Serves every exit that is not a fault.
 fn serve(cpu: &mut Vcpu, engine: &mut EngineCpu, exit: &VmExit, vm: &Shared, exits: &ExitCounters) -> Option<Stop> {
     match exit {
         VmExit::Io(io) => {
@@ -227,13 +227,11 @@ fn serve(cpu: &mut Vcpu, engine: &mut EngineCpu, exit: &VmExit, vm: &Shared, exi
         }
         VmExit::Exception { vector, .. } => {
             exits.other.add(1);
-            Some(Stop::Crash { detail: format!("vcpu {}: KVM returned at exception {vector}, unasked", cpu.index()) })
+            Some(Stop::Crash { detail: format!("vcpu {}: unexpected KVM exit at exception {vector}", cpu.index()) })
         }
         VmExit::Other(name) => {
             exits.other.add(1);
-            Some(Stop::Crash {
-                detail: format!("vcpu {}: KVM returned {name}, which nothing here causes", cpu.index()),
-            })
+            Some(Stop::Crash { detail: format!("vcpu {}: unexpected KVM exit: {name}", cpu.index()) })
         }
     }
 }

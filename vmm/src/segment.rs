@@ -18,34 +18,35 @@ pub struct CodeSegment(Kind);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// It is loaded.
+    /// The segment is loaded.
     Loaded(Size),
-    /// The CPU has left it: its descriptor is to be looked up anew.
+    /// The CPU has left the segment: its descriptor must be looked up again.
     Descriptor(Va),
 }
 
-/// What of a segment decides how the bytes at an instruction pointer are read (SDM vol. 3A, 3.4.5 and 5.2.1).
+/// The parts of a segment that decide how the bytes at an instruction pointer are read (SDM vol. 3A, 3.4.5 and
+/// 5.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Size {
-    /// Operand and address size, in bits: 64, or else 32 or 16.
+    /// Operand and address size in bits: 64, 32 or 16.
     bits: u32,
     base: u64,
 }
 
-/// 64-bit code.
+/// Defaults to 64-bit code.
 impl Default for CodeSegment {
     fn default() -> Self {
         Self(Kind::Loaded(Size { bits: 64, base: 0 }))
     }
 }
 
-/// Whether `selector` names a descriptor of the local table, which a guest's processes can change.
+/// Whether `selector` names a descriptor of the local descriptor table, which a guest's processes can change.
 pub(crate) fn is_local(selector: u16) -> bool {
     selector & TABLE_INDICATOR != 0
 }
 
-/// The segment register that holds what `selector` names in the descriptor tables of `sregs`; `None` where the descriptor can't be
-/// read, or lies outside of its table.
+/// What a segment register holds after `selector` is loaded from the descriptor tables of `sregs`; `None` if the
+/// descriptor can't be read, or is outside of its table.
 pub(crate) fn load(selector: u16, sregs: &kvm_sregs, memory: &Memory, paging: &Paging) -> Option<kvm_segment> {
     let limit = if is_local(selector) { sregs.ldt.limit } else { sregs.gdt.limit.into() };
     let at = descriptor(selector, sregs);
@@ -76,7 +77,7 @@ fn described(selector: u16, descriptor: u64) -> kvm_segment {
     }
 }
 
-/// Where the descriptor that `selector` names lies.
+/// Address of the descriptor that `selector` names.
 fn descriptor(selector: u16, sregs: &kvm_sregs) -> Va {
     let base = if is_local(selector) { sregs.ldt.base } else { sregs.gdt.base };
     Va(base.wrapping_add(u64::from(selector & !7)))
@@ -87,33 +88,33 @@ fn base(descriptor: u64) -> u64 {
 }
 
 impl CodeSegment {
-    /// The one that is loaded.
+    /// The code segment that is loaded.
     pub(crate) fn loaded(sregs: &kvm_sregs) -> Self {
         let kvm_segment { l, db, base, .. } = sregs.cs;
         Self(Kind::Loaded(Size::new(l != 0 && sregs.efer & EFER_LMA != 0, db != 0, base)))
     }
 
-    /// The one that `selector` names in the descriptor tables of `sregs`.
+    /// The code segment that `selector` names in the descriptor tables of `sregs`.
     pub(crate) fn of_selector(selector: u16, sregs: &kvm_sregs) -> Self {
         Self(Kind::Descriptor(descriptor(selector, sregs)))
     }
 
-    /// The one that `selector` stands for in virtual-8086 mode.
+    /// The code segment that `selector` stands for in virtual-8086 mode.
     pub(crate) fn of_virtual_8086(selector: u16) -> Self {
         Self(Kind::Loaded(Size { bits: 16, base: u64::from(selector) << 4 }))
     }
 
-    /// Whether it begins at 0 and is not of 16-bit code: an offset in it is a linear address.
+    /// Whether the segment begins at 0 and is not 16-bit code, so that an offset in it is a linear address.
     pub(crate) fn is_flat(self, memory: &Memory, paging: &Paging) -> bool {
         self.size(memory, paging).is_some_and(|size| size.base == 0 && size.bits != 16)
     }
 
-    /// The instruction at `rip`: as many of its bytes as can be read. `None` where that is none, or the descriptor can't
-    /// be read.
+    /// Fetches the instruction at `rip`: as many of its bytes as can be read. `None` if no byte can be read, or the
+    /// descriptor can't be.
     pub(crate) fn fetch(self, rip: u64, memory: &Memory, paging: &Paging) -> Option<Code> {
         let size = self.size(memory, paging)?;
         let mut code = Code { rip: Va(rip), bits: size.bits, ..Code::default() };
-        // The page behind the instruction's need not be mapped.
+        // The page after the instruction's need not be mapped.
         code.count = read_words(memory, paging, size.linear(rip), &mut code.bytes);
         (code.count > 0).then_some(code)
     }
@@ -143,13 +144,13 @@ impl Size {
         Self::new(descriptor & LONG != 0, descriptor & DEFAULT_SIZE != 0, base(descriptor))
     }
 
-    /// The linear address that `rip` stands for: outside of 64-bit mode it has 32 bits.
+    /// The linear address of `rip`; it has 32 bits outside of 64-bit mode.
     fn linear(self, rip: u64) -> Va {
         Va(wrap(rip.wrapping_add(self.base), self.bits))
     }
 }
 
-/// The address behind the instruction of `code`, which is `length` bytes long.
+/// The address after the instruction of `code`, which is `length` bytes long.
 pub(crate) fn behind(code: &Code, length: usize) -> u64 {
     wrap(code.rip.0.wrapping_add(length as u64), code.bits)
 }

@@ -1,9 +1,9 @@
-//! What a run comes to: why it stopped, and the ledger of its faults. Serialised as it stands for `run --summary`.
+//! The result of a run: why it stopped, and the ledger of its faults. `run --summary` serialises it as is.
 
 use serde::{Deserialize, Serialize, Serializer};
 use vector14_hook::{Counter, ErrorCode, Fault, Report, Verdict};
 
-/// Everything that is known of a VM when it has ended.
+/// Everything that is known of a VM after it has ended.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
     /// Why it ended.
@@ -14,23 +14,24 @@ pub struct Summary {
     pub armed_ms: Option<u64>,
     /// Milliseconds from the first entry to the end.
     pub wall_ms: u64,
-    /// How many vCPUs there were.
+    /// Number of vCPUs.
     pub vcpus: u32,
     /// Faults seen, by kind.
     pub faults: Faults,
-    /// What became of them. The five add up to `faults.total`.
+    /// Verdicts on the faults, by kind. The five counts add up to `faults.total`.
     pub verdicts: Verdicts,
     /// Returns from KVM_RUN, by cause.
     pub exits: Exits,
-    /// The hooks: first those that were taken out, in the order in which they ended, then those of the chain, in its order.
+    /// The hooks: first the last 16 that were taken out, in the order in which they ended, then those of the chain,
+    /// in its order.
     pub hooks: Vec<HookSummary>,
-    /// Those that were taken out so early that they are not among `hooks`: of them only the last 16 are.
+    /// Totals of the hooks that were taken out before those 16.
     pub earlier_hooks: HookTotals,
-    /// What was noticed on the way and deserves a sentence: loops, hooks left out, a guest that could not be armed.
+    /// Events that deserve a sentence: loops, hooks left out, a guest that could not be armed.
     pub notes: Vec<String>,
 }
 
-/// Why a VM ended. Serialised with `reason` and `status` in any case; `status` is null unless the guest gave one.
+/// Why a VM ended. Always serialised with `reason` and `status`; `status` is null unless the guest gave one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// The guest wrote to its exit port.
@@ -54,19 +55,19 @@ pub enum Stop {
         /// What the hook said.
         detail: String,
     },
-    /// The time that the config allows was over.
+    /// The run time that the config allows was over.
     Deadline,
-    /// The end was asked for through a [`VmHandle`](crate::vm::VmHandle): `vector14 ctl … stop`.
+    /// A [`VmHandle`](crate::vm::VmHandle) requested the end, as `vector14 ctl … stop` does.
     Request,
     /// A signal asked for the end.
     Signal {
-        /// Its number.
+        /// The signal's number.
         signal: i32,
     },
 }
 
 impl Stop {
-    /// The exit status of the `vector14` command for this end.
+    /// Exit status of the `vector14` command for this end.
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {
@@ -75,7 +76,7 @@ impl Stop {
             Self::Crash { .. } => 4,
             Self::Hook { .. } => 5,
             Self::Deadline => 124,
-            // As for SIGTERM.
+            // The same as for SIGTERM.
             Self::Request => 128 + 15,
             Self::Signal { signal } => 128_u8.saturating_add(u8::try_from(*signal).unwrap_or(u8::MAX)),
         }
@@ -110,7 +111,7 @@ impl Serialize for Stop {
     }
 }
 
-/// Counts, and the same as a vCPU keeps them while others may look.
+/// Defines a struct of counts, and the counters that a vCPU keeps of them while others may read.
 macro_rules! counts {
     (
         $(#[$doc:meta])* $name:ident,
@@ -121,7 +122,7 @@ macro_rules! counts {
         pub struct $name { $($(#[$field_doc])* pub $field: u64,)* }
 
         impl $name {
-            /// Adds another vCPU's count.
+            /// Adds the counts of another vCPU.
             pub fn merge(&mut self, other: &Self) {
                 $(self.$field += other.$field;)*
             }
@@ -132,7 +133,7 @@ macro_rules! counts {
         pub(crate) struct $live { $(pub(crate) $field: Counter,)* }
 
         impl $live {
-            /// The counts as they are now.
+            /// Reads the counts as they are now.
             pub(crate) fn read(&self) -> $name {
                 $name { $($field: self.$field.get(),)* }
             }
@@ -141,11 +142,11 @@ macro_rules! counts {
 }
 
 counts! {
-    /// Faults seen, and how many had each bit of the error code.
+    /// Faults seen: all of them, and how many had each bit of the error code.
     Faults,
     /// [`Faults`] of one vCPU.
     FaultCounters {
-        /// All of them.
+        /// All faults.
         total,
         /// U: from user mode.
         user,
@@ -153,7 +154,7 @@ counts! {
         write,
         /// I: instruction fetches.
         fetch,
-        /// P: a right was missing.
+        /// P: the page was present, but a right was missing.
         present,
         /// RSVD: a reserved bit was set.
         reserved,
@@ -174,25 +175,25 @@ impl FaultCounters {
 }
 
 counts! {
-    /// What became of the faults.
+    /// Verdicts on faults, by kind.
     Verdicts,
     /// [`Verdicts`] of one vCPU.
     VerdictCounters {
-        /// Given to the guest's own handler, as they were or as another fault.
+        /// Reinjected into the guest's own handler, unchanged or as another fault.
         reinject,
-        /// Tried again.
+        /// Resolved: the instruction was retried.
         resolve,
-        /// Stepped over.
+        /// Skipped: the instruction was stepped over.
         skip,
-        /// Turned into another exception.
+        /// Raised as another exception.
         raise,
-        /// The VM was stopped.
+        /// Ended by stopping the VM.
         stop,
     }
 }
 
 impl VerdictCounters {
-    /// Counts what was done with one fault; `Pass` counts as the reinjection that it comes to.
+    /// Counts the verdict on one fault; `Pass` counts as the reinjection that it leads to.
     pub(crate) fn add(&self, verdict: &Verdict) {
         match verdict {
             Verdict::Pass | Verdict::Reinject | Verdict::ReinjectAs { .. } => &self.reinject,
@@ -206,7 +207,7 @@ impl VerdictCounters {
 }
 
 impl Verdicts {
-    /// All of them: equal to the faults seen.
+    /// Sum of all verdicts; equals the number of faults seen.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.reinject + self.resolve + self.skip + self.raise + self.stop
@@ -218,7 +219,7 @@ counts! {
     Exits,
     /// [`Exits`] of one vCPU.
     ExitCounters {
-        /// All of them.
+        /// All returns.
         total,
         /// Intercepted faults.
         fault,
@@ -228,43 +229,43 @@ counts! {
         mmio,
         /// HLT (only where KVM does not handle it itself).
         hlt,
-        /// Entries that were interrupted by our own signal.
+        /// Entries interrupted by our own kick signal.
         kick,
-        /// Anything else.
+        /// All others.
         other,
     }
 }
 
-/// What is known of one hook at the end.
+/// Summary of one hook at its end.
 #[derive(Clone, Debug, Serialize)]
 pub struct HookSummary {
     /// Its name.
     pub name: String,
-    /// Its number among all hooks that the VM has had, from 1: tells hooks of the same name apart.
+    /// Number among all hooks that the VM has had, from 1; tells hooks of the same name apart.
     pub number: u64,
-    /// How often it was called.
+    /// Number of calls.
     pub calls: u64,
-    /// How often it panicked, failed, or gave a verdict that could not be carried out.
+    /// Number of times it panicked, failed, or gave a verdict that could not be applied.
     pub faulted: u64,
-    /// How many of its calls took longer than its budget.
+    /// Number of calls that took longer than the budget.
     pub over_budget: u64,
-    /// How often it resolved a fault again and again without any progress of the guest's.
+    /// Number of loops: it resolved a fault repeatedly and the guest made no progress.
     pub loops: u64,
-    /// Whether it was not asked any more, for it had failed.
+    /// Whether the hook failed and was no longer asked.
     pub left_out: bool,
-    /// Until when it was in the chain.
+    /// What ended its time in the chain.
     pub until: Until,
-    /// Whether it came to its end. A hook that a vCPU is stuck in does not, nor does one whose end takes longer than its timeout; its
-    /// report is empty.
+    /// Whether the hook ended. It did not if a vCPU is stuck in it, or if its end took longer than its timeout; its
+    /// report is then empty.
     pub ended: bool,
-    /// What it had to say.
+    /// The hook's own report.
     pub report: Report,
 }
 
-/// A report may have so many bytes of text.
+/// Largest size of a report's text, in bytes.
 const REPORT_MAX: usize = 1 << 20;
 
-/// The report without what is beyond 1 MiB of text, and a warning about that.
+/// Truncates a report to 1 MiB of text; if that leaves anything out, adds a warning.
 pub(crate) fn bounded(mut report: Report) -> Report {
     let mut room = REPORT_MAX;
     let mut left_out = 0;
@@ -288,10 +289,10 @@ pub(crate) fn bounded(mut report: Report) -> Report {
     report
 }
 
-/// What several hooks come to together.
+/// Totals of several hooks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct HookTotals {
-    /// How many they are.
+    /// Number of hooks.
     pub hooks: u64,
     /// The sum of [`HookSummary::calls`].
     pub calls: u64,
@@ -304,7 +305,7 @@ pub struct HookTotals {
 }
 
 impl HookTotals {
-    /// Adds a hook.
+    /// Adds a hook to the totals.
     pub fn add(&mut self, hook: &HookSummary) {
         self.hooks += 1;
         self.calls += hook.calls;
@@ -314,13 +315,13 @@ impl HookTotals {
     }
 }
 
-/// Until when a hook was in the chain.
+/// What ended a hook's time in the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Until {
-    /// The end of the VM.
+    /// The VM ended.
     End,
-    /// Another hook came into its place.
+    /// Another hook replaced it.
     Replaced,
     /// It was taken out.
     Removed,

@@ -1,7 +1,7 @@
-//! One vCPU: entering it, what it came out with, and its registers in the page that it shares with KVM.
+//! One vCPU: how it is entered, why it exited, and its registers in the page that it shares with KVM.
 //!
-//! Registers come with every exit and go with every entry through KVM_CAP_SYNC_REGS (KVM API 6.18): no ioctl but
-//! KVM_RUN on the way of a fault.
+//! KVM_CAP_SYNC_REGS (KVM API 6.18) carries the registers with every exit and entry, so the path of a fault needs no
+//! ioctl other than KVM_RUN.
 
 use kvm_bindings::{KVM_MP_STATE_RUNNABLE, KVM_RUN_X86_GUEST_MODE, kvm_regs, kvm_sregs, kvm_vcpu_events};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
@@ -9,7 +9,7 @@ use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
 use crate::sys::kvm_run::{exception, internal_error, io_data, io_fields, mmio_data};
 use crate::sys::mapped::MappedVcpu;
 
-/// Why KVM_RUN returned, in values of its own.
+/// Why KVM_RUN returned; owns its values and borrows nothing from `kvm_run`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VmExit {
     /// Port I/O; the data is in [`Vcpu::io_data`].
@@ -21,22 +21,22 @@ pub enum VmExit {
         /// Which way the data goes.
         direction: Direction,
     },
-    /// An exception on its way to the guest, which has not been delivered.
+    /// An exception that KVM intercepted before it was delivered to the guest.
     Exception {
         /// Its vector.
         vector: u8,
-        /// Its error code; 0 where it has none.
+        /// Its error code; 0 if it has none.
         error_code: u32,
     },
     /// HLT with nothing to wake it.
     Hlt,
     /// A triple fault.
     Shutdown,
-    /// A signal, or `immediate_exit`, before the guest did anything that concerns us.
+    /// A signal or `immediate_exit` ended KVM_RUN before the guest caused an exit of its own.
     Interrupted,
-    /// The guest can't go on, and KVM says why.
+    /// The guest can't continue; the text is KVM's reason.
     Failure(String),
-    /// Anything else, by KVM's name.
+    /// Any other exit, by KVM's name.
     Other(String),
 }
 
@@ -49,7 +49,7 @@ pub struct Io {
     pub direction: Direction,
     /// Width of one access: 1, 2 or 4 bytes.
     pub size: u8,
-    /// How many accesses there are: more than one for the string instructions.
+    /// Number of accesses; more than one for string instructions.
     pub count: u32,
 }
 
@@ -70,7 +70,7 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
-    /// Takes a new vCPU over; `run_size` is KVM_GET_VCPU_MMAP_SIZE, in bytes.
+    /// Wraps a new vCPU; `run_size` is KVM_GET_VCPU_MMAP_SIZE, in bytes.
     pub(crate) fn new(mut kvm: MappedVcpu, index: u32, run_size: usize) -> Self {
         kvm.fd.set_sync_valid_reg(SyncReg::Register);
         kvm.fd.set_sync_valid_reg(SyncReg::SystemRegister);
@@ -87,7 +87,7 @@ impl Vcpu {
         &mut self.kvm.fd
     }
 
-    /// Runs the guest until it comes out.
+    /// Runs the guest until it exits.
     ///
     /// # Errors
     /// KVM_RUN fails for a reason that is neither the guest's nor a signal.
@@ -108,7 +108,7 @@ impl Vcpu {
                 Some(format!("KVM can't back guest-physical memory at {gpa:#x} ({size} bytes)"))
             }
             Ok(other) => return Ok(VmExit::Other(format!("{other:?}"))),
-            // EAGAIN: a vCPU that waits for its SIPI was woken without one.
+            // EAGAIN: a vCPU that waits for its SIPI woke up without one.
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
                 self.kvm.fd.set_kvm_immediate_exit(0);
                 return Ok(VmExit::Interrupted);
@@ -133,18 +133,18 @@ impl Vcpu {
         VmExit::Exception { vector, error_code }
     }
 
-    /// The data of the port accesses that [`VmExit::Io`] told of: `size * count` bytes, to be read or filled in.
+    /// Data of the port accesses that [`VmExit::Io`] reported: `size * count` bytes, to read or fill in.
     pub fn io_data(&mut self) -> &mut [u8] {
         io_data(&mut self.kvm.fd, self.run_size).unwrap_or_default()
     }
 
-    /// The data of the access that [`VmExit::Mmio`] told of: 1 to 8 bytes, to be read or filled in.
+    /// Data of the access that [`VmExit::Mmio`] reported: 1 to 8 bytes, to read or fill in.
     pub fn mmio_data(&mut self) -> &mut [u8] {
         mmio_data(self.kvm.fd.get_kvm_run()).unwrap_or_default()
     }
 
-    /// Whether the last exit came from a guest of the guest's: its registers are that one's then. KVM says so where it has
-    /// KVM_CAP_X86_GUEST_MODE (KVM API 5, `flags`).
+    /// Whether the last exit came from a nested guest, whose registers the vCPU then has. KVM reports this only if it
+    /// has KVM_CAP_X86_GUEST_MODE (KVM API 5, `flags`).
     pub(crate) fn in_guest_mode(&mut self) -> bool {
         u32::from(self.kvm.fd.get_kvm_run().flags) & KVM_RUN_X86_GUEST_MODE != 0
     }
@@ -154,7 +154,7 @@ impl Vcpu {
         &self.kvm.fd.sync_regs_mut().regs
     }
 
-    /// The same, to be changed: KVM takes them over at the next entry.
+    /// General registers, mutable: KVM loads them at the next entry.
     pub fn regs_mut(&mut self) -> &mut kvm_regs {
         self.kvm.fd.set_sync_dirty_reg(SyncReg::Register);
         &mut self.kvm.fd.sync_regs_mut().regs
@@ -165,10 +165,11 @@ impl Vcpu {
         &self.kvm.fd.sync_regs_mut().sregs
     }
 
-    /// The same, to be changed: KVM takes them over at the next entry.
+    /// Segment, control and descriptor-table registers, mutable: KVM loads them at the next entry.
     ///
-    /// The interrupt that was being delivered at an exit is not among them. KVM keeps that one by itself, but sets its bit in
-    /// `interrupt_bitmap` without ever clearing one, and would deliver an interrupt of an earlier exit anew, RFLAGS.IF or not.
+    /// Clears `interrupt_bitmap`: KVM keeps the interrupt that was being delivered at an exit by itself. It sets that
+    /// interrupt's bit without ever clearing one, and would otherwise deliver an interrupt of an earlier exit again,
+    /// whatever RFLAGS.IF is.
     pub fn sregs_mut(&mut self) -> &mut kvm_sregs {
         self.kvm.fd.set_sync_dirty_reg(SyncReg::SystemRegister);
         let sregs = &mut self.kvm.fd.sync_regs_mut().sregs;
@@ -176,23 +177,23 @@ impl Vcpu {
         sregs
     }
 
-    /// Has events come with every exit too; they do not otherwise.
+    /// Makes every exit carry events too; by default it does not.
     pub(crate) fn sync_events(&mut self) {
         self.kvm.fd.set_sync_valid_reg(SyncReg::VcpuEvents);
     }
 
-    /// Events that were being delivered at the last exit (KVM API 4.31), where they are synced.
+    /// Events that were being delivered at the last exit (KVM API 4.31); current only if they are synced.
     pub(crate) fn events(&mut self) -> &kvm_vcpu_events {
         &self.kvm.fd.sync_regs_mut().events
     }
 
-    /// The same, to be changed: KVM takes them over at the next entry, as far as their `flags` say that they are valid.
+    /// Events, mutable: at the next entry, KVM loads those that their `flags` mark as valid.
     pub(crate) fn events_mut(&mut self) -> &mut kvm_vcpu_events {
         self.kvm.fd.set_sync_dirty_reg(SyncReg::VcpuEvents);
         &mut self.kvm.fd.sync_regs_mut().events
     }
 
-    /// Puts the vCPU into its state at power-on of a VM: `regs` and `sregs`, and ready to run.
+    /// Puts the vCPU into its boot state: loads `regs` and `sregs`, and makes it runnable.
     ///
     /// # Errors
     /// KVM refuses a register value.
@@ -215,7 +216,7 @@ impl Vcpu {
             }
             kvm_bindings::KVM_INTERNAL_ERROR_DELIVERY_EV => {
                 format!(
-                    "an exception or interrupt could not be delivered at {rip:#x}: its stack or descriptor tables lie in no memory"
+                    "an exception or interrupt could not be delivered at {rip:#x}: its stack or descriptor tables are outside of memory"
                 )
             }
             other => format!("KVM internal error {other} at {rip:#x}, data {:#x?}", &data[..4]),

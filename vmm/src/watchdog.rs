@@ -1,4 +1,4 @@
-//! Notices hooks that take longer than they may, from the main thread, and ends a VM whose hook does not return.
+//! Detects hooks that take longer than they may, on the main thread, and ends a VM whose hook does not return.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,14 +12,14 @@ use crate::run::Shared;
 use crate::summary::Stop;
 use crate::sys::backtrace::{NoBacktrace, capture, symbolise};
 
-/// A hook's budget is looked at so many times.
+/// Number of polls per budget.
 const LOOKS: u32 = 4;
-/// So often is looked where budgets are short,
+/// Shortest interval between polls, for short budgets.
 const QUICK: Duration = Duration::from_millis(1);
-/// and so often where they are long.
+/// Longest interval between polls, for long budgets.
 const SLOW: Duration = Duration::from_millis(25);
 
-/// Looks at intervals how long vCPUs have been in hooks.
+/// Polls how long vCPUs have been in hooks.
 pub(crate) struct Watchdog {
     timer: TimerFd,
     interval: Duration,
@@ -47,7 +47,7 @@ impl MutEventSubscriber for Watchdog {
             self.interval = interval;
         }
         let hangs = self.watch.look(&self.vm.chain, Instant::now());
-        // All are stopped before names are looked up, which takes a while.
+        // Captures all stacks before it looks up names, which takes a while.
         let stacks: Vec<_> = hangs.iter().map(|hang| self.capture(hang)).collect();
         for Hang { hook, timeout, call } in &hangs {
             let detail = format!("has not returned within its timeout of {timeout:?}; it is busy with {call}");
@@ -66,14 +66,14 @@ impl Watchdog {
     }
 }
 
-/// Where the hook stands, in one line: its notes' readers know no others.
+/// Where the hook is, in one line: readers of notes expect single lines.
 fn describe(Hang { hook, timeout, call }: &Hang, stack: Result<Vec<usize>, NoBacktrace>) -> String {
     let place = match stack {
         Ok(frames) => {
             let lines = symbolise(&frames, |function| function.starts_with("vector14::chain"));
             format!("it was in {}", lines.join(", called by "))
         }
-        Err(error) => format!("where it was is not known: {error}"),
+        Err(error) => format!("its location is unknown: {error}"),
     };
     format!("hook `{hook}` has not returned within its timeout of {timeout:?} from {call}; {place}")
 }

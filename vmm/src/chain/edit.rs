@@ -1,8 +1,8 @@
 //! Changing the chain while the guest runs.
 //!
-//! A change makes a new list of hooks and publishes it; each vCPU takes it over on its next way round the run loop, and
-//! is in the middle of a fault with the old list or with the new one, never with neither. A hook that was taken out
-//! is ended when no vCPU holds a list that it is in.
+//! A change builds a new list of hooks and publishes it; each vCPU takes it over on its next pass through the run
+//! loop. A fault is handled with the old list or with the new one, never with neither. A hook that was taken out is
+//! ended when no vCPU holds a list that contains it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{Ordering, fence};
@@ -18,7 +18,7 @@ use crate::memory::Owner;
 use crate::summary::{HookSummary, HookTotals, Until};
 use crate::sys::lock;
 
-/// At the end of a VM, a hook that another thread is ending gets so long.
+/// How long the end of a VM waits for a hook that another thread is ending.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Why a chain was not changed.
@@ -27,32 +27,32 @@ pub enum EditError {
     /// There is no hook of this name.
     #[error("no hook `{name}` in the chain ({known})")]
     Unknown {
-        /// The name.
+        /// The name that was asked for.
         name: String,
-        /// Those that there are.
+        /// Names of the hooks in the chain.
         known: String,
     },
     /// The VM has ended, and its hooks with it.
     #[error("the VM has ended")]
     Ended,
-    /// A place behind the end of the chain.
+    /// The position is beyond the end of the chain.
     #[error("position {position}: the chain has {hooks} hooks, so it must be from 0 to {hooks}")]
     Position {
-        /// The place.
+        /// The position.
         position: usize,
-        /// How many hooks there are.
+        /// Number of hooks in the chain.
         hooks: usize,
     },
-    /// A hook that no options were read for.
+    /// The hook was not made from options.
     #[error("hook `{name}` was not made from options that could be changed")]
     NotFromConfig {
         /// Its name.
         name: String,
     },
-    /// A new order that is not one of the hooks that there are.
+    /// The new order does not name every hook once.
     #[error("the new order must name every hook once: {known}")]
     Order {
-        /// Those that there are.
+        /// Names of the hooks in the chain.
         known: String,
     },
 }
@@ -60,16 +60,16 @@ pub enum EditError {
 /// The hooks that were taken out of the chain.
 #[derive(Default)]
 pub(super) struct Leaving {
-    /// Those that are not ended yet.
+    /// Hooks that have not ended yet.
     retired: Vec<Retired>,
-    /// How many are coming to their ends at this moment.
+    /// Number of hooks that are ending at this moment.
     ending: usize,
-    /// What is known of those that were ended.
+    /// What is known of the hooks that have ended.
     ended: Ended,
 }
 
-/// What is known of hooks that were ended while the guest ran: of the last ones everything, of the others their totals. A client can
-/// replace hooks for as long as the guest runs.
+/// What is known of hooks that ended while the guest ran: full summaries of the last ones, only totals of the others,
+/// because a client can replace hooks for as long as the guest runs.
 #[derive(Default)]
 pub(super) struct Ended {
     pub(super) last: VecDeque<HookSummary>,
@@ -90,8 +90,8 @@ impl Ended {
 /// A hook that has been taken out of the chain.
 struct Retired {
     entry: Arc<Entry>,
-    /// The hook that replaces another has the other's pages of the pool; those of one that is removed are unmapped and given
-    /// back.
+    /// A hook that replaces another inherits the other's pages of the pool. The pages of a removed hook are unmapped
+    /// and given back.
     until: Until,
 }
 
@@ -102,7 +102,7 @@ impl Leaving {
 }
 
 impl Chain {
-    /// Puts a hook into the chain, at `position` or at its end, and returns the name that it goes by there.
+    /// Adds a hook to the chain, at `position` or at its end, and returns its name in the chain.
     ///
     /// # Errors
     /// [`EditError::Position`].
@@ -119,7 +119,7 @@ impl Chain {
         })
     }
 
-    /// Takes a hook out. It is ended by [`Chain::settle`].
+    /// Removes a hook. [`Chain::settle`] ends it.
     ///
     /// # Errors
     /// [`EditError::Unknown`].
@@ -130,7 +130,7 @@ impl Chain {
         })
     }
 
-    /// Puts a hook in the place of another, under the other's name; it inherits the other's pages of the pool.
+    /// Replaces a hook with another, under the old one's name; the new one inherits the old one's pages of the pool.
     ///
     /// # Errors
     /// [`EditError::Unknown`].
@@ -144,7 +144,7 @@ impl Chain {
         })
     }
 
-    /// Puts the hooks into the order of `names`.
+    /// Reorders the hooks; `names` must list each of them once.
     ///
     /// # Errors
     /// [`EditError::Unknown`], [`EditError::Order`].
@@ -161,13 +161,13 @@ impl Chain {
         })
     }
 
-    /// What is known of the hooks at this moment, in chain order.
+    /// Snapshot of the hooks, in chain order.
     #[must_use]
     pub fn hooks(&self) -> Vec<HookStatus> {
         lock(&self.current).0.iter().map(|entry| entry.status()).collect()
     }
 
-    /// Whether there is a hook of this name.
+    /// Checks that there is a hook of this name.
     ///
     /// # Errors
     /// [`EditError::Unknown`].
@@ -175,7 +175,7 @@ impl Chain {
         find(&lock(&self.current).0, name).map(drop)
     }
 
-    /// What the hook of this name was made from.
+    /// The config that the hook of this name was made from.
     ///
     /// # Errors
     /// [`EditError::Unknown`]; [`EditError::NotFromConfig`].
@@ -185,17 +185,17 @@ impl Chain {
         entry.origin().cloned().ok_or_else(|| EditError::NotFromConfig { name: name.to_owned() })
     }
 
-    /// Ends the hooks that were taken out and that no vCPU is in any more, with `guest` to clear up in. Returns how many are still
-    /// waited for.
+    /// Ends the hooks that were taken out and that no vCPU is in any more; they clean up in `guest`. Returns how many
+    /// have not ended yet.
     pub fn settle(&self, guest: &GuestAtRest) -> usize {
         let mut leaving = lock(&self.leaving);
-        // The list of retired hooks holds one reference; a list that a vCPU has holds another.
+        // The list of retired hooks holds one reference; each vCPU's list holds another.
         let (idle, busy): (Vec<_>, _) =
             std::mem::take(&mut leaving.retired).into_iter().partition(|one| Arc::strong_count(&one.entry) == 1);
         leaving.retired = busy;
         leaving.ending += idle.len();
         drop(leaving);
-        // What the last vCPU did in a hook before it let go of it is seen from here on: the count alone does not say so.
+        // Makes what the last vCPU did in a hook visible from here on; the reference count alone does not.
         fence(Ordering::Acquire);
         for Retired { entry, until } in idle {
             let owner = entry.owner;
@@ -212,7 +212,7 @@ impl Chain {
         leaving.retired.len() + leaving.ending
     }
 
-    /// Takes out the last hooks in force: there will be no others.
+    /// Closes the chain, and takes out the hooks in force.
     pub(super) fn close(&self) -> Vec<Arc<Entry>> {
         let mut current = lock(&self.current);
         self.closed.store(true, Ordering::Relaxed);
@@ -220,19 +220,19 @@ impl Chain {
         Arc::try_unwrap(links).map_or_else(|shared| shared.0.clone(), |links| links.0)
     }
 
-    /// Ends the hooks that were taken out, those too that another thread is about to end. Called when the chain is closed and the
-    /// vCPUs have stopped.
+    /// Ends the hooks that were taken out, including those that another thread is about to end. Called after the
+    /// chain is closed and the vCPUs have stopped.
     pub(super) fn settle_all(&self, guest: &GuestAtRest) -> Ended {
         self.settle(guest);
         let waited = self.left.wait_timeout_while(lock(&self.leaving), GRACE, |leaving| leaving.ending > 0);
         let (mut leaving, late) = waited.unwrap_or_else(PoisonError::into_inner);
         if late.timed_out() {
-            self.note(format!("{} hooks that were taken out did not come to their ends in {GRACE:?}", leaving.ending));
+            self.note(format!("{} hooks that were taken out did not end within {GRACE:?}", leaving.ending));
         }
         let (mut ended, retired) = (std::mem::take(&mut leaving.ended), std::mem::take(&mut leaving.retired));
         drop(leaving);
         for Retired { entry, until } in retired {
-            // A vCPU that is stuck in one hook has the whole list that it found it in.
+            // A vCPU that is stuck in one hook holds references to every hook of its list.
             ended.add(self.end_or_give_up(entry, until, guest));
         }
         ended
@@ -240,11 +240,11 @@ impl Chain {
 
     fn withdraw(&self, name: &str, owner: Owner, guest: &GuestAtRest) {
         if let Err(error) = guest.memory().withdraw(owner) {
-            self.note(format!("pages of hook `{name}` stay with the guest: {error}"));
+            self.note(format!("pages of hook `{name}` could not be taken back from the guest: {error}"));
         }
     }
 
-    /// Makes a changed list the one in force.
+    /// Publishes a changed list.
     fn publish<R>(
         &self,
         change: impl FnOnce(&mut Vec<Arc<Entry>>) -> Result<(R, Option<Retired>), EditError>,
@@ -265,14 +265,14 @@ impl Chain {
         Owner::hook(self.owners.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// An entry of a name that none of `others` has.
+    /// Creates an entry under a name that none of `others` has.
     pub(super) fn entry(&self, mut hook: NamedHook, others: &[Arc<Entry>], owner: Owner) -> Arc<Entry> {
         hook.name = unique(hook.name, |name| others.iter().any(|other| other.name == name));
         Arc::new(Entry::new(hook, self.new_id(), owner))
     }
 }
 
-/// `name`, or `name#2` and so on where it is taken.
+/// Returns `name`, or `name#2` and so on if it is taken.
 pub(crate) fn unique(name: String, taken: impl Fn(&str) -> bool) -> String {
     let numbered = (2..).map(|number| format!("{name}#{number}"));
     let free = std::iter::once(name.clone()).chain(numbered).find(|name| !taken(name));

@@ -1,5 +1,5 @@
-//! The ends of hooks. Each comes to its end on a thread of its own, within its timeout: one that does not return holds up nobody
-//! for longer.
+//! Ends hooks. Each hook ends on a thread of its own, within its timeout, so that one that does not return delays
+//! nobody any longer than that.
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -18,7 +18,7 @@ use crate::memory::Memory;
 use crate::summary::{HookSummary, Until, bounded};
 use crate::sys::lock;
 
-/// The guest as hooks find it that are ended: without a fault.
+/// The guest as a hook sees it while the hook is ended: without a fault.
 #[derive(Clone)]
 pub struct GuestAtRest {
     memory: Arc<Memory>,
@@ -27,7 +27,7 @@ pub struct GuestAtRest {
 }
 
 impl GuestAtRest {
-    /// The guest in `memory`, whose virtual addresses `paging` translates, and which was started at `start`.
+    /// The guest in `memory`, started at `start`; `paging` translates its virtual addresses.
     #[must_use]
     pub fn new(memory: Arc<Memory>, paging: Paging, start: Instant) -> Self {
         Self { memory, paging, start }
@@ -43,9 +43,9 @@ impl GuestAtRest {
 }
 
 impl Chain {
-    /// Ends every hook and collects what is known of it: those that were taken out on the way first, then the chain. Called
-    /// when the vCPUs have stopped; one that has not is in a hook that can't be ended. Takes as long as the hooks' timeouts at the
-    /// most.
+    /// Ends every hook and collects its summary: first the hooks that were taken out, then those of the chain. Called
+    /// after the vCPUs have stopped; a vCPU that has not stopped is in a hook that can't be ended. The hooks'
+    /// timeouts limit how long this takes.
     pub fn finish(&self, guest: &GuestAtRest) -> Outcome {
         let entries = self.close();
         let Ended { last, earlier } = self.settle_all(guest);
@@ -54,7 +54,7 @@ impl Chain {
         Outcome { hooks, earlier, notes: std::mem::take(&mut *lock(&self.notes)).into_sentences() }
     }
 
-    /// Ends a hook, unless a vCPU does not come out of it.
+    /// Ends a hook, unless a vCPU is stuck in it.
     pub(super) fn end_or_give_up(&self, entry: Arc<Entry>, until: Until, guest: &GuestAtRest) -> HookSummary {
         match self.calls().into_iter().find(|call| call.entry == entry.id) {
             Some(call) => self.give_up(entry, until, &call),
@@ -62,9 +62,10 @@ impl Chain {
         }
     }
 
-    /// Ends a hook: it reports, and is dropped where nobody else has it.
+    /// Ends a hook: collects its report, and drops the hook if nobody else holds it.
     pub(super) fn end(&self, entry: Arc<Entry>, until: Until, guest: &GuestAtRest) -> HookSummary {
-        // A vCPU that is stuck in another hook, and comes out of it after all, still has it in its list.
+        // A vCPU that is stuck in another hook still has this one in its list, and may leave that other hook after
+        // all.
         entry.retire();
         let (name, timeout) = (entry.name.clone(), entry.trust.timeout);
         let overruns = lock(&entry.overruns).describe(&entry);
@@ -79,7 +80,7 @@ impl Chain {
                 drop(entry);
                 report
             });
-            // Fails only where nobody waits any more.
+            // Fails only if nobody waits any more.
             let _ = sender.send(report.map_err(|payload| describe_panic(payload.as_ref())));
         };
         let spawned = std::thread::Builder::new().name("hook's end".to_owned()).spawn(end);
@@ -99,7 +100,7 @@ impl Chain {
         HookSummary { ended: report.is_some(), report: bounded(report.unwrap_or_default()), ..summary }
     }
 
-    /// A hook that can't be ended, since a vCPU does not come out of it. It is never dropped: it may return after all.
+    /// Gives up a hook that a vCPU does not leave. The hook is never dropped, because it may still return.
     fn give_up(&self, entry: Arc<Entry>, until: Until, call: &Call) -> HookSummary {
         self.note(format!("hook `{}` was not ended, and has not reported: it is still busy with {call}", entry.name));
         lock(&entry.overruns).describe(&entry).into_iter().for_each(|note| lock(&self.notes).add(note));

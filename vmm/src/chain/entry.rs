@@ -1,4 +1,4 @@
-//! A hook in its chain: its name, what is known of it, and whether it is still asked.
+//! A hook in its chain: its name, its counts, and whether it is still asked.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,28 +17,28 @@ use crate::sys::lock;
 
 /// A hook and the name that it goes by.
 pub struct NamedHook {
-    /// What messages, summaries and the control socket call it.
+    /// Name in messages, in summaries and on the control socket.
     pub name: String,
     /// The hook.
     pub hook: Box<dyn Hook>,
-    /// How far it is trusted.
+    /// How far the hook is trusted.
     pub trust: Trust,
-    /// What it was made from, if it can be made again.
+    /// The config that the hook was made from, if it can be made again.
     pub origin: Option<HookConfig>,
 }
 
 impl NamedHook {
-    /// A hook under a name, trusted as far as any.
+    /// Names a hook, with [`Trust::DEFAULT`].
     pub fn new(name: impl Into<String>, hook: impl Hook + 'static) -> Self {
         Self::boxed(name, Box::new(hook))
     }
 
-    /// The same, of a hook that is in a box.
+    /// Names a boxed hook, with [`Trust::DEFAULT`].
     pub fn boxed(name: impl Into<String>, hook: Box<dyn Hook>) -> Self {
         Self { name: name.into(), hook, trust: Trust::DEFAULT, origin: None }
     }
 
-    /// The same, trusted so far.
+    /// Sets how far the hook is trusted.
     #[must_use]
     pub fn trusted(self, trust: Trust) -> Self {
         Self { trust, ..self }
@@ -52,16 +52,16 @@ pub(super) struct Entry {
     pub(super) hook: Box<dyn Hook>,
     pub(super) trust: Trust,
     origin: Option<HookConfig>,
-    /// Whose pages those are that it takes from the pool.
+    /// Owner of the pages that the hook takes from the pool.
     pub(super) owner: Owner,
-    /// Whether it is still to be called.
+    /// Whether the hook is still asked.
     asked: AtomicBool,
-    /// Whether it has panicked or failed.
+    /// Whether the hook has panicked or failed.
     failed: AtomicBool,
-    /// Whether the guest has made one of its verdicts impossible.
+    /// Whether the guest has made one of the hook's verdicts impossible.
     impossible: AtomicBool,
     counts: PerVcpu<HookCounts>,
-    /// For the watchdog alone.
+    /// Calls that exceeded the budget; used only by the watchdog.
     pub(super) overruns: Mutex<Overruns>,
 }
 
@@ -73,30 +73,30 @@ pub(super) struct HookCounts {
     pub(super) loops: Counter,
 }
 
-/// What is known of a hook that is in force.
+/// Status of a hook in force.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HookStatus {
-    /// Its name in the chain.
+    /// Name in the chain.
     pub name: String,
-    /// The name of its type, or the path of its library; `None` for a hook that no config names.
+    /// Name of its type, or path of its library; `None` if no config names the hook.
     pub kind: Option<String>,
     /// Its options.
     pub options: Map<String, Value>,
-    /// A call that takes longer is reported, in milliseconds.
+    /// Budget in milliseconds: a longer call is reported.
     pub budget_ms: u64,
-    /// A call that takes longer hangs, in milliseconds.
+    /// Timeout in milliseconds: a longer call counts as a hang.
     pub timeout_ms: u64,
-    /// What its failures come to.
+    /// What happens when the hook fails: `on_error` of the config.
     pub on_error: String,
-    /// How often it was called.
+    /// Number of calls.
     pub calls: u64,
-    /// How often it panicked, failed, or gave a verdict that could not be carried out.
+    /// Number of times it panicked, failed, or gave a verdict that could not be applied.
     pub faulted: u64,
-    /// How many calls were over the budget.
+    /// Number of calls that exceeded the budget.
     pub over_budget: u64,
-    /// How often it resolved faults without any progress of the guest's.
+    /// Number of loops: it resolved faults and the guest made no progress.
     pub loops: u64,
-    /// Whether it is not asked any more, because it has failed.
+    /// Whether the hook has failed and is no longer asked.
     pub left_out: bool,
 }
 
@@ -117,18 +117,18 @@ impl Entry {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// Has it not asked any more: it is about to be ended.
+    /// Stops asking this hook, because it is about to be ended.
     pub(super) fn retire(&self) {
         self.asked.store(false, Ordering::Relaxed);
     }
 
-    /// Has it not asked any more: it has failed. True the first time.
+    /// Stops asking this hook, because it has failed. Returns true the first time.
     pub(super) fn leave_out(&self) -> bool {
         self.retire();
         !self.failed.swap(true, Ordering::Relaxed)
     }
 
-    /// Notes that the guest has made a verdict of the hook's impossible. True the first time.
+    /// Notes that the guest has made one of the hook's verdicts impossible. Returns true the first time.
     pub(super) fn is_first_impossible(&self) -> bool {
         !self.impossible.swap(true, Ordering::Relaxed)
     }
@@ -161,7 +161,7 @@ impl Entry {
         }
     }
 
-    /// What is known of it at its end, with its last words; `None` where it could not be asked for any.
+    /// Summary of the hook at its end; `report` is `None` if the hook could not be asked for one.
     pub(super) fn summarise(&self, until: Until, report: Option<Report>) -> HookSummary {
         let HookStatus { name, calls, faulted, over_budget, loops, left_out, .. } = self.status();
         let ended = report.is_some();

@@ -1,5 +1,5 @@
-//! Which hook a vCPU is in: published by the vCPU in a few plain stores, so that another thread can tell how long it stays
-//! there. The vCPU itself looks at no clock.
+//! Which hook a vCPU is in. The vCPU publishes it with a few plain stores, and another thread can tell from them how
+//! long the vCPU stays there. The vCPU itself reads no clock.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -10,14 +10,14 @@ use vector14_hook::{Fault, Va};
 
 use super::entry::Entry;
 
-/// Tells the places in chains apart: no two have the same, not even one after the other.
+/// Identifies an entry of a chain; IDs are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EntryId(pub(super) NonZeroU64);
 
-/// What one vCPU has published.
+/// What one vCPU publishes.
 #[derive(Debug, Default)]
 pub(super) struct Inside {
-    /// The [`EntryId`] of the hook that it is in; 0: it is in none.
+    /// [`EntryId`] of the hook that the vCPU is in; 0 if it is in none.
     entry: AtomicU64,
     sequence: AtomicU64,
     address: AtomicU64,
@@ -25,7 +25,7 @@ pub(super) struct Inside {
 }
 
 impl Inside {
-    /// The hooks are about to be asked about `fault`.
+    /// Publishes that the hooks are about to be asked about `fault`.
     #[inline]
     pub(super) fn begin(&self, fault: &Fault) {
         self.sequence.store(fault.sequence, Relaxed);
@@ -33,19 +33,19 @@ impl Inside {
         self.rip.store(fault.rip.0, Relaxed);
     }
 
-    /// A hook is about to be called.
+    /// Publishes that a hook is about to be called.
     #[inline]
     pub(super) fn enter(&self, entry: &Entry) {
         self.entry.store(entry.id.0.get(), Release);
     }
 
-    /// It has returned.
+    /// Publishes that the hook has returned.
     #[inline]
     pub(super) fn leave(&self) {
         self.entry.store(0, Release);
     }
 
-    /// The call that vCPU number `vcpu` is in, if it is in one.
+    /// The call that vCPU number `vcpu` is in, if any.
     pub(super) fn look(&self, vcpu: u32) -> Option<Call> {
         let entry = self.entry.load(Acquire);
         let (sequence, address, rip) =
@@ -55,7 +55,7 @@ impl Inside {
     }
 }
 
-/// One call of a hook: no other has both the same hook and the same fault.
+/// One call of a hook; the hook and the fault identify it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
     pub(super) entry: EntryId,
@@ -65,7 +65,7 @@ pub(crate) struct Call {
     pub(crate) rip: Va,
 }
 
-/// What the call is about.
+/// Describes the fault that the call is about.
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { vcpu, sequence, address, rip, .. } = self;

@@ -1,8 +1,9 @@
-//! The hook chain: asks the hooks in order, and answers for those that misbehave.
+//! The hook chain: asks the hooks in order, and supplies the verdict for hooks that misbehave.
 //!
-//! On the way of a fault: after decode, before apply. The hooks are shared by all vCPUs; what is counted here is each
-//! vCPU's own. `entry` is a hook in its place, `edit` changes the chain while the guest runs, `trust` says how far a hook may
-//! go; `notes` is what is said of those that misbehaved; `inside` is what vCPUs publish of where they are, `watch` what is made of that.
+//! On the path of a fault, it stands between decode and apply. All vCPUs share the hooks; counts are per vCPU.
+//! `entry` is a hook in its chain, `edit` changes the chain while the guest runs, `trust` says how far a hook may go.
+//! `notes` holds messages about hooks that misbehaved. vCPUs publish in `inside` which hook they are in; `watch`
+//! finds out from that how long they stay there.
 
 mod edit;
 mod end;
@@ -38,29 +39,29 @@ use crate::sys::lock;
 pub struct Chain {
     /// The hooks in force.
     current: Mutex<Arc<Links>>,
-    /// Grows with each change of `current`.
+    /// Incremented with each change of `current`.
     generation: AtomicU64,
-    /// Set when the VM has ended, with `current` locked: nothing changes any more.
+    /// Set when the VM has ended, with `current` locked: the chain no longer changes.
     closed: AtomicBool,
     /// Hooks that were taken out.
     leaving: Mutex<Leaving>,
-    /// Signalled when one of them has come to its end.
+    /// Signalled when a hook that was taken out has ended.
     left: Condvar,
     owners: AtomicU32,
     ids: AtomicU64,
-    /// Where vCPUs are.
+    /// Which hook each vCPU is in.
     inside: PerVcpu<Inside>,
-    /// Sentences about hooks that misbehaved, for the summary.
+    /// Messages about hooks that misbehaved, for the summary.
     notes: Mutex<Notes>,
 }
 
-/// What a chain comes to.
+/// What is known of a chain's hooks after their end.
 pub struct Outcome {
     /// The hooks that were taken out last, then those of the chain.
     pub hooks: Vec<HookSummary>,
-    /// Those that were taken out before.
+    /// Totals of the hooks that were taken out before those.
     pub earlier: HookTotals,
-    /// Sentences about hooks that misbehaved.
+    /// Messages about hooks that misbehaved.
     pub notes: Vec<String>,
 }
 
@@ -73,26 +74,26 @@ pub struct View {
     generation: u64,
 }
 
-/// What a chain decided, and which of its hooks did; `None` where all passed.
+/// A chain's verdict, and which of its hooks decided it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// What is to be done.
+    /// The verdict to apply.
     pub verdict: Verdict,
-    /// Position in the chain of the hook that decided.
+    /// Position in the chain of the hook that decided; `None` if all hooks passed.
     pub hook: Option<usize>,
 }
 
-/// Whose doing it is that a verdict can't be carried out.
+/// Who is to blame when a verdict can't be applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// The hook's: it can tell from the fault and the guest's memory that the verdict does not fit.
+    /// The hook: it can tell from the fault and the guest's memory that the verdict does not fit.
     Hook,
-    /// The guest's: its stack or descriptor tables are not what the verdict takes.
+    /// The guest: its stack or descriptor tables are not what the verdict requires.
     Guest,
 }
 
 impl Chain {
-    /// A chain that asks `hooks` in this order.
+    /// Creates a chain that asks `hooks` in this order.
     #[must_use]
     pub fn new(hooks: Vec<NamedHook>) -> Self {
         report_panics_of_hooks_here();
@@ -115,14 +116,14 @@ impl Chain {
         chain
     }
 
-    /// The chain as it is now, for one vCPU.
+    /// One vCPU's copy of the current chain.
     #[must_use]
     pub fn view(&self) -> View {
         let current = lock(&self.current);
         View { links: Arc::clone(&current), generation: self.generation.load(Ordering::Acquire) }
     }
 
-    /// Takes a change of the chain over into `view`.
+    /// Updates `view` if the chain has changed.
     #[inline]
     pub fn refresh(&self, view: &mut View) {
         if view.generation != self.generation.load(Ordering::Acquire) {
@@ -130,8 +131,8 @@ impl Chain {
         }
     }
 
-    /// Asks the hooks about `fault`. A hook that panics or fails is left out from then on, and the fault reinjected or the VM
-    /// stopped.
+    /// Asks the hooks about `fault`. After a hook panics or fails, the fault is reinjected or the VM stops, and the
+    /// hook is no longer asked.
     pub fn dispatch<'a>(&self, view: &'a View, fault: &Fault, guest: &mut FaultedGuest<'a>) -> Decision {
         let inside = self.inside.of(fault);
         inside.begin(fault);
@@ -157,8 +158,8 @@ impl Chain {
         Decision { verdict: Verdict::Pass, hook: None }
     }
 
-    /// The verdict in the place of one on `fault` that can't be carried out: Stop where the hook that gave it wants that. Otherwise
-    /// the hook is reported, and left out unless it was the guest's doing.
+    /// Reports that a verdict on `fault` can't be applied, and returns the one to apply instead: Stop if the hook
+    /// that gave it asks for that. A hook that does not is reported, and left out unless the guest is to blame.
     #[cold]
     pub(crate) fn reject(
         &self,
@@ -179,7 +180,7 @@ impl Chain {
             (Ok(None), Cause::Guest, OnError::Reinject) => {
                 if entry.is_first_impossible() {
                     self.note(format!(
-                        "hook `{}` {why}; {} was reinjected, as others for which that may hold, and the hook goes on",
+                        "hook `{}` {why}; {} was reinjected, as are later faults with the same problem, and the hook goes on",
                         entry.name,
                         about(fault)
                     ));
@@ -190,7 +191,7 @@ impl Chain {
         }
     }
 
-    /// Counts that the guest got nowhere by the hook's verdict, and reports the first time.
+    /// Counts a verdict with which the guest makes no progress, and reports the hook's first one.
     #[cold]
     pub(crate) fn report_loop(&self, view: &View, decision: &Decision, fault: &Fault, rounds: u32) {
         let Some(entry) = view.decider(decision) else { return };
@@ -205,7 +206,7 @@ impl Chain {
         }
     }
 
-    /// Adds a sentence to the summary.
+    /// Adds a note to the summary.
     #[cold]
     pub(crate) fn note(&self, note: String) {
         tracing::warn!("{note}");

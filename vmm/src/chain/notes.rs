@@ -1,6 +1,6 @@
-//! Sentences about hooks that misbehaved, for the summary: the first ones, and how many more there were.
+//! Messages about hooks that misbehaved, for the summary: the first ones, and a count of the rest.
 
-/// The sentences so far.
+/// The messages so far.
 #[derive(Default)]
 pub(super) struct Notes {
     first: Vec<String>,

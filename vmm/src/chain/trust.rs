@@ -1,4 +1,4 @@
-//! How far a hook is trusted: how long it may take, and what its failures come to.
+//! How far a hook is trusted: how long it may take, and what happens when it fails.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,16 +6,17 @@ use std::time::Duration;
 /// How far a hook is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trust {
-    /// A call that takes longer is counted and reported.
+    /// A call that takes longer than this is counted and reported.
     pub budget: Duration,
-    /// A call that has not returned by then hangs, and ends the VM. A hook's end is not waited for any longer.
+    /// A call that takes longer than this counts as a hang and ends the VM. Also limits how long a hook's end is
+    /// waited for.
     pub timeout: Duration,
-    /// What becomes of the VM where the hook panics, fails, or gives a verdict that can't be carried out.
+    /// What happens if the hook panics, fails, or gives a verdict that can't be applied.
     pub on_error: OnError,
 }
 
 impl Trust {
-    /// What holds where nobody says anything else.
+    /// Trust of a hook whose config does not set any.
     pub const DEFAULT: Self =
         Self { budget: Duration::from_millis(100), timeout: Duration::from_secs(5), on_error: OnError::Reinject };
 }
@@ -26,20 +27,20 @@ impl Default for Trust {
     }
 }
 
-/// What becomes of the VM where a hook fails.
+/// What happens when a hook fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnError {
     /// The fault is reinjected, and the VM goes on without the hook.
     Reinject,
-    /// The VM ends, with what the hook said.
+    /// The VM ends, and reports the failure.
     Stop,
 }
 
 impl OnError {
-    /// All of them, in the order in which they are offered.
+    /// All values, in the order in which they are offered.
     pub const ALL: [Self; 2] = [Self::Reinject, Self::Stop];
 
-    /// As the config file writes it.
+    /// Spelling in the config file.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,7 +1,7 @@
-//! How long vCPUs stay in hooks, found out by looking again and again where they are.
+//! How long vCPUs stay in hooks, measured by polling where they are.
 //!
-//! A call that is seen twice has lasted for as long as there is between the two looks, at least: nothing is measured on
-//! the path of a fault, and nobody is accused of more than was seen.
+//! A call that two polls see has lasted at least as long as the time between them. Nothing is measured on the path of
+//! a fault, and no hook is blamed for more than was seen.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -11,23 +11,24 @@ use super::entry::Entry;
 use super::inside::Call;
 use crate::sys::lock;
 
-/// More than this does not count between two looks: everybody stood still then, on a host that was suspended or in a debugger.
+/// Longest time between two polls that counts. A longer gap means that everything stood still: the host was
+/// suspended, or in a debugger.
 const STEP_MAX: Duration = Duration::from_millis(100);
 
-/// What was seen of all vCPUs.
+/// What the polls have seen of all vCPUs.
 #[derive(Default)]
 pub(crate) struct Watch {
     seen: Vec<Seen>,
-    /// The last look.
+    /// Time of the last poll.
     at: Option<Instant>,
-    /// How long has been looked, up to then.
+    /// Total time watched up to the last poll.
     time: Duration,
 }
 
-/// A call that was going on at the last look.
+/// A call that was in progress at the last poll.
 struct Seen {
     call: Call,
-    /// Of another list's count, so that a hook that was taken out is not kept from its end.
+    /// Weak, so that a hook that was taken out can be ended.
     entry: Weak<Entry>,
     since: Duration,
     is_over: bool,
@@ -42,7 +43,7 @@ pub(crate) struct Hang {
 }
 
 impl Watch {
-    /// Looks where the vCPUs are. Counts the calls that go over their budgets, and returns those that hang.
+    /// Polls where the vCPUs are. Counts the calls that exceed their budgets, and returns those that hang.
     pub(crate) fn look(&mut self, chain: &Chain, now: Instant) -> Vec<Hang> {
         let step = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at).min(STEP_MAX));
         self.time += step;
@@ -83,7 +84,7 @@ impl Seen {
     }
 }
 
-/// The calls of one hook that went over its budget.
+/// Calls of one hook that exceeded its budget.
 #[derive(Debug, Default)]
 pub(super) struct Overruns {
     pub(super) count: u64,
@@ -91,7 +92,8 @@ pub(super) struct Overruns {
 }
 
 impl Overruns {
-    /// Notes that `call` has lasted for so long; `again`: it was over the budget before. True for the first of all calls.
+    /// Records that `call` has lasted `lasted`; `again` if it was over the budget before. Returns true for the hook's
+    /// first such call.
     fn add(&mut self, call: &Call, lasted: Duration, again: bool) -> bool {
         self.count += u64::from(!again);
         if self.longest.is_none_or(|(longest, _)| lasted > longest) {
@@ -100,7 +102,7 @@ impl Overruns {
         self.count == 1 && !again
     }
 
-    /// A sentence about them, if there were any.
+    /// Describes the calls in one sentence, if there were any.
     pub(super) fn describe(&self, entry: &Entry) -> Option<String> {
         let (lasted, call) = self.longest?;
         let calls = if self.count == 1 { "1 call".to_owned() } else { format!("{} calls", self.count) };
@@ -119,14 +121,14 @@ impl Chain {
         (0..).zip(self.inside.iter()).filter_map(|(vcpu, inside)| inside.look(vcpu)).collect()
     }
 
-    /// The hook that `call` is a call of, in the chain or on its way out of it.
+    /// The hook that `call` belongs to, in the chain or already taken out.
     pub(super) fn find(&self, call: Call) -> Option<Weak<Entry>> {
         let links = Arc::clone(&lock(&self.current));
         let current = links.0.iter().find(|entry| entry.id == call.entry).map(Arc::downgrade);
         current.or_else(|| lock(&self.leaving).find(call.entry))
     }
 
-    /// So often must be looked to tell budgets and timeouts; `None` where there is no hook.
+    /// The shortest budget or timeout of any hook, which sets how often to poll; `None` if there is no hook.
     pub(crate) fn shortest_limit(&self) -> Option<Duration> {
         let links = Arc::clone(&lock(&self.current));
         links.0.iter().map(|entry| entry.trust.budget.min(entry.trust.timeout)).min()

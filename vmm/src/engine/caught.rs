@@ -1,4 +1,4 @@
-//! A fault that has reached the host, in the form in which everything behind the engines sees it.
+//! A fault that has reached the host, in the form that both engines produce.
 
 use vector14_hook::{ErrorCode, Fault, Va};
 
@@ -6,29 +6,30 @@ use super::gate::InStub;
 use super::outcome::Event;
 use crate::guest::Context;
 
-/// A fault that has reached the host.
+/// A fault that has reached the host, whichever engine caught it.
 #[derive(Debug)]
 pub(crate) struct Caught {
     pub(super) address: Va,
     pub(super) error_code: ErrorCode,
     pub(super) cs: u16,
     pub(super) ss: u16,
-    /// What it interrupted; its registers as the CPU pushes them, or would have pushed them.
+    /// The interrupted context; its registers are as the CPU pushed them, or would have pushed them.
     pub(super) context: Context,
     pub(super) at: At,
 }
 
-/// Where the vCPU stands.
+/// Where the vCPU is.
 #[derive(Debug)]
 pub(super) enum At {
     /// In the stub of gate 14: the fault has been delivered.
     Stub(InStub),
-    /// At the instruction that faulted, or that an event was about to be delivered at: the fault has not been delivered.
+    /// At the instruction that faulted, or at which an event was about to be delivered; the fault has not been
+    /// delivered.
     Instruction { delivering: Option<Event> },
 }
 
 impl Caught {
-    /// The fault, with its place in the order of all faults.
+    /// Decodes the fault; `sequence` is its place in the order of all faults.
     pub(crate) fn decode(&self, sequence: u64, vcpu: u32) -> Fault {
         let Context { registers, paging, .. } = &self.context;
         Fault {
@@ -45,7 +46,7 @@ impl Caught {
         }
     }
 
-    /// What it interrupted.
+    /// The interrupted context.
     pub(crate) fn context(&self) -> &Context {
         &self.context
     }

@@ -37,7 +37,7 @@ impl EngineCpu {
         Self { kind: Kind::ExceptionBitmap, lengths: Lengths::default() }
     }
 
-    /// Whether `exit` is a guest #PF.
+    /// Returns the fault if `exit` is a guest #PF.
     pub(crate) fn recognise(
         &mut self,
         exit: &VmExit,
@@ -51,7 +51,7 @@ impl EngineCpu {
         }
     }
 
-    /// Carries `verdict` out, with the interrupted context as the hooks have left it in `registers`.
+    /// Applies `verdict`; `registers` are the interrupted context's, as the hooks left them.
     pub(crate) fn apply(
         &mut self,
         cpu: &mut Vcpu,
@@ -67,7 +67,7 @@ impl EngineCpu {
         }
     }
 
-    /// Keeps the interception in place, after an exit that was no fault. `Some` ends the VM.
+    /// Keeps the interception in place after an exit that was not a fault. `Some` ends the VM.
     pub(crate) fn inspect(
         &mut self,
         cpu: &mut Vcpu,
@@ -81,8 +81,8 @@ impl EngineCpu {
         }
     }
 
-    /// Carries out a write of the guest's to memory that the engine keeps it from writing to, after so many `faults`. `None` where
-    /// it is to no such memory.
+    /// Carries out a guest write to memory that the engine has made read-only; `faults` is the number of faults seen
+    /// so far. Returns `None` if the engine has not made that memory read-only.
     pub(crate) fn write(
         &mut self,
         cpu: &mut Vcpu,
@@ -98,7 +98,7 @@ impl EngineCpu {
         done(gate.write(cpu, memory, control, address, &data[..length], faults))
     }
 
-    /// Takes back what may have kept KVM from going on. `None` where there is nothing.
+    /// Undoes what may have kept KVM from continuing. Returns `None` if there is nothing to undo.
     pub(crate) fn give_way(&mut self, cpu: &mut Vcpu, control: &Control, failure: &str) -> Option<Result<(), Stop>> {
         let Kind::Gate(gate) = &mut self.kind else { return None };
         done(gate.give_way(cpu, control, failure))

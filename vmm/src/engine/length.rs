@@ -1,24 +1,24 @@
-//! How long instructions are. A loop faults at the same few again and again: what was decoded lately is remembered, with the
-//! very bytes that it was decoded from.
+//! Instruction lengths. A loop faults at the same few instructions repeatedly, so recent lengths are cached, each
+//! with the bytes that it was decoded from.
 
 use vector14_hook::Code;
 
-/// So many instructions are remembered.
+/// Number of instructions in the cache.
 const ENTRIES: usize = 16;
 
-/// One vCPU's memory of instruction lengths.
+/// One vCPU's cache of instruction lengths.
 #[derive(Debug, Default)]
 pub(super) struct Lengths([Entry; ENTRIES]);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
     code: Code,
-    /// In bytes; 0 where nothing is remembered.
+    /// Length in bytes; 0 if the entry is empty.
     length: usize,
 }
 
 impl Lengths {
-    /// Length of the instruction that `code` begins with, in bytes; `None` where it is none.
+    /// Length of the instruction that `code` begins with, in bytes; `None` if it is not a valid instruction.
     pub(super) fn of(&mut self, code: &Code) -> Option<usize> {
         let index = usize::from(code.rip.0.to_le_bytes()[0]) % ENTRIES;
         let entry = &mut self.0[index];

@@ -1,12 +1,12 @@
-//! How faults reach the host. Each engine recognises its own exits, says what the interrupted context was, and turns
-//! a verdict's outcome into machine state.
+//! How faults reach the host. Each engine recognises its own exits, reports the context that the fault interrupted,
+//! and turns a verdict's outcome into machine state.
 //!
 //! # Layout
-//! - [`exception_bitmap`]: faults leave the guest before they are delivered, where KVM has been taught to
-//! - [`gate`]: IDT entry 14 leads to a stub that leaves the guest, on any KVM
-//! - [`cpu`]: one vCPU's side of whichever engine it is
-//! - [`caught`], [`outcome`]: a fault, and what a verdict on it comes to
-//! - [`length`], [`registers`]: what both engines need for that
+//! - [`exception_bitmap`]: faults exit before they are delivered; needs a change to KVM
+//! - [`gate`]: IDT entry 14 points at a stub that exits; works on any KVM
+//! - [`cpu`]: one vCPU's side of the engine in use
+//! - [`caught`], [`outcome`]: a fault, and the outcome of a verdict on it
+//! - [`length`], [`registers`]: instruction lengths and register conversion, for both engines
 
 mod caught;
 mod cpu;
@@ -36,43 +36,44 @@ use crate::vcpu::Vcpu;
 pub(crate) enum Engine {
     /// No fault is intercepted.
     Off,
-    /// IDT entry 14 leads to a stub.
+    /// IDT entry 14 points at a stub.
     Gate(Arc<Table>),
-    /// Faults leave the guest before they are delivered.
+    /// Faults exit before they are delivered.
     ExceptionBitmap(Arc<Bitmap>),
 }
 
-/// Why there is no engine.
+/// Why an engine can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The engine `exception-bitmap` was asked for.
+    /// The config asks for `exception-bitmap`, which KVM does not offer.
     #[error("intercept.engine = \"exception-bitmap\": this host's KVM lacks {lacks}")]
     NotOffered {
-        /// What it takes.
+        /// What KVM lacks.
         lacks: &'static str,
     },
-    /// A filter was asked for.
-    #[error("intercept.error_code takes the engine exception-bitmap, and this host's KVM lacks {lacks}")]
+    /// The config asks for an error-code filter, which KVM does not offer.
+    #[error("intercept.error_code needs the engine exception-bitmap, and this host's KVM lacks {lacks}")]
     NoFilter {
-        /// What it takes.
+        /// What KVM lacks.
         lacks: &'static str,
     },
-    /// A filter was asked for, and the engine `gate`.
-    #[error("intercept.error_code takes the engine exception-bitmap: gate sees every fault")]
+    /// The config asks for an error-code filter, and the engine is `gate`.
+    #[error("intercept.error_code needs the engine exception-bitmap: gate sees every fault")]
     FilterOnGate,
-    /// The guest may run guests of its own, and the engine is `gate`.
+    /// The guest may run guests of its own, the engine is `gate`, and KVM does not report which of them exits.
     #[error(
-        "vm.nested = true: this host's KVM does not say when a vCPU runs a guest of the guest's \
-         (KVM_CAP_X86_GUEST_MODE), and the engine gate would take that one's faults for the guest's"
+        "vm.nested = true: this host's KVM does not report when a vCPU runs a nested guest \
+         (KVM_CAP_X86_GUEST_MODE), so the engine gate would mistake the nested guest's faults for the guest's"
     )]
     NestedGate,
-    /// KVM offers what it then refuses.
+    /// KVM refused a capability that it offers.
     #[error("KVM_ENABLE_CAP for exits at #PF failed: {0}")]
     Refused(kvm_ioctls::Error),
 }
 
 impl Engine {
-    /// The engine that `config` comes to on this machine; `room` is what is known of places for the stubs of `gate`.
+    /// Selects the engine that `config` asks for on this machine; `room` is what is known of places for the stubs of
+    /// `gate`.
     pub(crate) fn new(config: &Config, machine: &MappedVm, room: Room, arm_when: ArmWhen) -> Result<Self, EngineError> {
         let Config { intercept, vm, .. } = config;
         let missing = offer::missing(|capability| machine.check_extension(capability));
@@ -98,7 +99,7 @@ impl Engine {
         }
     }
 
-    /// Its name in the summary.
+    /// Name of the engine in the summary.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Off => EngineChoice::Off.name(),
@@ -107,7 +108,7 @@ impl Engine {
         }
     }
 
-    /// A vCPU's side of it.
+    /// Creates one vCPU's side of the engine.
     pub(crate) fn for_cpu(&self, cpu: &mut Vcpu) -> EngineCpu {
         match self {
             Self::Off => EngineCpu::off(),
@@ -119,7 +120,7 @@ impl Engine {
         }
     }
 
-    /// Whether vCPUs must come out now and then to be looked after, even where nothing else makes them.
+    /// Whether vCPUs must exit at intervals for inspection, even if nothing else makes them exit.
     pub(crate) fn needs_beat(&self) -> bool {
         match self {
             Self::Off | Self::ExceptionBitmap(_) => false,
@@ -127,7 +128,7 @@ impl Engine {
         }
     }
 
-    /// The vCPUs are about to be looked after.
+    /// Called at intervals, right before the vCPUs are made to exit for inspection.
     pub(crate) fn beat(&self) {
         match self {
             Self::Off | Self::ExceptionBitmap(_) => {}
@@ -135,7 +136,7 @@ impl Engine {
         }
     }
 
-    /// When faults began to be intercepted.
+    /// When interception began.
     pub(crate) fn armed_at(&self) -> Option<Instant> {
         match self {
             Self::Off => None,
@@ -144,7 +145,7 @@ impl Engine {
         }
     }
 
-    /// Has interception put into the guest, or taken out, at the vCPUs' next inspection.
+    /// Requests interception, or its removal, at the vCPUs' next inspection.
     pub(crate) fn want(&self, wanted: bool) {
         match self {
             Self::Off => {}
@@ -171,7 +172,7 @@ impl Engine {
         }
     }
 
-    /// Sentences for the summary of a VM that has run since `start`.
+    /// Takes the notes for the summary of a VM that has run since `start`.
     pub(crate) fn take_notes(&self, start: Instant) -> Vec<String> {
         match self {
             Self::Off => Vec::new(),

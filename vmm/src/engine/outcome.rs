@@ -1,5 +1,5 @@
-//! What a verdict comes to, whatever the engine: the context that goes on, and what it goes on with. Here a verdict that
-//! can't be carried out is refused, before anything has been changed.
+//! The outcome of a verdict, for either engine: the context that continues, and where it continues. A verdict that
+//! can't be applied is refused here, before anything has changed.
 
 use vector14_hook::{ErrorCode, Exception, GuestError, Registers, Va, Verdict, VerdictError};
 
@@ -10,7 +10,7 @@ use crate::chain::Cause;
 use crate::memory::Memory;
 use crate::segment::behind;
 
-/// Why a verdict can't be carried out. The vCPU is then as it was.
+/// Why a verdict can't be applied. The vCPU is left unchanged.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApplyError {
     #[error("said Skip, but the instruction at {rip}, or its code segment, can't be read")]
@@ -25,16 +25,16 @@ pub(crate) enum ApplyError {
     Impossible(#[from] VerdictError),
     #[error("said Raise, but the guest's gate {vector} {why}: use Reinject or Skip")]
     Gate { vector: u8, why: &'static str },
-    #[error("said Raise, but KVM can't inject vector {0} as a fault: it can 0, 1, 5 to 8, 10 to 14, 16, 17 and 19")]
+    #[error("said Raise, but KVM can't inject vector {0} as a fault, only 0, 1, 5 to 8, 10 to 14, 16, 17 and 19")]
     NotInjectable(u8),
-    #[error("the interrupted context's segment {selector:#x} is gone from the guest's descriptor table")]
+    #[error("the interrupted context's segment {selector:#x} is no longer in the guest's descriptor table")]
     Segment { selector: u16 },
     #[error("the interrupted context on the guest's stack can't be changed: {0}")]
     Frame(GuestError),
 }
 
 impl ApplyError {
-    /// Whose doing it is.
+    /// Who is to blame.
     pub(crate) fn cause(&self) -> Cause {
         match self {
             Self::Gate { .. } | Self::Segment { .. } | Self::Frame(_) => Cause::Guest,
@@ -48,7 +48,7 @@ impl ApplyError {
     }
 }
 
-/// An event whose delivery the CPU had begun when it faulted.
+/// An event that the CPU was delivering when it faulted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     Exception { vector: u8 },
@@ -66,29 +66,30 @@ impl std::fmt::Display for Event {
     }
 }
 
-/// What a verdict comes to.
+/// The outcome of a verdict.
 #[derive(Debug)]
 pub(super) struct Outcome {
-    /// The interrupted context, as it goes on.
+    /// The interrupted context's registers, as it continues.
     pub(super) registers: Registers,
     pub(super) next: Next,
 }
 
-/// What the context goes on with.
+/// Where the context continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Its instruction.
+    /// At its own instruction.
     Resume,
-    /// The guest's own vector-14 handler, told of the fault as it was.
+    /// In the guest's own vector-14 handler, with the original fault.
     Fault,
-    /// The same, told of another one.
+    /// In the guest's own vector-14 handler, with another fault.
     OtherFault { address: Va, error_code: ErrorCode },
-    /// The handler of another exception.
+    /// In the handler of another exception.
     Raise(Exception),
 }
 
 impl Outcome {
-    /// What `verdict` on `caught` comes to. `registers` are those of the interrupted context, as the hooks left them.
+    /// Computes the outcome of `verdict` on `caught`; `registers` are the interrupted context's, as the hooks left
+    /// them.
     pub(super) fn of(
         verdict: &Verdict,
         registers: &Registers,
@@ -122,7 +123,7 @@ impl Outcome {
     }
 }
 
-/// Where the instruction at `rip` ends.
+/// Address of the instruction after the one at `rip`.
 fn next_instruction(rip: u64, caught: &Caught, lengths: &mut Lengths, memory: &Memory) -> Result<u64, ApplyError> {
     let context = &caught.context;
     let code = context.code.fetch(rip, memory, &context.paging);

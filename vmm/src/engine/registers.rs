@@ -1,12 +1,12 @@
-//! Registers between KVM's form and that in which hooks see them.
+//! Converts registers between KVM's form and the one that hooks see.
 
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use vector14_hook::{Registers, SystemRegisters, Va};
 
 /// RFLAGS.IF.
 pub(super) const RFLAGS_IF: u64 = 1 << 9;
-/// RFLAGS.RF: the next instruction meets no instruction breakpoint. The CPU sets it in what it pushes for a fault, so that
-/// the restarted instruction does not meet its own again (SDM vol. 3B, 18.3.1.1).
+/// RFLAGS.RF: suppresses instruction breakpoints for one instruction. The CPU sets it in the RFLAGS that it pushes
+/// for a fault, so that the restarted instruction does not hit its own breakpoint again (SDM vol. 3B, 18.3.1.1).
 pub(super) const RFLAGS_RF: u64 = 1 << 16;
 
 /// General registers as a hook sees them.
@@ -33,7 +33,7 @@ pub(super) fn from_kvm(regs: &kvm_regs) -> Registers {
     }
 }
 
-/// The reverse, but for those registers that an exception pushes: RIP, RSP and RFLAGS.
+/// Converts back to KVM's form, except for the registers that an exception pushes: RIP, RSP and RFLAGS.
 pub(super) fn set_general(regs: &mut kvm_regs, registers: &Registers) {
     regs.rax = registers.rax;
     regs.rbx = registers.rbx;

@@ -1,7 +1,7 @@
-//! Where another thread stands: its call stack, collected by itself in a signal handler.
+//! Another thread's call stack, which that thread collects itself in a signal handler.
 //!
-//! The handler collects instruction pointers and nothing else, into memory that is there already: the thread may have been
-//! interrupted anywhere, in the allocator too. They get their names afterwards, on the thread that has asked.
+//! The handler collects nothing but instruction pointers, into memory that exists already: the thread may have been
+//! interrupted anywhere, even in the allocator. The thread that asked looks their names up afterwards.
 
 use std::ffi::c_void;
 use std::num::NonZeroI32;
@@ -15,23 +15,23 @@ use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 use super::kick::{Kicker, signal};
 use super::lock;
 
-/// So many callers are told of at the most.
+/// Largest number of callers that are reported.
 const FRAMES: usize = 64;
-/// So long a thread gets to answer.
+/// How long a thread has to answer.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Where a `ucontext_t` has the instruction pointer.
+/// Index of the instruction pointer in a `ucontext_t`'s registers.
 const RIP: usize = libc::REG_RIP.cast_unsigned() as usize;
 
-/// [`STATE`]: nobody asks.
+/// [`STATE`]: no request is in progress.
 const IDLE: i32 = 0;
 /// [`STATE`]: a thread is writing its answer.
 const ANSWERING: i32 = -1;
-/// [`STATE`]: the answer is there.
+/// [`STATE`]: the answer is complete.
 const ANSWERED: i32 = -2;
-/// One of the above, or the number of the thread that is asked.
+/// One of the constants above, or the ID of the thread that is asked.
 static STATE: AtomicI32 = AtomicI32::new(IDLE);
-/// The answer: instruction pointers from the innermost call on, and how many there are.
+/// The answer: instruction pointers, from the innermost call on. `ANSWER_LENGTH` says how many there are.
 static ANSWER: [AtomicUsize; FRAMES] = [const { AtomicUsize::new(0) }; FRAMES];
 static ANSWER_LENGTH: AtomicUsize = AtomicUsize::new(0);
 
@@ -64,7 +64,7 @@ pub(crate) fn capture(vcpu: &Kicker) -> Result<Vec<usize>, NoBacktrace> {
     let deadline = Instant::now() + PATIENCE;
     while STATE.load(Ordering::Acquire) != ANSWERED {
         if Instant::now() > deadline {
-            // An answer that has begun by now keeps the place until it is complete.
+            // If an answer has begun by now, it keeps its place until it is complete.
             let _ = claim(thread.get(), IDLE);
             return Err(NoBacktrace::NoAnswer);
         }
@@ -80,9 +80,9 @@ fn claim(from: i32, to: i32) -> Result<i32, i32> {
     STATE.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
 }
 
-/// One line for each call from the innermost on: the function, and where in its source it stands, where that is known.
-/// Takes its time: debug information is read. `is_caller` tells a function that is not part of what is asked for; it and
-/// those that have called it are left out.
+/// One line per call, from the innermost on: the function, and its place in the source if known. Slow, because it
+/// reads debug information. `is_caller` recognises functions that are not part of what is asked for; such a function
+/// and its callers are left out.
 pub(crate) fn symbolise(frames: &[usize], is_caller: impl Fn(&str) -> bool) -> Vec<String> {
     let mut lines = Vec::new();
     for frame in frames {
@@ -117,7 +117,7 @@ extern "C" fn on_request(_: c_int, _: *mut siginfo_t, context: *mut c_void) {
     let interrupted = registers[RIP].cast_unsigned();
     let (mut length, mut within) = (0, false);
     let collect = |frame: &backtrace::Frame| {
-        // Before it come the handler's own.
+        // The frames before it are the handler's own.
         within |= frame.ip().addr() as u64 == interrupted;
         let Some(slot) = ANSWER.get(length) else { return false };
         if within {
@@ -127,9 +127,9 @@ extern "C" fn on_request(_: c_int, _: *mut siginfo_t, context: *mut c_void) {
         true
     };
     // SAFETY:
-    // 1. What this does not synchronise is names, and none are looked up here; walking the stack takes no lock of the
-    //    crate's, and allocates nothing.
-    // 2. The closure writes to atomics that are there already, and can't panic.
+    // 1. `trace_unsynchronized` leaves only the lookup of names unsynchronised, and none are looked up here. Walking
+    //    the stack takes no lock of the crate's, and allocates nothing.
+    // 2. The closure writes to atomics that exist already, and can't panic.
     unsafe { backtrace::trace_unsynchronized(collect) };
     ANSWER_LENGTH.store(length, Ordering::Relaxed);
     STATE.store(ANSWERED, Ordering::Release);

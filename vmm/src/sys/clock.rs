@@ -1,4 +1,4 @@
-//! The time that a thread was given by the host.
+//! CPU time of a thread.
 
 use std::time::Duration;
 

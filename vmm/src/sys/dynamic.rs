@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::ptr::NonNull;
 
-/// Makes a file of `content` that has no place in any file system, and that nobody can change any more (memfd_create(2), and
+/// Creates a file with `content` that is in no file system and that nobody can change any more (memfd_create(2), and
 /// F_ADD_SEALS in fcntl(2)).
 ///
 /// # Errors
@@ -28,7 +28,7 @@ pub(crate) fn sealed_file(name: &CStr, content: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// A library that is loaded as long as the process lives.
+/// A library that stays loaded as long as the process lives.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Loaded {
     handle: NonNull<c_void>,
@@ -40,15 +40,15 @@ unsafe impl Send for Loaded {}
 unsafe impl Sync for Loaded {}
 
 impl Loaded {
-    /// Loads the library in `file`, with all that it needs, and runs its constructors: from here on its code is part of this
-    /// process. The file must be one of its own, so that nobody changes it meanwhile, and stays open: it is known to
-    /// the dynamic linker, to debuggers and in backtraces by its descriptor's number.
+    /// Loads the library in `file` with its dependencies, and runs its constructors: from here on its code is part of
+    /// this process. The file must belong to this process, so that nobody changes it meanwhile. It stays open,
+    /// because the dynamic linker, debuggers and backtraces know it by its descriptor's number.
     ///
-    /// It is never unloaded. Threads may have destructors of its thread-locals to run when they end, hooks may have
-    /// started threads, and whatever they gave away may point to its constants.
+    /// The library is never unloaded: threads may have to run destructors of its thread-locals when they end, hooks
+    /// may have started threads, and its constants may still be referenced.
     ///
     /// # Errors
-    /// What the dynamic linker says.
+    /// The dynamic linker's message.
     pub(crate) fn open(file: File) -> Result<Self, String> {
         let path = path_of(&file);
         let name = CString::new(path.clone()).map_err(|error| error.to_string())?;
@@ -61,7 +61,7 @@ impl Loaded {
         Ok(Self { handle })
     }
 
-    /// Where a symbol of the library's is.
+    /// Address of one of the library's symbols.
     pub(crate) fn symbol(self, name: &CStr) -> Option<NonNull<c_void>> {
         // SAFETY: the handle is of a library that is still loaded, and the name is a C string.
         NonNull::new(unsafe { libc::dlsym(self.handle.as_ptr(), name.as_ptr()) })
@@ -72,7 +72,7 @@ fn path_of(file: &File) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
-/// What the dynamic linker said last on this thread.
+/// The dynamic linker's last message on this thread.
 fn last_error() -> String {
     // SAFETY: dlerror returns null or a C string that is there until the next call on this thread (dlerror(3)).
     unsafe {

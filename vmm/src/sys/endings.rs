@@ -1,4 +1,4 @@
-//! Signals that end or stop the process: what has to be done first.
+//! Signals that end or stop the process, and what must be done first.
 //!
 //! The handlers are async-signal-safe: they load atomics, set the terminal and change signal dispositions.
 
@@ -12,7 +12,7 @@ use signal_hook::low_level::emulate_default_handler;
 
 use super::terminal::{restore, set_raw_again};
 
-/// Signals that end a process unless it does something about them, and that nothing here answers to otherwise.
+/// Signals that end a process unless it handles them, and that nothing else here handles.
 const FATAL: [c_int; 16] = [
     libc::SIGABRT,
     libc::SIGALRM,
@@ -32,17 +32,17 @@ const FATAL: [c_int; 16] = [
     libc::SIGXFSZ,
 ];
 
-/// What was in place for each of [`FATAL`] before.
+/// The action for each of [`FATAL`] that was in place before.
 static BEFORE: [AtomicPtr<libc::sigaction>; FATAL.len()] = [const { AtomicPtr::new(ptr::null_mut()) }; FATAL.len()];
 
-/// Whether a VM waits for its first signal.
+/// Whether the next signal is a VM's first, which does not end the process.
 static AWAITED: AtomicBool = AtomicBool::new(false);
 
-/// While this lives, the first of the signals is left to others.
+/// While this lives, the first of the signals does not end the process.
 pub(crate) struct Awaited(());
 
-/// Has `signals` end the process, each as it would by default: all but the first of them, and that too when the guard is gone. The
-/// terminal is restored before.
+/// Makes `signals` end the process, each as it would by default, after the terminal is restored. The first of them
+/// does not, as long as the guard lives.
 ///
 /// # Errors
 /// The host refuses a handler.
@@ -72,7 +72,8 @@ impl Drop for Awaited {
     }
 }
 
-/// Has the terminal restored before the process ends or stops by a signal, and made raw again when it goes on.
+/// Restores the terminal before a signal ends or stops the process, and makes it raw again when the process
+/// continues.
 ///
 /// # Errors
 /// The host refuses a handler.
@@ -117,7 +118,7 @@ fn take_over(signal: c_int, before: &AtomicPtr<libc::sigaction>) -> io::Result<(
     }
 }
 
-/// Restores the terminal, and leaves the rest to what was in place before.
+/// Restores the terminal, and leaves the signal to the action that was in place before.
 extern "C" fn on_fatal(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
     restore();
     let before = FATAL.iter().zip(&BEFORE).find(|(fatal, _)| **fatal == signal);
@@ -127,7 +128,7 @@ extern "C" fn on_fatal(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
     // 2. The kernel fills in `info` for a handler with SA_SIGINFO.
     unsafe {
         libc::sigaction(signal, before, ptr::null_mut());
-        // An instruction that faulted faults again when this returns, which tells more than a signal that is sent.
+        // A faulting instruction faults again when this returns, which tells more than a signal that is sent.
         let was_sent = (*info).si_code <= 0;
         if was_sent {
             libc::raise(signal);

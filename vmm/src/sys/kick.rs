@@ -1,7 +1,7 @@
-//! Getting a vCPU's thread out of KVM_RUN from another thread, without a window in which the kick is lost.
+//! Kicks a vCPU's thread out of KVM_RUN from another thread, without a window in which the kick is lost.
 //!
-//! The signal interrupts KVM_RUN. Where it arrives before the ioctl is entered, its handler has set `immediate_exit`
-//! in the vCPU's own `kvm_run` by then, so that the entry returns at once (KVM API 5, `immediate_exit`).
+//! The signal interrupts KVM_RUN. If it arrives before the ioctl is entered, its handler has already set
+//! `immediate_exit` in the vCPU's own `kvm_run`, so that the entry returns at once (KVM API 5, `immediate_exit`).
 
 use std::cell::Cell;
 use std::num::NonZeroI32;
@@ -26,7 +26,8 @@ pub(crate) struct Kicker {
 }
 
 impl Kicker {
-    /// Makes KVM_RUN on this vCPU return soon, or its next one return at once. Does nothing where no thread runs it.
+    /// Makes KVM_RUN on this vCPU return soon, or the next KVM_RUN return at once. Does nothing if no thread runs the
+    /// vCPU.
     pub(crate) fn kick(&self) {
         if let Some(thread) = self.thread() {
             signal(thread, SIGRTMIN());
@@ -41,12 +42,12 @@ impl Kicker {
 
 /// Sends one of our own real-time signals, whose handlers are installed, to a thread of this process.
 pub(super) fn signal(thread: NonZeroI32, number: c_int) {
-    // SAFETY: tgkill touches no memory of ours. A thread that has ended meanwhile is refused with ESRCH, and one that has
-    // its number since is of this process and takes the signal as a no-op.
+    // SAFETY: tgkill touches no memory of ours. A thread that has ended meanwhile is refused with ESRCH. A thread
+    // that has reused its number belongs to this process, and takes the signal as a no-op.
     unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread.get(), number) };
 }
 
-/// While this lives, the current thread is the one that kicks for its vCPU go to.
+/// While this lives, kicks for its vCPU go to the current thread.
 pub(crate) struct Kickable<'a>(&'a Kicker);
 
 /// Registers the current thread as the one that runs `vcpu`. The vCPU must not be dropped before the guard; the guard

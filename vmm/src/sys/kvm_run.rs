@@ -10,12 +10,12 @@ pub(crate) struct IoFields {
     pub(crate) is_out: bool,
     /// Width of one access: 1, 2 or 4 bytes.
     pub(crate) size: u8,
-    /// How many accesses there are: more than one for the string instructions.
+    /// Number of accesses; more than one for string instructions.
     pub(crate) count: u32,
     data_offset: u64,
 }
 
-/// What a KVM_EXIT_IO says; `None` where the last exit was another.
+/// Fields of a KVM_EXIT_IO; `None` if the last exit was another.
 pub(crate) fn io_fields(run: &kvm_run) -> Option<IoFields> {
     if run.exit_reason != KVM_EXIT_IO {
         return None;
@@ -31,7 +31,7 @@ pub(crate) fn io_fields(run: &kvm_run) -> Option<IoFields> {
     })
 }
 
-/// Vector and error code of a KVM_EXIT_EXCEPTION; `None` where the last exit was another, or there is no such vector.
+/// Vector and error code of a KVM_EXIT_EXCEPTION; `None` if the last exit was another, or the vector is out of range.
 pub(crate) fn exception(run: &kvm_run) -> Option<(u8, u32)> {
     if run.exit_reason != KVM_EXIT_EXCEPTION {
         return None;
@@ -42,8 +42,8 @@ pub(crate) fn exception(run: &kvm_run) -> Option<(u8, u32)> {
     Some((u8::try_from(ex.exception).ok()?, ex.error_code))
 }
 
-/// The data of the last exit's port accesses, `size * count` bytes; `None` where it was no KVM_EXIT_IO, or where the
-/// data would not lie inside of the `map_size` bytes that KVM_GET_VCPU_MMAP_SIZE names.
+/// Data of the last exit's port accesses, `size * count` bytes; `None` if it was not a KVM_EXIT_IO, or if the data
+/// would not lie inside the `map_size` bytes that KVM_GET_VCPU_MMAP_SIZE names.
 pub(crate) fn io_data(vcpu: &mut VcpuFd, map_size: usize) -> Option<&mut [u8]> {
     let run = vcpu.get_kvm_run();
     let io = io_fields(run)?;
@@ -61,7 +61,7 @@ pub(crate) fn io_data(vcpu: &mut VcpuFd, map_size: usize) -> Option<&mut [u8]> {
     Some(unsafe { std::slice::from_raw_parts_mut(start.cast::<u8>().add(offset), length) })
 }
 
-/// The data of the last exit's MMIO access, as many bytes as it has; `None` where it was no KVM_EXIT_MMIO.
+/// Data of the last exit's MMIO access, as many bytes as it has; `None` if it was not a KVM_EXIT_MMIO.
 pub(crate) fn mmio_data(run: &mut kvm_run) -> Option<&mut [u8]> {
     if run.exit_reason != KVM_EXIT_MMIO {
         return None;
@@ -74,8 +74,8 @@ pub(crate) fn mmio_data(run: &mut kvm_run) -> Option<&mut [u8]> {
 
 /// Suberror and data words of a KVM_EXIT_INTERNAL_ERROR.
 pub(crate) fn internal_error(run: &kvm_run) -> (u32, [u64; 16]) {
-    // SAFETY: every member of the union is plain data; where KVM filled in another one, the numbers mean nothing but
-    // are valid.
+    // SAFETY: every member of the union is plain data; if KVM filled in another one, the numbers are meaningless but
+    // valid.
     let internal = unsafe { run.__bindgen_anon_1.internal };
     let mut data = internal.data;
     let filled = usize::try_from(internal.ndata).unwrap_or(data.len()).min(data.len());

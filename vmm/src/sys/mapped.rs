@@ -21,7 +21,7 @@ pub(crate) struct MappedVm {
 }
 
 impl MappedVm {
-    /// A VM without memory slots, which can have ranges of `memory`.
+    /// Creates a VM without memory slots; its slots can be ranges of `memory`.
     pub(crate) fn new(fd: VmFd, memory: GuestRam) -> Self {
         let fd = Arc::new(fd);
         let slots = Arc::new(Slots::new(Arc::clone(&fd), memory.clone()));
@@ -37,7 +37,7 @@ impl MappedVm {
         self.slots.add(start, size)
     }
 
-    /// Changes what the guest may do with one page of its memory. No vCPU may run meanwhile.
+    /// Sets what the guest may do with one page of its memory. No vCPU may run meanwhile.
     ///
     /// # Errors
     /// [`AccessError`].
@@ -45,7 +45,7 @@ impl MappedVm {
         self.slots.set_access(page.0, access)
     }
 
-    /// What this VM has learnt of its memory.
+    /// The cached translations of this VM, to be dropped.
     ///
     /// # Errors
     /// The host has no page to spare.
@@ -72,14 +72,15 @@ impl MappedVm {
     }
 }
 
-/// Size of the memory whose slot comes and goes, in bytes.
+/// Size of the slot that is added and deleted, in bytes.
 const SPARE_SIZE: u64 = 4096;
 
-/// What the vCPUs of a VM remember of its page tables: TLB entries, and shadow page tables where KVM has those.
+/// The translations that the vCPUs of a VM cache: TLB entries, and shadow page tables if KVM uses them.
 ///
-/// KVM has no call to drop them. But where a memory slot is deleted, it drops all that it has derived from any slot, on every
-/// vCPU, and flushes their TLBs before they enter the guest again (KVM API 4.35; KVM_X86_QUIRK_SLOT_ZAP_ALL, which is on
-/// unless it is turned off). So a slot of one page behind all memory is made and deleted again.
+/// KVM has no call to drop them. But when a memory slot is deleted, KVM drops everything that it has derived from any
+/// slot, on every vCPU, and flushes their TLBs before they enter the guest again (KVM API 4.35;
+/// KVM_X86_QUIRK_SLOT_ZAP_ALL, which is on unless it is turned off). So a slot of one page, beyond all memory, is
+/// added and deleted again.
 pub(crate) struct Translations {
     vm: MappedVm,
     slot: u32,
@@ -89,7 +90,7 @@ pub(crate) struct Translations {
 }
 
 impl Translations {
-    /// Drops them. When this returns, no vCPU uses one from before.
+    /// Drops all cached translations. After this returns, no vCPU uses an older one.
     ///
     /// # Errors
     /// KVM refuses the slot.

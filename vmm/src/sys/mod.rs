@@ -1,7 +1,7 @@
-//! All of the unsafe code: the shared `kvm_run` page, memory slots, the kick signal, backtraces of other threads, shared
+//! All unsafe code: the shared `kvm_run` page, memory slots, the kick signal, backtraces of other threads, shared
 //! libraries, a clock, signals that end the process, and the terminal.
 //!
-//! Everything that leaves this module is safe to use. The rest of the crate denies `unsafe_code`.
+//! Everything that this module exports is safe to use. The rest of the crate denies `unsafe_code`.
 #![allow(unsafe_code)]
 
 pub(crate) mod backtrace;
@@ -19,7 +19,7 @@ pub(crate) mod words;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks a mutex whose data stays whole even where a holder panicked.
+/// Locks a mutex whose data stays consistent even if a holder panicked.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,8 @@
-//! What is behind guest-physical memory on the host.
+//! Host memory that backs guest-physical memory.
 //!
-//! A region of RAM lies in the process as it lies in the guest, modulo 2 MiB: only then can KVM map it with large pages, of which
-//! one does for 512 exits of KVM's own. vm-memory lets mappings lie where they come to lie, hence a region of our own.
+//! A region of RAM has the same address modulo 2 MiB in the process as in the guest. Only then can KVM map it with
+//! large pages, each of which replaces 512 of KVM's own exits. vm-memory does not choose where a mapping goes, so
+//! the region type is our own.
 
 use std::sync::Arc;
 
@@ -19,12 +20,12 @@ pub(crate) type GuestRam = GuestRegionCollection<Region>;
 /// The size of a large page, in bytes.
 const LARGE: usize = 2 << 20;
 
-/// In what pages the host should back a region.
+/// Size of the pages that the host should back a region with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backing {
-    /// Large ones, where it has them.
+    /// Large pages, if the host has them.
     Large,
-    /// Small ones: not more than what is touched.
+    /// Small pages, so that no more than what is touched is backed.
     Small,
 }
 
@@ -32,17 +33,17 @@ pub(crate) enum Backing {
 pub(crate) struct Region {
     start: GuestAddress,
     length: usize,
-    /// Longer than the region by what its place may need.
+    /// Longer than the region, by what its alignment may need.
     mapping: MmapRegion,
-    /// Where in the mapping the region begins.
+    /// Offset of the region in the mapping.
     offset: usize,
 }
 
 impl Region {
-    /// Maps `length` bytes for the guest to have at `start`; both are multiples of 4 KiB.
+    /// Maps `length` bytes for the guest at `start`; both are multiples of 4 KiB.
     ///
     /// # Errors
-    /// The host refuses the mapping, or the guest's addresses end before.
+    /// The host refuses the mapping, or the range exceeds the guest's addresses.
     pub(crate) fn new(
         start: GuestAddress,
         length: usize,
@@ -60,13 +61,13 @@ impl Region {
             Backing::Large => libc::MADV_HUGEPAGE,
             Backing::Small => libc::MADV_NOHUGEPAGE,
         };
-        // SAFETY: the range is inside of the mapping; its contents stay as they are. A host without large pages refuses, and
-        // everything works as well.
+        // SAFETY: the range is inside of the mapping; its contents stay as they are. A host without large pages
+        // refuses, which does no harm.
         unsafe { libc::madvise(region.as_ptr().cast(), length, advice) };
         Ok(region)
     }
 
-    /// Where it begins in this process.
+    /// Address of the region in this process.
     pub(crate) fn as_ptr(&self) -> *mut u8 {
         self.mapping.as_ptr().wrapping_add(self.offset)
     }
@@ -100,27 +101,27 @@ impl GuestMemoryRegion for Region {
 
 impl GuestMemoryRegionBytes for Region {}
 
-/// A range of guest-physical memory to be mapped: start and size in bytes, and how it is backed.
+/// A range of guest-physical memory to map: start and size in bytes, and how it is backed.
 type Range = (u64, u64, Backing);
 
 fn region((start, size, backing): Range) -> std::result::Result<Region, FromRangesError> {
     Region::new(GuestAddress(start), usize::try_from(size).unwrap_or(usize::MAX), backing)
 }
 
-/// Maps ranges of guest-physical memory, which do not overlap.
+/// Maps ranges of guest-physical memory, which must not overlap.
 ///
 /// # Errors
-/// As [`Region::new`].
+/// The same as [`Region::new`].
 pub(crate) fn map(ranges: &[Range]) -> std::result::Result<GuestRam, FromRangesError> {
     let mut regions = ranges.iter().copied().map(region).collect::<std::result::Result<Vec<_>, _>>()?;
     regions.sort_unstable_by_key(|region| region.start);
     Ok(GuestRam::from_regions(regions)?)
 }
 
-/// The regions of `memory`, shared with it, and one more.
+/// Shares the regions of `memory`, and adds one.
 ///
 /// # Errors
-/// As [`Region::new`].
+/// The same as [`Region::new`].
 pub(crate) fn with(memory: &GuestRam, range: Range) -> std::result::Result<GuestRam, FromRangesError> {
     Ok(memory.insert_region(Arc::new(region(range)?))?)
 }

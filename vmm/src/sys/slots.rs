@@ -12,7 +12,7 @@ use super::ram::GuestRam;
 /// Size of the smallest slot, in bytes.
 const PAGE_SIZE: u64 = 4096;
 
-/// The slots of one VM: ranges of one [`GuestRam`], which stays mapped as long as they are there.
+/// The slots of one VM: ranges of one [`GuestRam`], which stays mapped as long as the slots exist.
 pub(super) struct Slots {
     vm: Arc<VmFd>,
     memory: GuestRam,
@@ -22,7 +22,7 @@ pub(super) struct Slots {
 #[derive(Default)]
 struct Map {
     slots: Vec<Slot>,
-    /// The number of the next slot that is made.
+    /// Number of the next new slot.
     next: u32,
 }
 
@@ -32,7 +32,7 @@ struct Slot {
     number: u32,
     start: u64,
     size: u64,
-    /// Where it begins in this process.
+    /// Address of the slot in this process.
     host: u64,
     access: Access,
 }
@@ -40,13 +40,13 @@ struct Slot {
 /// What the guest may do with a page of RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Everything.
+    /// Read, write and execute.
     ReadWrite,
     /// Read and execute. A write returns from KVM_RUN as an MMIO access (KVM API 4.35, KVM_MEM_READONLY).
     ReadOnly,
 }
 
-/// A slot that KVM refused: guest-physical start and size in bytes, and what the ioctl said.
+/// A slot that KVM refused: guest-physical start and size in bytes, and the ioctl's error.
 pub(crate) struct RefusedSlot {
     pub(crate) start: u64,
     pub(crate) size: u64,
@@ -72,7 +72,8 @@ impl Slots {
         Self { vm, memory, map: Mutex::default() }
     }
 
-    /// Makes a slot of `size` bytes of memory from `start` on, a range that lies in one region and overlaps no other slot.
+    /// Adds a slot of `size` bytes of memory from `start` on. The range must lie in one region and overlap no other
+    /// slot.
     pub(super) fn add(&self, start: u64, size: u64) -> Result<(), RefusedSlot> {
         let refused = |source| RefusedSlot { start, size, source };
         let host = self.host_address(start, size).ok_or_else(|| refused(kvm_ioctls::Error::new(libc::EINVAL)))?;
@@ -84,7 +85,7 @@ impl Slots {
         Ok(())
     }
 
-    /// Where a range that lies in one region begins in this process.
+    /// Address in this process of a range that lies in one region.
     fn host_address(&self, start: u64, size: u64) -> Option<*mut u8> {
         let region = self.memory.find_region(GuestAddress(start))?;
         let address = region.to_region_addr(GuestAddress(start))?;
@@ -92,15 +93,15 @@ impl Slots {
         Some(slice.ptr_guard_mut().as_ptr())
     }
 
-    /// A number that no slot has.
+    /// Returns a number that no slot has.
     pub(super) fn new_number(&self) -> u32 {
         let mut map = lock(&self.map);
         map.next += 1;
         map.next - 1
     }
 
-    /// Changes what the guest may do with the page at `page`, a multiple of 4 KiB. The slot that covers it is taken away and
-    /// parts of it are put back: no vCPU may run meanwhile.
+    /// Sets what the guest may do with the page at `page`, a multiple of 4 KiB. The slot that covers the page is
+    /// deleted and its parts are added again, so no vCPU may run meanwhile.
     pub(super) fn set_access(&self, page: u64, access: Access) -> Result<(), AccessError> {
         let mut map = lock(&self.map);
         let index = map.slots.iter().position(|slot| slot.covers(page)).ok_or(AccessError::NoSlot)?;
@@ -131,8 +132,8 @@ impl Slot {
         address.wrapping_sub(self.start) < self.size
     }
 
-    /// The slot without the page at `page`, and the page by itself. The first part keeps the slot's number, the others are
-    /// numbered from `next` on.
+    /// Splits the slot into what is around the page at `page`, and that page. The first part keeps the slot's number;
+    /// the others are numbered from `next` on.
     fn split(&self, page: u64, access: Access, next: u32) -> Vec<Self> {
         let before = page - self.start;
         let after = self.size - before - PAGE_SIZE;

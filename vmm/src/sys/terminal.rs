@@ -1,4 +1,4 @@
-//! The terminal on standard input in raw mode, and back, however the program ends or is stopped.
+//! The terminal on standard input: put into raw mode, and restored however the program ends or is stopped.
 //!
 //! Signal handlers call into this module: everything from [`restore`] down is async-signal-safe (atomics, tcsetattr and
 //! tcgetpgrp as plain system calls).
@@ -20,11 +20,11 @@ struct Settings {
     raw: Termios,
 }
 
-/// Gives the terminal its original settings back when it goes out of scope.
+/// Restores the terminal's original settings when dropped.
 pub(crate) struct RawTerminal(());
 
-/// Puts the terminal on standard input into raw mode, so that every key goes to the guest. `None` where standard
-/// input is not a terminal.
+/// Puts the terminal on standard input into raw mode, so that every key goes to the guest. `None` if standard input
+/// is not a terminal.
 ///
 /// # Errors
 /// The terminal refuses the new settings.
@@ -49,7 +49,7 @@ impl Drop for RawTerminal {
     fn drop(&mut self) {
         restore();
         RAW.store(ptr::null_mut(), Ordering::Release);
-        // A handler that made it raw again meanwhile sees that it must not be.
+        // A handler that has made it raw again meanwhile sees that it should not have.
     }
 }
 
@@ -58,14 +58,14 @@ fn settings() -> Option<&'static Settings> {
     unsafe { RAW.load(Ordering::Acquire).as_ref() }
 }
 
-/// Gives the terminal its original settings, if it is raw.
+/// Restores the terminal's original settings, if it is raw.
 pub(super) fn restore() {
     if let Some(settings) = settings() {
         let _ = set(&settings.original);
     }
 }
 
-/// Makes the terminal raw again, if it is to be.
+/// Makes the terminal raw again, if it should be.
 pub(super) fn set_raw_again() {
     if let Some(settings) = settings() {
         let _ = set(&settings.raw);
@@ -75,7 +75,7 @@ pub(super) fn set_raw_again() {
     }
 }
 
-/// Sets the terminal, unless it belongs to another job now: the kernel would stop this process for it (SIGTTOU).
+/// Sets the terminal, unless it belongs to another job: then the kernel would stop this process (SIGTTOU).
 fn set(settings: &Termios) -> rustix::io::Result<()> {
     match tcgetpgrp(stdin()) {
         Ok(foreground) if foreground != rustix::process::getpgrp() => Ok(()),

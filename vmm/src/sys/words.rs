@@ -1,4 +1,5 @@
-//! Guest memory as words of 8 bytes: what page walks and exception frames are made of, and what a fault's path reads.
+//! Guest memory as 8-byte words, which page walks and exception frames consist of and which the path of a fault
+//! reads.
 
 use std::sync::atomic::AtomicU64;
 
@@ -6,7 +7,7 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::ram::{self, GuestRam};
 
-/// The words of a [`GuestRam`], found with a comparison a region.
+/// The words of a [`GuestRam`]; a lookup costs one comparison per region.
 pub(crate) struct Words {
     regions: Vec<Region>,
     /// Keeps the regions mapped.
@@ -34,12 +35,12 @@ impl Words {
         Self { regions: memory.iter().filter_map(region).collect(), _memory: memory.clone() }
     }
 
-    /// The word at a guest-physical address; `None` where there is no memory, or it is not a multiple of 8.
+    /// The word at a guest-physical address; `None` if there is no memory, or if the address is not a multiple of 8.
     pub(crate) fn get(&self, address: u64) -> Option<&AtomicU64> {
         let found = self.regions.iter().find(|region| address.wrapping_sub(region.start) <= region.last)?;
         let offset = usize::try_from(address - found.start).ok().filter(|offset| offset % 8 == 0)?;
         // SAFETY:
-        // 1. `offset` and the 8 bytes behind it lie inside of the region, which `self` keeps mapped.
+        // 1. `offset` and the 8 bytes from there on lie inside of the region, which `self` keeps mapped.
         // 2. The region begins at a page, so the word is aligned.
         // 3. The guest and other threads access it at the same time: as an atomic, that is sound.
         Some(unsafe { AtomicU64::from_ptr(found.host.add(offset).cast()) })

@@ -1,4 +1,5 @@
-//! The machine's devices: made, connected to their interrupts, put on their buses, and described to the guest.
+//! The machine's devices: creates them, connects their interrupts, puts them on their buses, and describes them to
+//! the guest.
 
 use std::fs::File;
 use std::io;
@@ -26,12 +27,12 @@ pub(super) struct Devices {
     pub(super) ports: Bus,
     pub(super) mmio: Bus,
     pub(super) com1: Com1,
-    /// An eventfd, signalled when the guest has taken all of the console's input.
+    /// An eventfd, signalled when the guest has taken all console input.
     pub(super) com1_room: File,
 }
 
-/// Makes the devices of the machine that `config` describes, and writes the tables that tell its guest of them. `ports`
-/// are further devices, in front of the machine's own.
+/// Creates the devices of the machine that `config` describes, and writes the tables that describe them to the guest.
+/// `ports` are additional devices, which come before the machine's own.
 pub(super) fn create(
     config: &Config,
     vm: &VmFd,
@@ -69,7 +70,7 @@ fn create_ports(memory: &Memory, com1: &Com1, further: Vec<(u16, Box<dyn Device>
     bus
 }
 
-/// The entropy device, and then the disks, in the order of their slots.
+/// Creates the entropy device, then the disks, in slot order.
 fn create_virtio(config: &Config, vm: &VmFd, memory: &Memory) -> Result<(Bus, Vec<VirtioPlace>), VmError> {
     let mut backends: Vec<Box<dyn Backend>> = vec![Box::new(Entropy)];
     for (index, disk) in config.disks.iter().enumerate() {
@@ -86,7 +87,7 @@ fn create_virtio(config: &Config, vm: &VmFd, memory: &Memory) -> Result<(Bus, Ve
     Ok((bus, places))
 }
 
-/// Opens a disk's image, and keeps others from it.
+/// Opens a disk's image, and keeps others from using it.
 fn open(disk: &DiskConfig) -> Result<Image, VmError> {
     let image = Image::open(disk).and_then(Image::lock);
     image.map_err(|source| VmError::Disk { path: disk.path.clone(), source })

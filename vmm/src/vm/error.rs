@@ -1,4 +1,4 @@
-//! Why a VM can't be made or run, what to do about it, and whose fault it is.
+//! Why a VM can't be created or run, what to do about it, and whether the config or the host is to blame.
 
 use std::path::PathBuf;
 
@@ -9,32 +9,32 @@ use crate::memory::MemoryError;
 use crate::summary::Summary;
 use crate::sys::mapped::RefusedSlot;
 
-/// Why a VM can't be made or run.
+/// Why a VM can't be created or run.
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
-    /// There is no KVM, or no right to use it.
+    /// There is no KVM device, or no permission to open it.
     #[error("{} can't be opened: {source}", .path.display())]
     NoKvm {
-        /// Where it was looked for.
+        /// Path of the device.
         path: PathBuf,
-        /// What the host says.
+        /// The host's error.
         source: kvm_ioctls::Error,
     },
-    /// There is something else in the place of KVM.
+    /// The device is not KVM.
     #[error("{} is no KVM device", .path.display())]
     NotKvm {
-        /// What was opened.
+        /// Path of the device.
         path: PathBuf,
     },
-    /// This host's KVM lacks something that a VM can't do without.
+    /// This host's KVM lacks something that every VM needs.
     #[error("this host's KVM lacks {0}")]
     MissingCapability(&'static str),
-    /// KVM refuses.
+    /// An ioctl failed.
     #[error("{call} failed: {source}")]
     Kvm {
-        /// The ioctl.
+        /// Name of the ioctl.
         call: &'static str,
-        /// What KVM says.
+        /// KVM's error.
         source: kvm_ioctls::Error,
     },
     /// KVM refuses a range of guest memory.
@@ -44,32 +44,32 @@ pub enum VmError {
         start: u64,
         /// Size, in bytes.
         size: u64,
-        /// What KVM says.
+        /// KVM's error.
         source: kvm_ioctls::Error,
     },
-    /// The engine that the config asks for can't be had.
+    /// The engine that the config asks for is not available.
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// The host has no memory for the guest.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// The kernel, or what goes with it, is not what it should be, or does not fit.
+    /// The kernel, or a file loaded with it, is invalid or does not fit.
     #[error(transparent)]
     Load(#[from] LoadError),
     /// A disk's image can't be used.
     #[error("disk {}: {source}", .path.display())]
     Disk {
-        /// The image.
+        /// Path of the image.
         path: PathBuf,
-        /// Why not.
+        /// Why the image can't be used.
         source: ImageError,
     },
-    /// Something else of the host's: descriptors, threads.
+    /// Another host resource failed, such as a descriptor or a thread.
     #[error("{what}: {source}")]
     Host {
         /// What was attempted.
         what: &'static str,
-        /// What the host says.
+        /// The host's error.
         source: std::io::Error,
     },
 }
@@ -80,18 +80,18 @@ impl From<RefusedSlot> for VmError {
     }
 }
 
-/// The host failed a VM that ran. Its hooks were ended all the same.
+/// The host failed while a VM ran. The VM's hooks were ended all the same.
 #[derive(Debug, thiserror::Error)]
 #[error("{source}")]
 pub struct RunError {
     /// What failed.
     pub source: VmError,
-    /// What the run came to until then.
+    /// Summary of the run up to the failure.
     pub summary: Box<Summary>,
 }
 
 impl VmError {
-    /// The exit status of the `vector14` command for this error: 2 where the config is to blame, 3 where the host is.
+    /// Exit status of the `vector14` command for this error: 2 if the config is to blame, 3 if the host is.
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {
@@ -112,12 +112,12 @@ impl VmError {
         }
     }
 
-    /// What to do about it, where there is something to be done.
+    /// What to do about the error, if anything can be done.
     #[must_use]
     pub fn help(&self) -> Option<&'static str> {
         match self {
             Self::NoKvm { source, .. } if source.errno() == libc::EACCES => Some(
-                "this user has no right to it: join its group (`sudo usermod -aG kvm $USER`, then log in again), or run as root",
+                "this user has no permission to open it: join its group (`sudo usermod -aG kvm $USER`, then log in again), or run as root",
             ),
             Self::NoKvm { source, .. } if source.errno() == libc::ENOENT => Some(
                 "load the module (`sudo modprobe kvm_amd` or `kvm_intel`), turn virtualisation on in the firmware, or, inside of a VM, \
@@ -131,9 +131,9 @@ impl VmError {
                 "no stock KVM offers it: `make kvm-module` builds one that does, and kvm/README.md says how to load it; or leave \
                  intercept.error_code out and look at the error code in a hook",
             ),
-            Self::Engine(EngineError::NestedGate) => Some(
-                "Linux 6.11 and later have it; or leave vm.nested out, and the guest is not told of AMD-V and VT-x",
-            ),
+            Self::Engine(EngineError::NestedGate) => {
+                Some("Linux 6.11 and later have it; or leave vm.nested out, which hides AMD-V and VT-x from the guest")
+            }
             Self::Memory(_) => Some("lower vm.memory, or free memory on the host"),
             Self::NoKvm { .. }
             | Self::NotKvm { .. }
@@ -148,12 +148,12 @@ impl VmError {
     }
 }
 
-/// Gives a failing ioctl its name.
+/// Names the ioctl that failed.
 pub(crate) fn call<T>(call: &'static str, result: Result<T, kvm_ioctls::Error>) -> Result<T, VmError> {
     result.map_err(|source| VmError::Kvm { call, source })
 }
 
-/// Gives another failure of the host's a name.
+/// Describes what another host failure was about.
 pub(crate) fn host<T>(what: &'static str, result: Result<T, impl Into<std::io::Error>>) -> Result<T, VmError> {
     result.map_err(|source| VmError::Host { what, source: source.into() })
 }

@@ -1,4 +1,4 @@
-//! A handle on a VM: looks at it and changes it from any thread while it runs.
+//! A handle on a VM: inspects and changes it from any thread while it runs.
 //!
 //! Nothing here is on the path of a fault, and nothing waits for a vCPU longer than [`PATIENCE`].
 
@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::run::Shared;
 use crate::summary::{Exits, Faults, Stop, Verdicts, milliseconds};
 
-/// So long is waited for vCPUs to take a change over: a hook may be at work.
+/// How long to wait for vCPUs to take over a change; a hook may be running.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A handle on a VM. Clones are handles on the same VM.
@@ -24,55 +24,55 @@ pub struct VmHandle {
     engine: Engine,
 }
 
-/// Why a VM did not do what it was told.
+/// Why a VM did not carry out a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HandleError {
-    /// It has ended.
+    /// The VM has ended.
     #[error("the VM has ended")]
     Ended,
-    /// Its config says `intercept.engine = "off"`.
+    /// The config says `intercept.engine = "off"`.
     #[error("the VM was started without interception (intercept.engine = \"off\")")]
     NoEngine,
-    /// The chain can't be changed like that.
+    /// The chain can't be changed in this way.
     #[error(transparent)]
     Edit(#[from] EditError),
 }
 
-/// Whether a VM runs.
+/// Whether a VM is running, paused or ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// It does.
+    /// The VM is running.
     Running,
-    /// It is paused: its vCPUs stand still.
+    /// The VM is paused: its vCPUs stand still.
     Paused,
-    /// It has ended.
+    /// The VM has ended.
     Ended,
 }
 
-/// What is known of a VM at a moment. vCPUs go on while they are counted, so that sums can be a few faults apart.
+/// A snapshot of a VM. vCPUs keep running while they are counted, so sums can differ by a few faults.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
-    /// Whether it runs.
+    /// Whether the VM is running, paused or ended.
     pub state: State,
-    /// How many vCPUs it has.
+    /// Number of vCPUs.
     pub vcpus: usize,
-    /// Milliseconds since it was made ready to run.
+    /// Milliseconds since the VM became ready to run.
     pub run_ms: u64,
-    /// How many of these it was paused.
+    /// How many of those milliseconds it was paused.
     pub paused_ms: u64,
-    /// How often a vCPU was made to stand still: for a pause, while the interception was put in place, or because nobody read the
-    /// console. Changes of the chain hold none.
+    /// Number of times a vCPU was held: for a pause, while the interception was put in place, or because nobody read
+    /// the console. Changes of the chain hold no vCPU.
     pub holds: u64,
     /// The engine in force, as in a [`Summary`](crate::summary::Summary).
     pub engine: String,
-    /// Whether faults are to be intercepted.
+    /// Whether interception is wanted.
     pub attached: bool,
-    /// Whether they are, at this moment.
+    /// Whether faults are intercepted at this moment.
     pub armed: bool,
     /// Faults seen, by kind.
     pub faults: Faults,
-    /// What became of them.
+    /// Verdicts on the faults, by kind.
     pub verdicts: Verdicts,
     /// Returns from KVM_RUN, by cause.
     pub exits: Exits,
@@ -85,7 +85,7 @@ impl VmHandle {
         Self { shared, engine }
     }
 
-    /// What is known of the VM now.
+    /// Takes a snapshot of the VM.
     #[must_use]
     pub fn status(&self) -> Status {
         let (faults, verdicts, exits) = self.count();
@@ -114,7 +114,7 @@ impl VmHandle {
         self.shared.start.elapsed()
     }
 
-    /// Whether the VM runs.
+    /// Whether the VM is running, paused or ended.
     #[must_use]
     pub fn state(&self) -> State {
         match self.shared.control.stopped() {
@@ -124,8 +124,9 @@ impl VmHandle {
         }
     }
 
-    /// Has all vCPUs stand still before they enter the guest again, and waits for them, [`PATIENCE`] at the most: a vCPU that is
-    /// in a hook stands still when the hook has returned. The guest's clocks run on; the VM's deadline does not.
+    /// Pauses the VM: every vCPU stops before it enters the guest again. Waits for the vCPUs for at most
+    /// [`PATIENCE`]; a vCPU in a hook stops after the hook has returned. The guest's clocks run on; the VM's deadline
+    /// does not.
     ///
     /// # Errors
     /// [`HandleError::Ended`].
@@ -135,7 +136,7 @@ impl VmHandle {
         Ok(self.shared.control.wait_until_held(PATIENCE))
     }
 
-    /// Lets the vCPUs go on.
+    /// Resumes the vCPUs.
     ///
     /// # Errors
     /// [`HandleError::Ended`].
@@ -155,8 +156,8 @@ impl VmHandle {
         Ok(())
     }
 
-    /// Has faults intercepted. Returns whether they are: an engine that waits for the guest's IDT, or a VM that is paused, takes
-    /// longer than [`PATIENCE`].
+    /// Starts interception. Returns whether faults are intercepted by now: an engine that waits for the guest's IDT,
+    /// or a VM that is paused, takes longer than [`PATIENCE`].
     ///
     /// # Errors
     /// [`HandleError::Ended`], [`HandleError::NoEngine`].
@@ -164,8 +165,8 @@ impl VmHandle {
         self.intercept(true)
     }
 
-    /// Stops the interception. Returns whether there is still any. The engine `gate` restores the guest's gates, and leaves the bytes
-    /// of its stubs.
+    /// Stops interception. Returns whether faults are still intercepted. The engine `gate` restores the guest's gates
+    /// and leaves the bytes of its stubs in place.
     ///
     /// # Errors
     /// [`HandleError::Ended`], [`HandleError::NoEngine`].
@@ -190,7 +191,7 @@ impl VmHandle {
         self.shared.chain.hooks()
     }
 
-    /// Whether there is a hook of this name.
+    /// Checks that there is a hook of this name.
     ///
     /// # Errors
     /// [`EditError::Unknown`].
@@ -198,7 +199,7 @@ impl VmHandle {
         Ok(self.shared.chain.find_name(name)?)
     }
 
-    /// What the hook of this name was made from.
+    /// The config that the hook of this name was made from.
     ///
     /// # Errors
     /// [`EditError`].
@@ -206,7 +207,7 @@ impl VmHandle {
         Ok(self.shared.chain.origin(name)?)
     }
 
-    /// Puts a hook into the chain, at `position` or at its end, and returns the name that it goes by there.
+    /// Adds a hook to the chain, at `position` or at its end, and returns its name in the chain.
     ///
     /// # Errors
     /// [`EditError`].
@@ -216,7 +217,7 @@ impl VmHandle {
         Ok(name)
     }
 
-    /// Takes a hook out, and ends it. Returns as [`VmHandle::settle`].
+    /// Removes a hook and ends it. Returns the same as [`VmHandle::settle`].
     ///
     /// # Errors
     /// [`EditError`].
@@ -225,7 +226,8 @@ impl VmHandle {
         Ok(self.settle())
     }
 
-    /// Puts a hook in the place of another, and ends the other. No vCPU waits for that. Returns as [`VmHandle::settle`].
+    /// Replaces a hook with another, and ends the old one. No vCPU waits for that. Returns the same as
+    /// [`VmHandle::settle`].
     ///
     /// # Errors
     /// [`EditError`].
@@ -234,7 +236,7 @@ impl VmHandle {
         Ok(self.settle())
     }
 
-    /// Puts the hooks into the order of `names`, all of them.
+    /// Reorders the hooks; `names` must list all of them.
     ///
     /// # Errors
     /// [`EditError`].
@@ -244,10 +246,9 @@ impl VmHandle {
         Ok(())
     }
 
-    /// Ends the hooks that were taken out, as soon as no vCPU is in them any more, and waits for that, [`PATIENCE`] at the most, and
-    /// for the end of each as long as its timeout allows.
-    /// Returns how many are left: they are ended by the next call, or when the VM ends. While the VM is paused its vCPUs keep
-    /// the chain that they have.
+    /// Ends the hooks that were taken out, once no vCPU is in them. Waits for the vCPUs for at most [`PATIENCE`], and
+    /// for the end of each hook as long as its timeout allows. Returns how many hooks are left: the next call, or the
+    /// end of the VM, ends them. While the VM is paused, its vCPUs keep the chain that they have.
     pub fn settle(&self) -> usize {
         self.shared.control.kick_all();
         let guest = self.shared.guest_at_rest();
@@ -265,7 +266,7 @@ impl VmHandle {
         if self.state() == State::Ended { Err(HandleError::Ended) } else { Ok(()) }
     }
 
-    /// Waits until it is `done`, for as long as vCPUs move and [`PATIENCE`] lasts.
+    /// Waits until `done` returns true; gives up after [`PATIENCE`], or if the VM is not running.
     fn wait_until(&self, mut done: impl FnMut() -> bool) {
         const STEP: Duration = Duration::from_micros(200);
         let deadline = Instant::now() + PATIENCE;

@@ -1,4 +1,5 @@
-//! The machine as KVM makes it: the device and what it must offer, interrupt controllers, vCPUs.
+//! The parts of the machine that KVM provides: the device and the capabilities that it must have, interrupt
+//! controllers, vCPUs.
 
 use std::ffi::CString;
 use std::path::Path;
@@ -17,16 +18,16 @@ use crate::cpuid;
 use crate::sys::mapped::MappedVm;
 use crate::vcpu::Vcpu;
 
-/// Three pages that Intel CPUs need for real mode, where no RAM is (KVM API 4.8, KVM_SET_TSS_ADDR).
+/// Address of three pages that Intel CPUs need for real mode, outside of RAM (KVM API 4.8, KVM_SET_TSS_ADDR).
 const TSS_ADDRESS: usize = 0xfffb_d000;
 
-/// Opens KVM and looks for what no VM can do without.
+/// Opens KVM, and checks for the capabilities that every VM needs.
 pub(crate) fn open(path: &Path) -> Result<Kvm, VmError> {
     let no_kvm = |source| VmError::NoKvm { path: path.to_owned(), source };
     let name = CString::new(path.as_os_str().as_encoded_bytes());
     let name = name.map_err(|_| no_kvm(kvm_ioctls::Error::new(libc::EINVAL)))?;
     let kvm = Kvm::new_with_path(name).map_err(no_kvm)?;
-    // KVM API 4.1: any other version is to be refused, and there has never been another.
+    // KVM API 4.1: any other version must be refused, and there has never been another.
     const API_VERSION: i32 = 12;
     if kvm.get_api_version() != API_VERSION {
         return Err(VmError::NotKvm { path: path.to_owned() });
@@ -48,21 +49,21 @@ pub(crate) fn open(path: &Path) -> Result<Kvm, VmError> {
     Ok(kvm)
 }
 
-/// Makes local APICs, I/O APIC and 8259s, and the 8254 where KVM has one.
+/// Creates the local APICs, the I/O APIC and the 8259s, and the 8254 if KVM has one.
 pub(super) fn create_interrupt_controllers(vm: &VmFd) -> Result<(), VmError> {
     call("KVM_SET_TSS_ADDR", vm.set_tss_address(TSS_ADDRESS))?;
     call("KVM_CREATE_IRQCHIP", vm.create_irq_chip())?;
     call("KVM_SET_GSI_ROUTING", vm.set_gsi_routing(&routing()?))?;
     identify_io_apic(vm)?;
     if vm.check_extension(Cap::Pit2) {
-        // The speaker's port, 0x61, gates the 8254's channel 2: KVM answers it too (KVM API 4.71).
+        // The speaker's port, 0x61, gates the 8254's channel 2; KVM emulates that port too (KVM API 4.71).
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..kvm_pit_config::default() };
         call("KVM_CREATE_PIT2", vm.create_pit2(pit))?;
     }
     Ok(())
 }
 
-/// Gives the I/O APIC the ID that the tables have: kernels compare it.
+/// Gives the I/O APIC the ID that the tables name, because kernels compare the two.
 fn identify_io_apic(vm: &VmFd) -> Result<(), VmError> {
     let mut chip = kvm_irqchip { chip_id: KVM_IRQCHIP_IOAPIC, ..kvm_irqchip::default() };
     call("KVM_GET_IRQCHIP", vm.get_irqchip(&mut chip))?;
@@ -70,7 +71,7 @@ fn identify_io_apic(vm: &VmFd) -> Result<(), VmError> {
     call("KVM_SET_IRQCHIP", vm.set_irqchip(&chip))
 }
 
-/// GSIs are I/O APIC pins, and those below 16 are ISA's interrupts at the 8259s too; the timer is at pin 2 instead of
+/// GSIs are I/O APIC pins; those below 16 are also the ISA interrupts at the 8259s. The timer is at pin 2 instead of
 /// pin 0, as on every PC and in the MADT (KVM API 4.52).
 fn routing() -> Result<KvmIrqRouting, VmError> {
     const PINS: u32 = 24;
@@ -94,14 +95,14 @@ fn routing() -> Result<KvmIrqRouting, VmError> {
     })
 }
 
-/// An irqfd: whoever writes to it raises `gsi`.
+/// Creates an irqfd: a write to it raises `gsi`.
 pub(super) fn interrupt(vm: &VmFd, gsi: u32) -> Result<EventFd, VmError> {
     let interrupt = host("an interrupt", EventFd::new(libc::EFD_NONBLOCK))?;
     call("KVM_IRQFD", vm.register_irqfd(&interrupt, gsi))?;
     Ok(interrupt)
 }
 
-/// Makes vCPUs with the CPUID that this host's KVM offers.
+/// Creates the vCPUs, with the CPUID that this host's KVM offers.
 pub(crate) fn create_vcpus(kvm: &Kvm, machine: &MappedVm, config: &VmConfig) -> Result<Vec<Vcpu>, VmError> {
     let supported = call("KVM_GET_SUPPORTED_CPUID", cpuid::supported(kvm))?;
     let run_size = call("KVM_GET_VCPU_MMAP_SIZE", kvm.get_vcpu_mmap_size())?;

@@ -1,4 +1,4 @@
-//! A VM from its config to its summary: builds the machine, runs a thread a vCPU, and waits for the end.
+//! A VM from its config to its summary: builds the machine, runs one thread per vCPU, and waits for the end.
 
 mod devices;
 mod error;
@@ -38,24 +38,24 @@ use crate::sys::mapped::MappedVm;
 use crate::vcpu::Vcpu;
 use crate::watchdog::Watchdog;
 
-/// How long the reader of the console gets after the end of the VM.
+/// How long the console's reader has after the end of the VM.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// How a VM is connected to the world around it.
+/// What a VM is connected to on the host.
 pub struct Surroundings {
-    /// The KVM device.
+    /// Path of the KVM device.
     pub kvm: PathBuf,
-    /// Where the guest's console prints to. While nobody reads it, the guest stands still.
+    /// Destination of the guest's console. While nobody reads it, the guest is held.
     pub output: Outlet,
-    /// Whether standard input goes to the guest's console, its terminal in raw mode, and SIGINT, SIGTERM, SIGHUP, SIGQUIT and
-    /// SIGUSR1 to the VM. The second of the first four ends the process.
+    /// Whether the VM has a user: standard input, its terminal in raw mode, feeds the guest's console, and SIGINT,
+    /// SIGTERM, SIGHUP, SIGQUIT and SIGUSR1 go to the VM. The second signal among the first four ends the process.
     pub attended: bool,
-    /// Further devices, by port.
+    /// Additional devices, by port.
     pub ports: Vec<(u16, Box<dyn Device>)>,
 }
 
 impl Surroundings {
-    /// Console output to `output`; no input, no signals, no further devices.
+    /// Sends console output to `output`, with no input, signals or additional devices.
     #[must_use]
     pub fn unattended(output: Outlet) -> Self {
         Self { kvm: PathBuf::from(crate::doctor::device::DEFAULT_PATH), output, attended: false, ports: Vec::new() }
@@ -72,7 +72,7 @@ pub struct Vm {
     com1_room: File,
     timeout: Option<Duration>,
     attended: bool,
-    /// Keeps the machine as such alive.
+    /// Keeps the VM alive.
     _machine: MappedVm,
 }
 
@@ -80,7 +80,7 @@ impl Vm {
     /// Builds the machine that `config` describes, with `hooks` as its chain.
     ///
     /// # Errors
-    /// [`VmError`]; nothing has run then.
+    /// [`VmError`]; nothing has run yet.
     pub fn new(config: &Config, hooks: Vec<NamedHook>, surroundings: Surroundings) -> Result<Self, VmError> {
         let kvm = kvm::open(&surroundings.kvm)?;
         let mut memory = Memory::new(config.vm.memory)?;
@@ -122,17 +122,18 @@ impl Vm {
         })
     }
 
-    /// A handle on the machine, good before it runs, while it does and after.
+    /// A handle on the machine, valid before, during and after its run.
     #[must_use]
     pub fn handle(&self) -> VmHandle {
         VmHandle::new(Arc::clone(&self.shared), self.engine.clone())
     }
 
-    /// Runs the machine until it stops, whatever stops it, and ends its hooks. Once it stops, vCPUs have 5 seconds to leave their
-    /// hooks, each hook has its timeout to end in, and the reader of the console has 2 seconds: nothing is waited for without a limit.
+    /// Runs the machine until it stops for any reason, and ends its hooks. After the stop, vCPUs have 5 seconds to
+    /// leave their hooks, each hook has its timeout to end in, and the console's reader has 2 seconds: every wait is
+    /// limited.
     ///
     /// # Errors
-    /// The host fails; what the guest does is in the summary.
+    /// The host fails. What the guest does is in the summary instead.
     pub fn run(mut self) -> Result<Summary, RunError> {
         let vcpus = self.vcpus.len();
         let (sender, outcomes) = channel();
@@ -150,8 +151,8 @@ impl Vm {
         }
     }
 
-    /// Starts the vCPUs and waits until the VM is told to stop. What is returned keeps a signal from ending the process, until the
-    /// hooks have ended.
+    /// Starts the vCPUs and waits until the VM is told to stop. The returned guard keeps a signal from ending the
+    /// process until the hooks have ended.
     fn wait_for_the_end(&mut self, outcomes: Sender<thread::Outcome>) -> Result<Option<Awaited>, VmError> {
         let awaited = self.attended.then(|| endings::await_first(stop_signals())).transpose();
         let awaited = host("waiting for signals", awaited)?;
@@ -178,7 +179,7 @@ impl Vm {
         host("the console's input", self.attended.then(connect).transpose())
     }
 
-    /// Everything that the main thread waits for.
+    /// Subscribes to everything that the main thread waits for.
     fn subscribe(&self, left: &EventFd) -> Result<EventManager<Subscriber>, VmError> {
         let manager = EventManager::<Subscriber>::new();
         let mut manager = manager

@@ -1,4 +1,4 @@
-//! The threads that run vCPUs: each joins the run loop, and says how it left it.
+//! vCPU threads: each joins the run loop, and reports how it left the loop.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -13,7 +13,7 @@ use crate::summary::Stop;
 use crate::sys::kick;
 use crate::vcpu::Vcpu;
 
-/// A stopped VM's vCPUs get so long to leave their loops: a hook may be at work.
+/// How long a stopped VM's vCPUs have to leave their loops; a hook may be running.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 /// How a vCPU's thread ended.
@@ -34,13 +34,13 @@ pub(super) fn spawn(
         if let Err(error) = &result {
             shared.control.stop(Stop::Crash { detail: error.to_string() });
         }
-        // Fails only where the main thread has given up waiting.
+        // Fails only if the main thread has given up waiting.
         let _ = outcome.send(result);
     };
     std::thread::Builder::new().name("vcpu".to_owned()).spawn(run).map(drop)
 }
 
-/// Tells the main thread that a vCPU's thread is about to end, even where that is by a panic of our own.
+/// Tells the main thread that a vCPU's thread is about to end, even if the thread panics.
 struct Leaving<'a> {
     shared: &'a Shared,
     left: EventFd,
@@ -66,8 +66,8 @@ fn run_vcpu(vcpu: &mut Vcpu, engine: EngineCpu, shared: &Shared) -> Result<(), V
     call("KVM_RUN", run::run(vcpu, engine, shared))
 }
 
-/// Waits for the outcomes of `vcpus` threads, [`GRACE`] at the most. Returns how many of them did not come out in time, and the
-/// first failure of the others.
+/// Waits at most [`GRACE`] for the outcomes of `vcpus` threads. Returns how many threads did not report in time, and
+/// the first failure of the others.
 pub(super) fn collect(outcomes: &Receiver<Outcome>, vcpus: usize) -> (usize, Outcome) {
     let deadline = Instant::now() + GRACE;
     let mut failure = Ok(());
@@ -75,7 +75,7 @@ pub(super) fn collect(outcomes: &Receiver<Outcome>, vcpus: usize) -> (usize, Out
         match outcomes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(outcome) => failure = failure.and(outcome),
             Err(RecvTimeoutError::Timeout) => return (missing, failure),
-            // The host had no thread for the rest.
+            // The host could not create the remaining threads.
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }

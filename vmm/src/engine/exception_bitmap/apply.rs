@@ -1,6 +1,6 @@
-//! A verdict's outcome, made into machine state: the one place where this engine changes a vCPU.
+//! Applies a verdict's outcome: the one place where this engine changes a vCPU.
 //!
-//! At the exit the vCPU stands before the instruction, in the state in which it began it.
+//! At the exit the vCPU is before the instruction, in the state in which it began the instruction.
 
 use kvm_bindings::{
     KVM_VCPUEVENT_VALID_SHADOW, KVM_VCPUEVENT_VALID_TRIPLE_FAULT, kvm_regs, kvm_vcpu_events,
@@ -15,10 +15,10 @@ use crate::engine::outcome::{ApplyError, Event, Next, Outcome};
 use crate::engine::registers::set_general;
 use crate::vcpu::Vcpu;
 
-/// The flags that IRET can set: a hook can no more than that.
+/// Flags that IRET can set; hooks may change only these.
 const RFLAGS_WRITABLE: u64 = 0x003d_7fd5;
 
-/// Carries an outcome out, on a vCPU that stands at the faulting instruction.
+/// Applies an outcome to a vCPU that is at the faulting instruction.
 pub(crate) fn apply(
     cpu: &mut Vcpu,
     caught: &Caught,
@@ -28,7 +28,7 @@ pub(crate) fn apply(
     let before = &caught.context.registers;
     let moved = outcome.registers.rip != before.rip;
     let queue = match outcome.next {
-        // The instruction is restarted, or the event delivered, by KVM's own means.
+        // KVM restarts the instruction, or delivers the event, by itself.
         Next::Resume if !moved => None,
         Next::Resume => Some(Queue::AsItIs),
         Next::Fault => Some(delivery::after(delivering, page_fault(caught.error_code)).into()),
@@ -51,8 +51,8 @@ fn page_fault(error_code: ErrorCode) -> Exception {
     Exception { vector: PAGE_FAULT, error_code: Some(error_code.bits()) }
 }
 
-/// Of the exceptions that a CPU raises, those that KVM takes for what they are. It takes 3 and 4 for INT3 and INTO, and
-/// has the guest go on behind an instruction; CPUs refuse to be given vectors that they don't know.
+/// Returns `exception` if KVM injects it as a fault. KVM takes vectors 3 and 4 for INT3 and INTO, and continues the
+/// guest after an instruction; CPUs refuse to inject vectors that they don't know.
 fn injectable(exception: Exception) -> Result<Exception, ApplyError> {
     match exception.vector {
         0 | 1 | 5..=8 | 10..=14 | 16 | 17 | 19 => Ok(exception),
@@ -66,10 +66,10 @@ fn set(regs: &mut kvm_regs, registers: &Registers) {
     regs.rflags = (regs.rflags & !RFLAGS_WRITABLE) | (registers.rflags & RFLAGS_WRITABLE);
 }
 
-/// What KVM is to deliver at the next entry, where that is not what it would deliver by itself.
+/// What KVM must deliver at the next entry, if that is not what it would deliver by itself.
 enum Queue {
-    /// The event that was being delivered; no longer a software interrupt or exception of an instruction that the guest
-    /// has left.
+    /// The event that was being delivered, but no longer as a software interrupt or exception: the guest has left the
+    /// instruction that raised it.
     AsItIs,
     Exception(Exception),
     TripleFault,
@@ -85,9 +85,9 @@ impl From<Delivery> for Queue {
 }
 
 impl Queue {
-    /// Only what is meant to change is marked as valid: an NMI that another vCPU has sent meanwhile stays pending.
-    /// An interrupt or NMI that was being delivered stays queued beside the exception. The shadow of a STI or MOV SS
-    /// ends with the instruction behind it, in whatever way.
+    /// Marks only what must change as valid, so that an NMI that another vCPU has sent meanwhile stays pending. An
+    /// interrupt or NMI that was being delivered stays queued beside the exception. The shadow of an STI or MOV SS
+    /// ends: it covers only the instruction that follows them.
     fn set(self, events: &mut kvm_vcpu_events) {
         events.flags = KVM_VCPUEVENT_VALID_SHADOW;
         events.interrupt.shadow = 0;

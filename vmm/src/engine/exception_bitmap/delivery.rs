@@ -1,5 +1,5 @@
-//! A fault that comes while another event is being delivered: what the CPU delivers then (SDM vol. 3A, 6.15, "Double
-//! Fault Exception", tables 6-4 and 6-5; APM vol. 2, table 8-3).
+//! A fault during the delivery of another event: what the CPU delivers then (SDM vol. 3A, 6.15, "Double Fault
+//! Exception", tables 6-4 and 6-5; APM vol. 2, table 8-3).
 
 use kvm_bindings::kvm_vcpu_events;
 use vector14_hook::Exception;
@@ -8,7 +8,7 @@ use crate::engine::outcome::Event;
 
 const DOUBLE_FAULT: Exception = Exception { vector: 8, error_code: Some(0) };
 
-/// What is to be delivered in the end.
+/// What is delivered in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Delivery {
     /// An exception. One that was being delivered before is dropped: its instruction will raise it again.
@@ -17,7 +17,7 @@ pub(super) enum Delivery {
     TripleFault,
 }
 
-/// Kinds of exceptions, by what two of them in a row come to.
+/// Classes of exceptions, by what two of them in a row lead to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Benign,
@@ -37,8 +37,8 @@ impl Kind {
     }
 }
 
-/// The event whose delivery faulted, if it was one. KVM keeps a software interrupt or exception to itself, and forgets
-/// it as soon as other events are set: the instruction will come again.
+/// The event whose delivery faulted, if any. Software interrupts and exceptions are not reported: KVM keeps them to
+/// itself, forgets them when other events are set, and the guest then executes their instruction again.
 pub(super) fn in_progress(events: &kvm_vcpu_events) -> Option<Event> {
     if events.exception.injected != 0 {
         Some(Event::Exception { vector: events.exception.nr })
@@ -51,7 +51,7 @@ pub(super) fn in_progress(events: &kvm_vcpu_events) -> Option<Event> {
     }
 }
 
-/// What is delivered where `second` is raised in the course of the delivery of `first`.
+/// What is delivered if `second` is raised during the delivery of `first`.
 pub(super) fn after(first: Option<Event>, second: Exception) -> Delivery {
     let first = match first {
         Some(Event::Exception { vector }) => Kind::of(vector),

@@ -1,14 +1,14 @@
 //! Engine `exception-bitmap`: bit 14 of the exception bitmap that AMD-V and VT-x have, where KVM lets user space set it.
 //! No stock KVM does; `kvm/README.md` has the change.
 //!
-//! The exit comes before the fault is delivered, in any mode of the CPU: RIP is at the instruction, CR2 in the synced
-//! registers is the fault's, and the guest has noticed nothing. Resolve is to enter again: KVM then gives the guest the
-//! CR2 back that it had. Reinject is to queue the exception, through the synced events. No byte of guest memory changes.
+//! The fault exits before it is delivered, in any CPU mode: RIP is at the instruction, CR2 in the synced registers is
+//! the fault's, and the guest has noticed nothing. Resolve enters the guest again; KVM then restores the CR2 that the
+//! guest had. Reinject queues the exception through the synced events. No byte of guest memory changes.
 //!
 //! # Layout
-//! - `offer`: what KVM has to offer for this
+//! - `offer`: what this engine needs from KVM
 //! - `delivery`: what becomes of an event whose delivery faulted
-//! - `apply`: a verdict's outcome, made into machine state
+//! - `apply`: applies a verdict's outcome
 
 mod apply;
 mod delivery;
@@ -35,7 +35,7 @@ use crate::vcpu::{Vcpu, VmExit};
 /// #PF.
 const PAGE_FAULT: u8 = 14;
 
-/// The engine's state of one VM.
+/// The engine's per-VM state.
 pub(crate) struct Bitmap {
     machine: MappedVm,
     filter: ErrorCodeFilter,
@@ -45,7 +45,7 @@ pub(crate) struct Bitmap {
 }
 
 impl Bitmap {
-    /// Has all faults of `machine` that pass `filter` leave the guest, from its first instruction on.
+    /// Makes all faults of `machine` that pass `filter` exit, from the guest's first instruction on.
     pub(super) fn new(machine: MappedVm, filter: ErrorCodeFilter) -> Result<Self, kvm_ioctls::Error> {
         machine.enable_cap(KVM_CAP_X86_TRIPLE_FAULT_EVENT, [1, 0])?;
         let bitmap = Self { machine, filter, on: Mutex::new(true), since: Instant::now(), notes: Mutex::default() };
@@ -53,12 +53,12 @@ impl Bitmap {
         Ok(bitmap)
     }
 
-    /// When faults began to be intercepted.
+    /// When interception began.
     pub(super) fn since(&self) -> Instant {
         self.since
     }
 
-    /// Takes the bit out, or puts it back. It is in force at each vCPU's next entry at the latest.
+    /// Sets or clears the bit. Takes effect at each vCPU's next entry at the latest.
     pub(super) fn want(&self, wanted: bool) {
         let mut on = lock(&self.on);
         if *on == wanted {
@@ -86,13 +86,13 @@ impl Bitmap {
         self.machine.enable_cap(KVM_CAP_X86_EXCEPTION_EXIT, [vectors, if on { filter } else { 0 }])
     }
 
-    /// Sentences for the summary.
+    /// Takes the notes for the summary.
     pub(super) fn take_notes(&self) -> Vec<String> {
         std::mem::take(&mut lock(&self.notes))
     }
 }
 
-/// Whether `exit` is a #PF on its way to the guest.
+/// Returns the fault if `exit` is a #PF that has not been delivered.
 pub(super) fn recognise(exit: &VmExit, cpu: &mut Vcpu) -> Option<Caught> {
     let VmExit::Exception { vector: PAGE_FAULT, error_code } = *exit else { return None };
     let delivering = delivery::in_progress(cpu.events());
@@ -104,7 +104,7 @@ pub(super) fn recognise(exit: &VmExit, cpu: &mut Vcpu) -> Option<Caught> {
         cs: sregs.cs.selector,
         ss: sregs.ss.selector,
         context: Context {
-            // As the CPU pushes it for a fault.
+            // RFLAGS as the CPU pushes it for a fault.
             registers: Registers { rflags: registers.rflags | RFLAGS_RF, ..registers },
             system: registers::system(sregs),
             paging: paging::in_force(sregs),

@@ -1,13 +1,13 @@
-//! What a KVM must offer for this engine.
+//! What this engine needs from KVM.
 
 use kvm_bindings::{KVM_CAP_SYNC_REGS, KVM_CAP_X86_TRIPLE_FAULT_EVENT, KVM_SYNC_X86_EVENTS};
 
-/// Exits at exceptions, by vector. Answers with a mask of the vectors that there can be exits at. Enabled on a VM with
-/// such a mask, and for #PF with a mask of the error code in bits 31 to 0 of the second argument, and in bits 63 to 32
-/// what the code must be under it.
+/// Exits at exceptions, by vector. KVM_CHECK_EXTENSION returns a mask of the vectors that can exit. KVM_ENABLE_CAP on
+/// a VM takes such a mask; for #PF, bits 31 to 0 of the second argument are an error-code mask, and bits 63 to 32 are
+/// the value that the code must have under it.
 pub(crate) const KVM_CAP_X86_EXCEPTION_EXIT: u32 = 0x7614;
 
-/// The capability that is missing, as `ask` (KVM_CHECK_EXTENSION) knows them; `None` where the engine can run.
+/// The first capability that is missing according to `ask` (KVM_CHECK_EXTENSION); `None` if the engine can run.
 pub(crate) fn missing(ask: impl Fn(u32) -> i32) -> Option<&'static str> {
     let has = |capability, bits: u32| ask(capability).cast_unsigned() & bits == bits && ask(capability) > 0;
     let needs = [

@@ -1,6 +1,6 @@
-//! A verdict's outcome, made into machine state: the one place where this engine changes a vCPU.
+//! Applies a verdict's outcome: the one place where this engine changes a vCPU.
 //!
-//! At the exit the vCPU stands at the stub's OUT, in the state in which the guest's own handler would have begun.
+//! At the exit the vCPU is at the stub's OUT, in the state in which the guest's own handler would have begun.
 
 use kvm_bindings::kvm_segment;
 use vector14_hook::Va;
@@ -16,7 +16,7 @@ use crate::memory::Memory;
 use crate::segment;
 use crate::vcpu::Vcpu;
 
-/// Carries an outcome out, on a vCPU that stands in the stub.
+/// Applies an outcome to a vCPU that is in the stub.
 pub(crate) fn apply(
     cpu: &mut Vcpu,
     memory: &Memory,
@@ -64,15 +64,15 @@ pub(crate) fn apply(
     Ok(())
 }
 
-/// Where the guest goes on.
+/// Where the guest continues.
 enum Entry {
-    /// In the stub, whose tail returns to the interrupted context: KVM steps over the OUT by itself.
+    /// In the stub, whose tail returns to the interrupted context. KVM steps over the OUT by itself.
     Stub,
-    /// In the interrupted context, without the stub: its segments are of the guest process's own, and the stub's IRETQ would
-    /// fault where the kernel expects no fault.
+    /// In the interrupted context, without the stub: its segments belong to the guest's process, so the stub's IRETQ
+    /// could fault, at a place where the kernel expects no fault.
     Context(Segments),
-    /// In a handler, as if the CPU had come there: `drop` bytes of the frame were not pushed, and RFLAGS.IF is as the
-    /// gate makes it, where that is another gate than 14.
+    /// In a handler, as if the CPU had entered it without pushing `drop` bytes of the frame. `interrupts` is the gate
+    /// that decides RFLAGS.IF, if it is not gate 14.
     Handler { rip: Va, drop: u64, interrupts: Option<Gate> },
 }
 
@@ -106,8 +106,8 @@ struct Segments {
 }
 
 impl Segments {
-    /// Reads the segments of the context that `caught` has interrupted from their descriptors, and sees to it that they are what
-    /// IRETQ would load.
+    /// Reads the segments of the context that `caught` interrupted from their descriptors, and makes sure that they
+    /// are what IRETQ would load.
     fn load(cpu: &mut Vcpu, memory: &Memory, caught: &Caught) -> Result<Self, ApplyError> {
         const CODE: u8 = 1 << 3;
         const WRITABLE: u8 = 1 << 1;
@@ -128,12 +128,12 @@ impl Segments {
     }
 }
 
-/// The guest's gate for `vector`, where the CPU would come to its handler with the very stack that it has now.
+/// The guest's gate for `vector`, if the CPU would enter its handler on the stack that it has now.
 fn find_gate(cpu: &mut Vcpu, memory: &Memory, caught: &Caught, stub: &InStub, vector: u8) -> Result<Gate, ApplyError> {
     let sregs = cpu.sregs();
     let (idtr, selector) = (Idtr { base: Va(sregs.idt.base), limit: sregs.idt.limit }, sregs.cs.selector);
     let read = |vector| {
-        let at = idtr.gate(vector, stub.width).ok_or("lies behind the limit of its IDT")?;
+        let at = idtr.gate(vector, stub.width).ok_or("is beyond the limit of its IDT")?;
         let mut gate = Gate::default();
         let bytes = &mut gate.0[..stub.width.gate_size()];
         read_virtual(memory, &caught.context.paging, at, bytes).map_err(|_| "can't be read")?;
@@ -150,6 +150,6 @@ fn find_gate(cpu: &mut Vcpu, memory: &Memory, caught: &Caught, stub: &InStub, ve
     if (gate.selector() ^ selector) & !3 != 0 {
         return Err(refuse("runs in another code segment than gate 14"));
     }
-    // Gate 14 leads to the stub.
+    // Gate 14 points at the stub.
     Ok(if vector == PAGE_FAULT { gate.with_offset(stub.handler) } else { gate })
 }

@@ -1,4 +1,4 @@
-//! What the CPU pushed on the way through gate 14.
+//! The frame that the CPU pushed when it went through gate 14.
 
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use vector14_hook::paging::Paging;
@@ -25,7 +25,7 @@ pub(super) struct Frame {
     ss: u64,
 }
 
-/// Where it is.
+/// Where the frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stack {
     /// Six words of 8 bytes.
@@ -37,7 +37,7 @@ enum Stack {
 }
 
 impl Frame {
-    /// Reads the frame on a vCPU that has just come through the gate, from the top of its stack.
+    /// Reads the frame of a vCPU that has just come through the gate, from the top of its stack.
     pub(super) fn read(
         memory: &Memory,
         paging: &Paging,
@@ -68,8 +68,8 @@ impl Frame {
         Ok(Self { stack, error_code, rip, cs, rflags, rsp, ss })
     }
 
-    /// Writes it back, and returns the stack pointer that leads to it. It is where it was read, unless it is on the stack of the
-    /// interrupted code and that one's stack pointer has been changed.
+    /// Writes the frame back, and returns the stack pointer that leads to it. The frame stays where it was read,
+    /// unless it is on the interrupted code's stack and that stack pointer has changed.
     pub(super) fn write(&self, memory: &Memory, paging: &Paging) -> Result<u64, GuestError> {
         let words = [self.error_code, self.rip, self.cs, self.rflags, self.rsp, self.ss];
         match self.stack {
@@ -79,17 +79,17 @@ impl Frame {
         }
     }
 
-    /// Whether it interrupted code in virtual-8086 mode.
+    /// Whether the fault interrupted code in virtual-8086 mode.
     pub(super) fn is_virtual_8086(&self) -> bool {
         matches!(self.stack, Stack::ProtectedOuter(_)) && self.rflags & VIRTUAL_8086 != 0
     }
 
-    /// Registers of the interrupted context: the stub has changed none, and the CPU only those that it pushed.
+    /// Registers of the interrupted context. The stub has changed none, and the CPU only those that it pushed.
     pub(super) fn interrupted(&self, regs: &kvm_regs) -> Registers {
         Registers { rip: self.rip, rsp: self.rsp, rflags: self.rflags, ..registers::from_kvm(regs) }
     }
 
-    /// Takes the pushed registers over from `registers`. EFLAGS.VM stays: it says how much of a frame there is.
+    /// Copies the pushed registers from `registers`. EFLAGS.VM stays, because it decides the size of the frame.
     pub(super) fn set_interrupted(&mut self, registers: &Registers) {
         let flags = (registers.rflags & !VIRTUAL_8086) | (self.rflags & VIRTUAL_8086);
         (self.rip, self.rsp, self.rflags) = (registers.rip, registers.rsp, flags);
@@ -107,12 +107,12 @@ impl Frame {
         self.ss as u16
     }
 
-    /// Whether the interrupted context has a segment of its local descriptor table, which can be gone by now.
+    /// Whether the interrupted context uses a segment of its local descriptor table, which may no longer exist.
     pub(super) fn has_local_segment(&self) -> bool {
         !self.is_virtual_8086() && (is_local(self.cs()) || is_local(self.ss()))
     }
 
-    /// The error code, as wide as the CPU makes it.
+    /// The error code, without the padding of its word.
     #[expect(clippy::cast_possible_truncation, reason = "the upper bits of the word are padding")]
     pub(super) fn error_code(&self) -> ErrorCode {
         ErrorCode::from_bits_retain(self.error_code as u32)

@@ -1,34 +1,34 @@
-//! When faults may have been missed: the times at which a vCPU's gate 14 was found without a stub.
+//! Times at which faults may have been missed, because a vCPU's gate 14 was found without a stub.
 
 use std::time::{Duration, Instant};
 
 use vector14_hook::Va;
 
-/// As many gaps are told one by one; the rest are summed up.
+/// Number of gaps that are described one by one; the rest are summed up.
 const TOLD: usize = 8;
 
 /// The gaps of one VM.
 #[derive(Default)]
 pub(super) struct Gaps {
     first: Vec<Gap>,
-    /// The gaps that are not among `first`.
+    /// Number of gaps that are not in `first`.
     more: u64,
     more_time: Duration,
 }
 
-/// A time in which a vCPU may have taken faults that were not seen.
+/// A time in which a vCPU may have taken unseen faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Gap {
     pub(super) vcpu: u32,
-    /// The vCPU's last look at its gate before.
+    /// When the vCPU looked at its gate before.
     pub(super) from: Instant,
     pub(super) to: Instant,
-    /// Where the gate was found that had no stub.
+    /// Address of the gate that had no stub.
     pub(super) gate: Va,
 }
 
 impl Gaps {
-    /// Adds a gap, or makes the vCPU's last one longer where `gap` begins at its end.
+    /// Adds a gap, or extends the vCPU's last one if `gap` begins at its end.
     pub(super) fn add(&mut self, gap: Gap) {
         let is_full = self.first.len() == TOLD;
         let last = self.first.iter_mut().rfind(|last| last.vcpu == gap.vcpu);
@@ -42,7 +42,7 @@ impl Gaps {
         }
     }
 
-    /// A sentence for each gap, with times since `start`.
+    /// Describes the gaps, one sentence each, with times since `start`.
     pub(super) fn describe(&self, start: Instant) -> Vec<String> {
         let since = |at: Instant| at.saturating_duration_since(start).as_secs_f64() * 1e3;
         let sentence = |gap: &Gap| {

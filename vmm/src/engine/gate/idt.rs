@@ -12,17 +12,17 @@ const TASK_GATE: u8 = 0x5;
 const INTERRUPT_GATE: u8 = 0xe;
 const TRAP_GATE: u8 = 0xf;
 
-/// How wide gates, and the words that the CPU pushes, are.
+/// Width of gates, and of the words that the CPU pushes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Width {
-    /// In protected mode.
+    /// Protected mode.
     Bits32,
-    /// In long mode.
+    /// Long mode.
     Bits64,
 }
 
 impl Width {
-    /// What it is in this paging mode; `None` without paging, where there are no page faults.
+    /// Width in this paging mode; `None` without paging, where there are no page faults.
     pub(super) fn of(mode: Mode) -> Option<Self> {
         match mode {
             Mode::Off => None,
@@ -48,11 +48,11 @@ impl Width {
     }
 }
 
-/// A gate descriptor. One of 8 bytes has zeroes behind them, which is what they mean.
+/// A gate descriptor. An 8-byte one is followed by zeroes, which mean the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Gate(pub(super) [u8; 16]);
 
-/// Where a gate is in guest-physical memory.
+/// Guest-physical location of a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct GateSlot {
     pub(super) physical: Pa,
@@ -60,19 +60,19 @@ pub(super) struct GateSlot {
 }
 
 impl GateSlot {
-    /// The gate there; `None` outside of memory.
+    /// Reads the gate; `None` if it is outside of memory.
     pub(super) fn read(self, memory: &Memory) -> Option<Gate> {
         let mut gate = Gate::default();
         memory.read(self.physical, &mut gate.0[..self.width.gate_size()]).ok()?;
         Some(gate)
     }
 
-    /// Whether some of the `length` bytes at `at` are the gate's.
+    /// Whether any of the `length` bytes at `at` belong to the gate.
     pub(super) fn overlaps(self, at: Pa, length: usize) -> bool {
         at.0 < self.physical.0 + self.width.gate_size() as u64 && self.physical.0 < at.0 + length as u64
     }
 
-    /// `gate` with those of its bytes replaced that a write of `data` to `at` changes.
+    /// `gate` after a write of `data` to `at`: replaces those of its bytes that the write changes.
     pub(super) fn with_written(self, mut gate: Gate, at: Pa, data: &[u8]) -> Gate {
         for (address, byte) in (at.0..).zip(data) {
             let index = address.checked_sub(self.physical.0).and_then(|index| usize::try_from(index).ok());
@@ -83,7 +83,7 @@ impl GateSlot {
         gate
     }
 
-    /// Replaces it. What can be read can be written: a VM has no read-only memory.
+    /// Replaces the gate. What can be read can be written: a VM has no read-only memory.
     pub(super) fn write(self, memory: &Memory, gate: Gate) {
         let _ = memory.write(self.physical, &gate.0[..self.width.gate_size()]);
     }
@@ -97,7 +97,7 @@ pub(super) struct Idtr {
 }
 
 impl Idtr {
-    /// Where the gate for `vector` is; `None` where the limit cuts it off.
+    /// Address of the gate for `vector`; `None` if it is beyond the limit.
     pub(super) fn gate(self, vector: u8, width: Width) -> Option<Va> {
         let offset = u64::from(vector) * width.gate_size() as u64;
         (u64::from(self.limit) >= offset + width.gate_size() as u64 - 1).then(|| self.base.offset(offset))
@@ -105,7 +105,7 @@ impl Idtr {
 }
 
 impl Gate {
-    /// Where the handler begins.
+    /// Address of the handler.
     pub(super) fn offset(self) -> Va {
         let byte = |index: usize| u64::from(self.0[index]);
         Va(byte(0) | byte(1) << 8 | (6..12).map(|index| byte(index) << (8 * (index - 4))).sum::<u64>())
@@ -119,12 +119,12 @@ impl Gate {
         self
     }
 
-    /// Whether it switches tasks. Only protected mode knows such gates.
+    /// Whether the gate switches tasks. Such gates exist only in protected mode.
     pub(super) fn is_task(self) -> bool {
         self.0[5] & 0x9f == 0x80 | TASK_GATE
     }
 
-    /// Whether it is present, and an interrupt or trap gate of its mode's full width.
+    /// Whether the gate is present, and an interrupt or trap gate of its mode's full width.
     pub(super) fn is_usable(self) -> bool {
         self.0[5] & 0x80 != 0 && matches!(self.0[5] & 0x1f, INTERRUPT_GATE | TRAP_GATE)
     }

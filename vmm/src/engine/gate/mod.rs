@@ -1,13 +1,14 @@
-//! Engine `gate`: IDT entry 14 is pointed at a stub whose first instruction is a port write, which leaves the guest.
+//! Engine `gate`: IDT entry 14 points at a stub whose first instruction is a port write, which exits to the host.
 //!
 //! Works on any stock KVM, in long mode and in protected mode. This file recognises the stub's exit and keeps the gate in place.
 //!
 //! # Layout
 //! - `idt`: gate descriptors
-//! - `stub`: the stub; `room`, `padding`, `own_page`: where it can stand
-//! - `table`: what has been put into the guest; `pages`: what keeps the guest from writing over it; `gaps`: when it was not there
+//! - `stub`: the stub; `room`, `padding`, `own_page`: where it can go
+//! - `table`: what was written into the guest; `pages`: keeps the guest from overwriting it; `gaps`: when it was not
+//!   in place
 //! - `frame`, `stack`: what the CPU pushed
-//! - `apply`: a verdict's outcome is carried out
+//! - `apply`: applies a verdict's outcome
 
 mod apply;
 mod frame;
@@ -50,16 +51,16 @@ use crate::vcpu::{Direction, Io, Vcpu, VmExit};
 /// One vCPU's side of the engine.
 pub(crate) struct GateCpu {
     shared: Arc<Table>,
-    /// The stubs as of `generation`: a copy, so that a fault takes no lock.
+    /// The stubs as of `generation`; a copy, so that a fault takes no lock.
     stubs: Vec<Stub>,
     generation: u64,
-    /// Gate 14 as it was found last.
+    /// Gate 14 as it was last seen.
     seen: Option<Seen>,
-    /// When that was.
+    /// When gate 14 was last looked at.
     looked_at: Option<Instant>,
 }
 
-/// A gate 14 that has been looked at: while nothing of this changes there is nothing to be done.
+/// A gate 14 that has been looked at. While none of this changes, there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
     idtr: Idtr,
@@ -70,12 +71,12 @@ struct Seen {
 /// A look at gate 14.
 #[derive(Clone, Copy)]
 struct Look {
-    /// Whether it is one of those that come at intervals.
+    /// Whether this is one of the looks that come at intervals.
     thorough: bool,
     now: Instant,
 }
 
-/// What only a vCPU that stands in the stub has.
+/// State that only a vCPU in the stub has.
 #[derive(Debug)]
 pub(super) struct InStub {
     /// The guest's own handler.
@@ -84,7 +85,7 @@ pub(super) struct InStub {
     frame: Frame,
 }
 
-/// The stub ran, but not by way of a fault: the stack that it runs on can't be read.
+/// The stub was entered without a fault: no exception frame can be read from its stack.
 #[derive(Debug, thiserror::Error)]
 #[error("the stub of gate 14 was entered with no exception frame on the stack: rsp {rsp}: {source}")]
 pub(crate) struct NoFrame {
@@ -97,7 +98,8 @@ impl GateCpu {
         Self { shared, stubs: Vec::new(), generation: 0, seen: None, looked_at: None }
     }
 
-    /// Whether `exit` is the OUT of a stub; an OUT to the same port from anywhere else is the guest's own.
+    /// Returns the fault if `exit` is the OUT of a stub. An OUT to the same port from anywhere else is the guest's
+    /// own.
     pub(crate) fn recognise(
         &mut self,
         exit: &VmExit,
@@ -110,7 +112,7 @@ impl GateCpu {
             return None;
         }
         self.refresh();
-        // KVM leaves RIP at an OUT until it is entered again, but has moved it on where it has emulated the instruction.
+        // KVM leaves RIP at an OUT until the next entry, but advances it if KVM emulated the instruction.
         let rip = cpu.regs().rip;
         let handler = self
             .stubs
@@ -140,8 +142,8 @@ impl GateCpu {
         }))
     }
 
-    /// Looks whether gate 14 of this vCPU is as it should be, and puts it right where it is not. `thorough` also walks
-    /// the page tables anew: a guest can map another IDT where the old one was.
+    /// Checks this vCPU's gate 14, and repairs it if needed. `thorough` also walks the page tables again: a guest can
+    /// map another IDT at the old address.
     pub(crate) fn inspect(
         &mut self,
         cpu: &mut Vcpu,
@@ -208,16 +210,16 @@ impl GateCpu {
         Ok(slot.read(memory).map(|gate| Seen { gate, ..seen }))
     }
 
-    /// Whether the gate has no stub since a write that was carried out at this very exit: it is in a page that is kept, and was
-    /// looked at before.
+    /// Whether the gate lost its stub to a write that was carried out at this very exit: its page is kept, and the
+    /// gate was looked at before.
     fn was_changed_here(&self, found: Seen) -> bool {
         let Seen { slot, gate, .. } = found;
         let looked_at = self.seen.is_some_and(|seen| seen.slot == slot);
         looked_at && self.shared.keeps(slot.physical.page()) && !self.shared.has_refused(gate)
     }
 
-    /// Gate 14 has no stub, and may have had none since the last look. Before the first time that any gate is armed, the time of
-    /// that says as much.
+    /// Records that gate 14 has no stub, and may have had none since the last look. Records nothing before the first
+    /// gate is armed, because the arming time in the summary covers that.
     fn note_gap(&self, vcpu: u32, idtr: Idtr, width: Width, to: Instant) {
         let gate = idtr.gate(PAGE_FAULT, width);
         if let (Some(from), Some(_), Some(gate)) = (self.looked_at, self.shared.armed_at(), gate) {
@@ -225,7 +227,8 @@ impl GateCpu {
         }
     }
 
-    /// Carries out a write of the guest's to a page that holds a gate of ours, after so many `faults`. False where it is to none.
+    /// Carries out a guest write to a page that holds one of our gates; `faults` is the number of faults seen so far.
+    /// Returns false if the page holds none.
     pub(crate) fn write(
         &mut self,
         cpu: &mut Vcpu,
@@ -256,8 +259,8 @@ impl GateCpu {
         Ok(true)
     }
 
-    /// KVM could not go on, maybe because of a page that the guest can't write to: all are made writable again. False where there
-    /// are none.
+    /// Makes all pages writable again, because KVM could not continue, perhaps at a page that the guest can't write
+    /// to. Returns false if there are no such pages.
     pub(crate) fn give_way(&mut self, cpu: &mut Vcpu, control: &Control, failure: &str) -> Result<bool, LostPage> {
         if !self.shared.keeps_any() {
             return Ok(false);
@@ -266,23 +269,20 @@ impl GateCpu {
         Ok(true)
     }
 
-    /// Gate 14 as it is, and how its address was translated.
+    /// Finds gate 14, and how its address is translated.
     fn find(&self, cpu: &mut Vcpu, idtr: Idtr, memory: &Memory) -> Option<(Paging, Seen)> {
         let (paging, width) = translation(cpu)?;
         let at = idtr.gate(PAGE_FAULT, width)?;
         let leaf = paging.translate(at, |slot| memory.load(slot)).ok()?;
         if (at.0 & (leaf.page_size - 1)) + width.gate_size() as u64 > leaf.page_size {
-            self.shared.note_once(
-                at,
-                format!("gate 14 at {at} lies across two pages: faults that go through it are not seen"),
-            );
+            self.shared.note_once(at, format!("gate 14 at {at} spans two pages: faults through it are not seen"));
             return None;
         }
         let slot = GateSlot { physical: leaf.address, width };
         Some((paging, Seen { idtr, slot, gate: slot.read(memory)? }))
     }
 
-    /// Whether the gate is one that the stub can stand behind. The summary names those that are not, although faults go through them.
+    /// Whether the gate can point at a stub. The summary names gates that can't although faults go through them.
     fn can_lead_to_stub(&self, cpu: &mut Vcpu, memory: &Memory, paging: &Paging, seen: Seen) -> bool {
         let Seen { idtr, slot, gate } = seen;
         if slot.width == Width::Bits64 {
@@ -290,15 +290,14 @@ impl GateCpu {
         }
         let refuse = |why| {
             let at = idtr.base;
-            self.shared
-                .note_once(at, format!("gate 14 of the IDT at {at} {why}: faults that go through it are not seen"));
+            self.shared.note_once(at, format!("gate 14 of the IDT at {at} {why}: faults through it are not seen"));
             false
         };
         if gate.is_task() {
             return refuse("is a task gate");
         }
         let mut flat = || CodeSegment::of_selector(gate.selector(), cpu.sregs()).is_flat(memory, paging);
-        gate.is_usable() && (flat() || refuse("leads into a code segment that does not begin at 0"))
+        gate.is_usable() && (flat() || refuse("points into a code segment that does not begin at 0"))
     }
 
     fn refresh(&mut self) {
@@ -310,13 +309,13 @@ impl GateCpu {
     }
 }
 
-/// Runs `act` while every other vCPU stands still; not where the VM stops meanwhile.
+/// Runs `act` while every other vCPU stands still. Does not run it if the VM stops meanwhile.
 fn alone(control: &Control, cpu: &mut Vcpu, act: impl FnOnce(&[u64]) -> Result<(), LostPage>) -> Result<(), LostPage> {
     let rip = cpu.regs().rip;
     control.while_others_stand_still(cpu.index(), rip, act).unwrap_or(Ok(()))
 }
 
-/// How a vCPU translates, and how wide its gates are; `None` without paging.
+/// How a vCPU translates addresses, and how wide its gates are; `None` without paging.
 fn translation(cpu: &mut Vcpu) -> Option<(Paging, Width)> {
     let paging = paging::in_force(cpu.sregs());
     Some((paging, Width::of(paging.mode)?))

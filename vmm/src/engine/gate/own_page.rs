@@ -1,8 +1,8 @@
-//! A page of the host's for stubs, where the guest has no room for them.
+//! A host-owned page for stubs, if the guest has no room for them.
 //!
-//! It is mapped by a free entry of the last-level page table that maps the IDT. Every address space that can take an exception
-//! maps the IDT, and as a rule by that same table. No page table is added, because a kernel that follows its tables would not
-//! find one of the host's in its own map of memory.
+//! It is mapped by a free entry of the last-level page table that maps the IDT. Every address space that can take an
+//! exception maps the IDT, usually by that same table. No page table is added, because a kernel that walks its tables
+//! would not find a host-owned one in its own map of memory.
 
 use std::ops::Range;
 
@@ -12,10 +12,10 @@ use vector14_hook::{Access, GuestError, PAGE_SIZE, Va};
 use super::room::TABLE_SPAN;
 use crate::memory::{Memory, Owner};
 
-/// Why there is no such page.
+/// Why a host-owned page can't be mapped.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoPage {
-    #[error("its IDT at {0} is mapped by a large page, so that no page of the host's can stand beside it")]
+    #[error("its IDT at {0} is mapped by a large page, so no host-owned page fits beside it")]
     LargePage(Va),
     #[error("the page table that maps its IDT at {0} has no free entry")]
     Full(Va),
@@ -25,7 +25,7 @@ pub(super) enum NoPage {
     Map(#[from] GuestError),
 }
 
-/// Maps a page beside the IDT at `idt`, the last that is free: kernels fill such a table from its beginning.
+/// Maps a page beside the IDT at `idt`, by the last free entry: kernels fill such a table from its beginning.
 pub(super) fn map(memory: &Memory, paging: &Paging, idt: Va) -> Result<Range<Va>, NoPage> {
     if paging.translate(idt, |slot| memory.load(slot))?.page_size != PAGE_SIZE {
         return Err(NoPage::LargePage(idt));

@@ -9,7 +9,8 @@ use vector14_hook::paging::{Mode, Paging};
 
 use crate::memory::Memory;
 
-/// Whether the first `length` bytes of `range` are zero, or instructions without an effect, of which the last may be longer.
+/// Whether the first `length` bytes of `range` are zero, or instructions without an effect; the last one may be
+/// longer.
 pub(super) fn is_padding(memory: &Memory, paging: &Paging, range: &Range<Pa>, length: usize) -> bool {
     let mut bytes = [0; 2 * INSTRUCTION_LIMIT];
     let most = usize::try_from(range.end.0.saturating_sub(range.start.0)).unwrap_or(usize::MAX);
@@ -35,7 +36,8 @@ fn have_no_effect(bytes: &[u8], length: usize, bits: u32) -> bool {
     true
 }
 
-/// NOP, INT3, and what 32-bit code is padded with since before there was a long NOP: `mov esi, esi`, `lea esi, [esi + 0]`.
+/// Whether this is NOP, INT3, or one of the instructions that padded 32-bit code before long NOPs existed: `mov esi,
+/// esi`, `lea esi, [esi + 0]`.
 fn has_no_effect(instruction: &Instruction, bits: u32) -> bool {
     let to = instruction.op0_register();
     match instruction.mnemonic() {

@@ -1,9 +1,9 @@
-//! The pages that hold gates of ours. The guest can only read them: KVM returns at each write, and the engine carries it
-//! out, stub and all. So no fault is missed when a guest rewrites its gate 14.
+//! Pages that hold our gates. The guest can only read them: KVM returns at each write, and the engine carries the
+//! write out and keeps the stub in place. So no fault is missed when a guest rewrites its gate 14.
 //!
-//! A page that the CPU writes to by itself can't be kept like that (KVM has no way to return in the midst of a descriptor
-//! load or of the delivery of an exception), and one that the guest writes to all the time should not: it is given up, and
-//! its gates are looked at now and then, as those of any other page.
+//! A page that the CPU writes to by itself can't be kept like this: KVM can't return in the middle of a descriptor
+//! load or of the delivery of an exception. A page that the guest writes to all the time should not be. Such a page
+//! is given up, and its gates are checked at intervals, like those of any other page.
 
 use vector14_hook::paging::Paging;
 use vector14_hook::{Pa, Va};
@@ -13,17 +13,17 @@ use crate::memory::Memory;
 use crate::sys::mapped::{Access, AccessError, MappedVm};
 use crate::vcpu::Vcpu;
 
-/// Pages that are kept at the same time: each is a memory slot, or splits one.
+/// Largest number of pages kept at the same time; each is a memory slot, or splits one.
 const PAGE_LIMIT: usize = 16;
-/// Writes beside the gates that a page can have at once before it is given up. Each costs an exit.
+/// Number of writes beside the gates after which a page is given up, less those forgiven. Each costs an exit.
 const WRITES_AT_ONCE: u32 = 10_000;
-/// How many of them are forgiven at each beat.
+/// Number of those writes that are forgiven at each beat.
 const WRITES_FORGIVEN: u32 = 100;
 
-/// Pages that are given up are remembered up to this number. After that every further page counts as given up.
+/// Largest number of given-up pages that are remembered. After that, every further page counts as given up.
 const GIVEN_UP_LIMIT: usize = 64;
 
-/// What makes a page of guest memory read-only, and writable again. No vCPU runs meanwhile.
+/// Makes a page of guest memory read-only, or writable again. No vCPU runs meanwhile.
 pub(crate) trait SetAccess: Send + Sync {
     /// Changes what the guest may do with `page`.
     fn set_access(&self, page: Pa, access: Access) -> Result<(), AccessError>;
@@ -35,7 +35,7 @@ impl SetAccess for MappedVm {
     }
 }
 
-/// The pages with gates of ours in one VM.
+/// The pages of one VM that hold our gates.
 pub(super) struct Pages {
     machine: Box<dyn SetAccess>,
     kept: Vec<Kept>,
@@ -48,7 +48,7 @@ struct Kept {
     writes: u32,
 }
 
-/// The guest has lost memory: KVM did not put a slot back.
+/// The guest has lost memory: KVM did not restore a slot.
 #[derive(Debug, thiserror::Error)]
 #[error("the guest's page at {page} is lost: {source}")]
 pub(crate) struct LostPage {
@@ -61,22 +61,22 @@ impl Pages {
         Self { machine, kept: Vec::new(), given_up: Vec::new() }
     }
 
-    /// Whether the guest's writes to `page` come here.
+    /// Whether guest writes to `page` exit to us.
     pub(super) fn keeps(&self, page: Pa) -> bool {
         self.kept.iter().any(|kept| kept.page == page)
     }
 
-    /// Whether any page is kept.
+    /// Whether no page is kept.
     pub(super) fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }
 
-    /// Whether nothing is to be done about `page`: it is kept, or can't be.
+    /// Whether there is nothing to do about `page`: it is kept, or can't be.
     pub(super) fn is_settled(&self, page: Pa) -> bool {
         self.keeps(page) || self.given_up.contains(&page) || self.given_up.len() == GIVEN_UP_LIMIT
     }
 
-    /// Keeps `page`, unless `obstacle` says why not. Returns a sentence where it is given up.
+    /// Keeps `page`, unless `obstacle` says why it can't be kept. Returns a note if the page is given up.
     pub(super) fn keep(&mut self, page: Pa, obstacle: Option<&str>) -> Result<Option<String>, LostPage> {
         if let Some(obstacle) = obstacle {
             return self.give_up(page, obstacle);
@@ -97,7 +97,7 @@ impl Pages {
         }
     }
 
-    /// Leaves `page` to the guest for good. Returns a sentence that says so, once.
+    /// Gives `page` up: the guest can write to it from now on. Returns a note about it, once.
     pub(super) fn give_up(&mut self, page: Pa, why: &str) -> Result<Option<String>, LostPage> {
         self.release(page)?;
         if self.is_settled(page) {
@@ -110,7 +110,7 @@ impl Pages {
         )))
     }
 
-    /// Leaves all pages to the guest for good.
+    /// Gives all pages up: the guest can write to them from now on.
     pub(super) fn give_up_all(&mut self, why: &str) -> Result<Vec<String>, LostPage> {
         let pages: Vec<Pa> = self.kept.iter().map(|kept| kept.page).collect();
         pages.into_iter().filter_map(|page| self.give_up(page, why).transpose()).collect()
@@ -144,8 +144,8 @@ impl Pages {
     }
 }
 
-/// What of `page` the CPU writes to by itself, as the vCPU is now: a descriptor table (accessed and busy bits), or a stack that
-/// exceptions push their frames to.
+/// Names what the CPU writes to `page` by itself, in the vCPU's current state: a descriptor table (accessed and busy
+/// bits), or a stack that exception frames are pushed to.
 pub(super) fn written_by_cpu(cpu: &mut Vcpu, memory: &Memory, paging: &Paging, page: Pa) -> Option<&'static str> {
     let rsp = Va(cpu.regs().rsp);
     let sregs = cpu.sregs();
@@ -169,9 +169,9 @@ pub(super) fn written_by_cpu(cpu: &mut Vcpu, memory: &Memory, paging: &Paging, p
 }
 
 const PAGE: usize = 1 << 12;
-/// A descriptor table has 64 KiB at the most, and need not begin at a page.
+/// Largest number of pages of a descriptor table: it has up to 64 KiB, and may start within a page.
 const TABLE_PAGES: usize = 17;
-/// How far below its top a stack is looked at, in bytes: room for frames of exceptions that come upon one another.
+/// How far below its top a stack is looked at, in bytes: room for frames of nested exceptions.
 const STACK_REACH: u64 = 256;
 
 /// The stacks that the 64-bit TSS at `tss` names: RSP0 to RSP2, and IST1 to IST7 (SDM vol. 3A, 8.7, figure 8-11).

@@ -1,11 +1,11 @@
-//! Where a stub can stand: guest memory that is executable, mapped wherever the handler is, and nobody's. In this order:
+//! Where a stub can go: guest memory that is executable, mapped wherever the handler is, and unused. In this order:
 //!
-//! 1. the range that the user names, or the kernel;
-//! 2. what the loader knows to belong to nobody, inside the page that maps the handler;
+//! 1. the range that the user or the kernel names;
+//! 2. what the loader knows to be unused, inside the page that maps the handler;
 //! 3. filler inside that page;
-//! 4. what belongs to nobody in another page of the 2 MiB that the handler lies in: one page table maps them.
+//! 4. unused memory in another page of the 2 MiB that the handler is in: one page table maps them.
 //!
-//! What is to be padding must be padding in guest memory at that moment. `own_page` is what is left where none of this is found.
+//! Padding must be padding in guest memory at that moment. If none of this is found, `own_page` is the fallback.
 
 use std::ops::Range;
 
@@ -17,26 +17,27 @@ use super::stub::Stub;
 use crate::config::defaults::STUB_STRIDE;
 use crate::memory::Memory;
 
-/// What a page table of the last level maps, in bytes; twice that in 32-bit paging.
+/// What a last-level page table maps, in bytes; 32-bit paging maps twice as much.
 pub(super) const TABLE_SPAN: u64 = 2 << 20;
 
-/// What compilers and linkers fill code with where none belongs: int3.
+/// What compilers and linkers put where no code belongs: int3.
 const FILLER: u8 = 0xcc;
-/// Most places in one range that are looked at.
+/// Largest number of places in one range that are looked at.
 const PLACES: usize = 64;
-/// Shortest runs of filler that are taken, in bytes. Long ones are looked for first: they are no padding between two functions.
+/// Shortest runs of filler to use, in bytes. Long runs are tried first, because they are not padding between two
+/// functions.
 const RUNS: [usize; 2] = [32, 16];
-/// A stub keeps this distance from the code beside a run, in bytes, where the run is long enough.
+/// Distance in bytes that a stub keeps from the code beside a run, if the run is long enough.
 const MARGIN: usize = 16;
-/// Distances from the handler within which filler is looked for, in bytes, near first.
+/// Distances from the handler within which to look for filler, in bytes, nearest first.
 const REACHES: [u64; 3] = [4 << 10, 64 << 10, 2 << 20];
 
-/// What is known of room before the guest runs.
+/// What is known of room for stubs before the guest runs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Room {
-    /// The range that the user names, or else the kernel.
+    /// The range that the user names, or else the one that the kernel names.
     pub(crate) named: Option<Range<Va>>,
-    /// What belongs to nobody, by the kernel's file.
+    /// Memory that is unused according to the kernel's file.
     pub(crate) unused: Vec<Range<Pa>>,
 }
 
@@ -61,21 +62,21 @@ pub(super) struct NoRoom {
     named: Option<Range<Va>>,
 }
 
-/// One search, on behalf of one handler.
+/// One search, for one handler.
 pub(super) struct Search<'a> {
     pub(super) memory: &'a Memory,
     pub(super) paging: &'a Paging,
     pub(super) handler: Va,
-    /// Where the handler is mapped.
+    /// How the handler is mapped.
     pub(super) leaf: Translation,
     /// Length of the stub, in bytes.
     pub(super) length: usize,
-    /// The stubs that there are.
+    /// The stubs that exist already.
     pub(super) stubs: &'a [Stub],
 }
 
 impl Room {
-    /// The best place that there is.
+    /// Finds the best place.
     pub(super) fn find(&self, search: &Search<'_>) -> Result<Place, NoRoom> {
         let named = self.named.as_ref().and_then(|range| search.in_range(range));
         named
@@ -87,14 +88,14 @@ impl Room {
 }
 
 impl Search<'_> {
-    /// The first free place in a range that is all for stubs.
+    /// The first free place in a range that is reserved for stubs.
     pub(super) fn in_range(&self, range: &Range<Va>) -> Option<Place> {
         let places = (range.start.0..range.end.0).step_by(STUB_STRIDE).take(PLACES);
         places.take_while(|start| range.end.0 - start >= self.length as u64).find_map(|start| self.at(Va(start)))
     }
 
-    /// The place nearest to the handler in what belongs to nobody, within the aligned `span` bytes that the handler lies in, if
-    /// these are mapped as the handler is.
+    /// The unused place nearest to the handler, within the aligned `span` bytes that the handler is in, if these are
+    /// mapped as the handler is.
     fn in_unused(&self, unused: &[Range<Pa>], span: u64) -> Option<Place> {
         let window = self.handler.0 & !(span - 1);
         let linear = |at: u64| Va(self.handler.0.wrapping_add(at.wrapping_sub(self.leaf.address.0)));
@@ -111,7 +112,7 @@ impl Search<'_> {
         })
     }
 
-    /// The place in the run of filler that is nearest to the handler.
+    /// The place in a run of filler that is nearest to the handler.
     fn in_filler(&self) -> Option<Place> {
         RUNS.into_iter().flat_map(|least| REACHES.map(|reach| (least, reach))).find_map(|(least, reach)| {
             let (below, above) = self.within(reach);
@@ -122,7 +123,7 @@ impl Search<'_> {
         })
     }
 
-    /// A stub at `start`, if it is executable there, in one page, and no other stub's.
+    /// A place at `start`, if it is executable, in one page, and not taken by another stub.
     fn at(&self, start: Va) -> Option<Place> {
         let length = self.length as u64;
         let leaf = self.paging.translate(start, |slot| self.memory.load(slot)).ok()?;
@@ -138,7 +139,7 @@ impl Search<'_> {
         (in_leaf.min(reach), (self.leaf.page_size - in_leaf).min(reach))
     }
 
-    /// How far from the handler filler is looked for, in bytes.
+    /// How far from the handler to look for filler, in bytes.
     fn reach(&self) -> u64 {
         let [.., furthest] = REACHES;
         let (below, above) = self.within(furthest);
@@ -151,7 +152,8 @@ pub(super) fn leaf(memory: &Memory, paging: &Paging, handler: Va) -> Result<Tran
     paging.translate(handler, |slot| memory.load(slot))
 }
 
-/// Where in `code` a stub of `length` bytes goes: into the run of at least `least` bytes of filler that is nearest to the handler.
+/// Where in `code` a stub of `length` bytes goes: into the run of at least `least` bytes of filler nearest to the
+/// handler.
 fn nearest_room(code: &[u8], handler: usize, least: usize, length: usize) -> Option<usize> {
     let mut nearest: Option<usize> = None;
     let mut start = 0;
@@ -162,7 +164,7 @@ fn nearest_room(code: &[u8], handler: usize, least: usize, length: usize) -> Opt
         let run = end - start;
         if run >= least {
             let margin = ((run - length) / 2).min(MARGIN);
-            // Below the handler the end of a run is its near side, above it the beginning is.
+            // The near side of a run is its end if it is below the handler, and its beginning if it is above.
             let place = if start < handler { end - margin - length } else { start + margin };
             if nearest.is_none_or(|other| place.abs_diff(handler) < other.abs_diff(handler)) {
                 nearest = Some(place);

@@ -11,13 +11,13 @@ use crate::memory::Memory;
 
 const WORDS: usize = 6;
 
-/// The six words on top of a stack of 64-bit words. The CPU aligns the stack before it pushes, so that each word lies in one page;
-/// the frame as a whole can lie in two.
+/// The six words on top of a stack of 64-bit words. The CPU aligns the stack before it pushes, so each word is in one
+/// page; the frame as a whole can span two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LongStack {
     top: Va,
     first: Pa,
-    /// How many words lie in the first page.
+    /// Number of words in the first page.
     in_first: usize,
     second: Pa,
 }
@@ -57,13 +57,13 @@ impl LongStack {
     }
 }
 
-/// The top of a stack of 32-bit words, which the CPU does not align, in a segment of its own.
+/// The top of a stack of 32-bit words, which the CPU does not align. Its segment need not begin at 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ProtectedStack {
     pointer: u64,
-    /// Where the segment begins.
+    /// Linear address of the segment.
     base: u64,
-    /// The bits of ESP that are the stack pointer: 16 of them in a segment whose B flag is clear.
+    /// The bits of ESP that form the stack pointer: 16 of them if the segment's B flag is clear.
     mask: u64,
 }
 
@@ -72,12 +72,12 @@ impl ProtectedStack {
         Self { pointer, base: segment.base, mask: if segment.db == 0 { 0xffff } else { 0xffff_ffff } }
     }
 
-    /// ESP when `words` words have been popped.
+    /// ESP after `words` words have been popped.
     pub(super) fn above(self, words: u64) -> u64 {
         self.moved(self.pointer, 4 * words)
     }
 
-    /// The stack when `words` words have been pushed from `pointer` on.
+    /// The stack after `words` words have been pushed from `pointer` on.
     pub(super) fn below(self, pointer: u64, words: u64) -> Self {
         Self { pointer: self.moved(pointer, (4 * words).wrapping_neg()), ..self }
     }
@@ -96,7 +96,7 @@ impl ProtectedStack {
         Ok(bytes.map(|word| u64::from(u32::from_le_bytes(word))))
     }
 
-    /// Writes the lower halves of `words`, six at most, and returns the stack pointer.
+    /// Writes the lower halves of `words`, at most six, and returns the stack pointer.
     pub(super) fn write(self, memory: &Memory, paging: &Paging, words: &[u64]) -> Result<u64, GuestError> {
         let mut bytes = [[0; 4]; WORDS];
         for (bytes, word) in bytes.iter_mut().zip(words) {

@@ -1,4 +1,4 @@
-//! The stub: the few bytes of guest code that gate 14 is pointed at.
+//! The stub: the few bytes of guest code that gate 14 points at.
 
 use vector14_hook::paging::Paging;
 use vector14_hook::{GuestError, Va};
@@ -21,19 +21,19 @@ const BODY_64: &[u8] = &[0xe6, FAULT_PORT, 0x48, 0x83, 0xc4, 0x08, 0x48, 0xcf];
 /// `out; add esp, 4; iretd`
 const BODY_32: &[u8] = &[0xe6, FAULT_PORT, 0x83, 0xc4, 0x04, 0xcf];
 
-/// The stub of one original handler.
+/// The stub of one of the guest's handlers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stub {
-    /// The handler that the guest chose, which a reinjected fault goes to.
+    /// The handler that the guest chose; it receives reinjected faults.
     pub(super) handler: Va,
-    /// What the handler begins with.
+    /// First bytes of the handler.
     head: [u8; 16],
-    /// Where the stub begins.
+    /// Where the stub is.
     pub(super) place: Place,
     pub(super) code: Code,
 }
 
-/// Bytes of a stub: ENDBR or nothing, and then its body.
+/// Bytes of a stub: ENDBR or nothing, then its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Code {
     bytes: [u8; 12],
@@ -43,7 +43,7 @@ pub(super) struct Code {
 }
 
 impl Code {
-    /// A stub for `handler`: it begins with ENDBR where the handler does.
+    /// Builds a stub for `handler`; it begins with ENDBR if the handler does.
     pub(super) fn of_handler(memory: &Memory, paging: &Paging, handler: Va, width: Width) -> Result<Self, GuestError> {
         let (endbr, body) = match width {
             Width::Bits64 => (ENDBR64, BODY_64),
@@ -79,24 +79,24 @@ impl Stub {
         Ok(Self { handler, head, place, code })
     }
 
-    /// Whether there is something else where the handler was.
+    /// Whether the handler's first bytes have changed.
     pub(super) fn handler_has_gone(&self, memory: &Memory, paging: &Paging) -> bool {
         let mut head = [0; 16];
         let count = read_words(memory, paging, self.handler, &mut head);
         head[..count] != self.head[..count]
     }
 
-    /// Where its OUT is.
+    /// Address of the stub's OUT.
     pub(super) fn out(&self) -> Va {
         self.place.start.offset(self.code.out as u64)
     }
 
-    /// Whether `address` is inside of the stub.
+    /// Whether `address` is inside the stub.
     pub(super) fn contains(&self, address: Va) -> bool {
         address.0.wrapping_sub(self.place.start.0) < self.code.length as u64
     }
 
-    /// Whether its bytes are where they were written, and mapped there.
+    /// Whether the stub's bytes are as they were written, and mapped where they were.
     pub(super) fn is_intact(&self, memory: &Memory, paging: &Paging) -> bool {
         let mut bytes = [0; 12];
         let bytes = &mut bytes[..self.code.length];

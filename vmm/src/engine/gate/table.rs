@@ -1,5 +1,5 @@
-//! What the engine has put into the guest: stubs, and gates that point at them. Shared by all vCPUs, changed only
-//! while all of them stand still.
+//! What the engine has written into the guest: stubs, and gates that point at them. All vCPUs share it; it changes
+//! only while all of them stand still.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,19 +18,19 @@ use super::stub::{Code, Stub};
 use crate::memory::Memory;
 use crate::sys::lock;
 
-/// A guest has no more stubs than this.
+/// Largest number of stubs in one guest.
 const STUB_LIMIT: usize = 16;
-/// As many gates are remembered to be restored.
+/// Largest number of gates that are remembered, to be restored.
 const GATE_LIMIT: usize = 64;
 
-/// When a guest's gate 14 is the one that it means to keep.
+/// When to take a guest's gate 14 for its final one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ArmWhen {
-    /// As soon as there is one.
+    /// As soon as the gate is present.
     #[default]
     GateIsPresent,
-    /// As soon as the IDT is where Linux maps it for good. The tables that Linux loads before are rewritten while they
-    /// are in use, in memory that is given back later.
+    /// As soon as the IDT is where Linux maps it for good. Linux rewrites the tables that it loads before while they
+    /// are in use, in memory that it frees later.
     IdtIsInCpuEntryArea,
 }
 
@@ -47,14 +47,14 @@ impl ArmWhen {
     }
 }
 
-/// The engine's state of one VM.
+/// The engine's per-VM state.
 pub(crate) struct Table {
     state: Mutex<State>,
-    /// Grows with every change of the stubs.
+    /// Incremented with every change of the stubs.
     pub(super) generation: AtomicU64,
-    /// Whether faults are to be intercepted.
+    /// Whether interception is wanted.
     pub(super) wanted: AtomicBool,
-    /// Whether gates lead to stubs.
+    /// Whether gates point at stubs.
     in_place: AtomicBool,
     armed_at: OnceLock<Instant>,
     room: Room,
@@ -63,46 +63,46 @@ pub(crate) struct Table {
 
 struct State {
     stubs: Vec<Stub>,
-    /// The gates that point at stubs, or did.
+    /// Gates that point at stubs, or once did.
     gates: Vec<GateSlot>,
-    /// The pages that they are in.
+    /// The pages that hold these gates.
     pages: Pages,
-    /// The page of the host's that has been mapped for stubs.
+    /// The host-owned page that was mapped for stubs, if any.
     own_page: Option<Range<Va>>,
-    /// The last stub that a write to a gate has made.
+    /// The stub that the last write to a gate created, if any.
     fresh: Option<Fresh>,
     /// Stubs that have been written and belong to no handler.
     spare: Vec<(Place, Code)>,
-    /// Handlers, or gates, that can't be intercepted; each has been reported.
+    /// Handlers or gates that can't be intercepted; each has been reported.
     refused: Vec<Va>,
     notes: Vec<String>,
     gaps: Gaps,
 }
 
-/// A stub that was made when the guest wrote to a gate. Guests write a gate piece by piece, and in between it leads to a handler
-/// that does not exist: that one's stub can go again, if no fault came through it.
+/// A stub that was created when the guest wrote to a gate. Guests write a gate piece by piece; until it is complete,
+/// it points at a handler that does not exist. The stub for that one is removed again if no fault came through it.
 struct Fresh {
     slot: GateSlot,
     start: Va,
-    /// Faults seen by then.
+    /// Number of faults seen by then.
     faults: u64,
 }
 
-/// Where a gate is armed from.
+/// The state in which a gate is armed.
 pub(super) struct Arming<'a> {
     pub(super) memory: &'a Memory,
     pub(super) paging: &'a Paging,
-    /// Where the IDT begins.
+    /// Address of the IDT.
     pub(super) idt: Va,
-    /// RIP of this vCPU, and those of the others, which stand still.
+    /// RIP of this vCPU; `others` has those of the other vCPUs, which stand still.
     pub(super) rip: u64,
     pub(super) others: &'a [u64],
-    /// Whether a handler that can't be read is reported. A guest that is in the midst of writing a gate has such a one for a moment.
+    /// Whether to report a handler that can't be read. It is normal for a moment, while the guest writes a gate.
     pub(super) thorough: bool,
 }
 
 impl Arming<'_> {
-    /// Whether a vCPU stands in `stub`.
+    /// Whether any vCPU is in `stub`.
     fn stands_in(&self, stub: &Stub) -> bool {
         self.others.iter().chain([&self.rip]).any(|rip| stub.contains(Va(*rip)))
     }
@@ -120,7 +120,7 @@ enum NoStub {
 }
 
 impl Table {
-    /// Nothing is in the guest yet. `room` is what is known of places for stubs; `machine` makes pages read-only.
+    /// Creates an empty table. `room` is what is known of places for stubs; `machine` makes pages read-only.
     pub(crate) fn new(room: Room, arm_when: ArmWhen, machine: Box<dyn SetAccess>) -> Self {
         let state = State {
             stubs: Vec::new(),
@@ -144,22 +144,22 @@ impl Table {
         }
     }
 
-    /// Some time has gone by.
+    /// Forgives some of the writes that were counted; called at intervals.
     pub(crate) fn beat(&self) {
         lock(&self.state).pages.forgive();
     }
 
-    /// Whether a gate of the IDT at `idt` is one to be armed.
+    /// Whether to arm a gate of the IDT at `idt`.
     pub(super) fn may_arm(&self, idt: Va) -> bool {
         self.arm_when.allows(idt)
     }
 
-    /// When faults began to be intercepted.
+    /// When interception began.
     pub(crate) fn armed_at(&self) -> Option<Instant> {
         self.armed_at.get().copied()
     }
 
-    /// Has interception taken out of the guest, or put back, at the vCPUs' next inspection.
+    /// Requests interception, or its removal, at the vCPUs' next inspection.
     pub(crate) fn want(&self, wanted: bool) {
         self.wanted.store(wanted, Ordering::Relaxed);
     }
@@ -169,19 +169,19 @@ impl Table {
         self.wanted.load(Ordering::Relaxed)
     }
 
-    /// Whether gates lead to stubs.
+    /// Whether gates point at stubs.
     pub(crate) fn in_place(&self) -> bool {
         self.in_place.load(Ordering::Relaxed)
     }
 
-    /// Sentences for the summary of a VM that has run since `start`; each is given once.
+    /// Takes the notes for the summary of a VM that has run since `start`; each is returned once.
     pub(crate) fn take_notes(&self, start: Instant) -> Vec<String> {
         let mut state = lock(&self.state);
         let gaps = std::mem::take(&mut state.gaps).describe(start);
         std::mem::take(&mut state.notes).into_iter().chain(gaps).collect()
     }
 
-    /// Notes that a vCPU may have taken faults that were not seen.
+    /// Records that a vCPU may have taken unseen faults.
     pub(super) fn add_gap(&self, gap: Gap) {
         lock(&self.state).gaps.add(gap);
     }
@@ -194,8 +194,8 @@ impl Table {
         lock(&self.state).refuse(about, note);
     }
 
-    /// Whether `gate` leads to a stub: because it was armed, or because the guest copied a gate that was. It is restored when
-    /// the engine disarms.
+    /// Whether `gate` points at a stub, because it was armed or because the guest copied an armed gate. If so, it is
+    /// restored when the engine disarms.
     pub(super) fn adopt(&self, slot: GateSlot, gate: Gate) -> bool {
         let mut state = lock(&self.state);
         let known = state.stub_at(gate.offset()).is_some();
@@ -205,17 +205,17 @@ impl Table {
         known
     }
 
-    /// Whether nothing is to be done about the page of `slot`: the guest's writes to it come here, or it was given up.
+    /// Whether there is nothing to do about the page of `slot`: guest writes to it exit to us, or it was given up.
     pub(super) fn has_settled(&self, slot: GateSlot) -> bool {
         lock(&self.state).pages.is_settled(slot.physical.page())
     }
 
-    /// Whether the guest's writes to `page` come here.
+    /// Whether guest writes to `page` exit to us.
     pub(super) fn keeps(&self, page: Pa) -> bool {
         lock(&self.state).pages.keeps(page)
     }
 
-    /// Whether the guest's writes to any page come here.
+    /// Whether guest writes to any page exit to us.
     pub(super) fn keeps_any(&self) -> bool {
         !lock(&self.state).pages.is_empty()
     }
@@ -225,8 +225,8 @@ impl Table {
         lock(&self.state).refused.contains(&gate.offset())
     }
 
-    /// Points the gate in `slot` at a stub of its handler's, and keeps its page, unless `obstacle` says why that can't be. Every
-    /// other vCPU stands still.
+    /// Points the gate in `slot` at a stub for its handler, and keeps its page, unless `obstacle` says why it can't
+    /// be kept. Every other vCPU must stand still.
     pub(super) fn arm(&self, arming: &Arming<'_>, slot: GateSlot, obstacle: Option<&str>) -> Result<(), LostPage> {
         let mut state = lock(&self.state);
         let Some(gate) = slot.read(arming.memory).filter(|gate| gate.is_usable()) else { return Ok(()) };
@@ -238,14 +238,14 @@ impl Table {
         state.remember(slot);
         if self.armed_at.set(Instant::now()).is_ok() {
             let (handler, stub) = (gate.offset(), armed.offset());
-            tracing::info!("armed: gate 14 leads from its handler at {handler} to the stub at {stub}");
+            tracing::info!("armed: gate 14 now points at the stub at {stub} instead of its handler at {handler}");
         }
         let note = state.pages.keep(slot.physical.page(), obstacle)?;
         state.note(note);
         Ok(())
     }
 
-    /// The same gate, pointed at a stub of its handler's; `None` where there is none.
+    /// The same gate, pointed at a stub for its handler; `None` if there is no stub.
     fn point_at_stub(&self, state: &mut State, arming: &Arming<'_>, width: Width, gate: Gate) -> Option<Gate> {
         let handler = gate.offset();
         if state.stub_at(handler).is_some() {
@@ -264,13 +264,14 @@ impl Table {
         }
     }
 
-    /// Whether some of the `length` bytes at `at` are of a gate of ours.
+    /// Whether any of the `length` bytes at `at` belong to one of our gates.
     pub(super) fn holds_gate(&self, at: Pa, length: usize) -> bool {
         lock(&self.state).gates.iter().any(|slot| slot.overlaps(at, length))
     }
 
-    /// Carries out a write of the guest's to gates of ours. It changes what the guest believes to be there: the handler that it
-    /// chose, not the stub. Every other vCPU stands still; `faults` were seen so far.
+    /// Carries out a guest write to our gates. The write changes the gate that the guest believes to be there: the
+    /// one with the handler that it chose, not with the stub. Every other vCPU must stand still; `faults` is the
+    /// number of faults seen so far.
     pub(super) fn write_gate(&self, arming: &Arming<'_>, at: Pa, data: &[u8], faults: u64) {
         let mut state = lock(&self.state);
         let memory = arming.memory;
@@ -292,14 +293,14 @@ impl Table {
         }
     }
 
-    /// Carries out a write of the guest's to a page that is kept, beside its gates. Returns whether there have been so many
+    /// Carries out a guest write to a page that is kept, beside its gates. Returns whether there have been so many
     /// that the page should be given up.
     pub(super) fn write_beside(&self, memory: &Memory, at: Pa, data: &[u8]) -> bool {
         let _ = memory.write(at, data);
         lock(&self.state).pages.count_write(at.page())
     }
 
-    /// Leaves `page` to the guest for good. Every other vCPU stands still.
+    /// Gives `page` up. Every other vCPU must stand still.
     pub(super) fn give_up(&self, page: Pa, why: &str) -> Result<(), LostPage> {
         let mut state = lock(&self.state);
         let note = state.pages.give_up(page, why)?;
@@ -307,7 +308,7 @@ impl Table {
         Ok(())
     }
 
-    /// Leaves all pages to the guest for good. Every other vCPU stands still.
+    /// Gives all pages up. Every other vCPU must stand still.
     pub(super) fn give_up_all(&self, why: &str) -> Result<(), LostPage> {
         let mut state = lock(&self.state);
         let notes = state.pages.give_up_all(why)?;
@@ -315,9 +316,9 @@ impl Table {
         Ok(())
     }
 
-    /// Gives the guest its gates back. Every other vCPU stands still.
+    /// Restores the guest's gates. Every other vCPU must stand still.
     ///
-    /// The stubs stay: a context that was interrupted in one returns there at any time later.
+    /// The stubs stay: a context that was interrupted in one may return there at any later time.
     pub(super) fn disarm(&self, memory: &Memory) -> Result<(), LostPage> {
         let mut state = lock(&self.state);
         for slot in std::mem::take(&mut state.gates) {
@@ -325,7 +326,7 @@ impl Table {
             slot.write(memory, state.as_guest_made_it(gate));
         }
         self.in_place.store(false, Ordering::Relaxed);
-        tracing::info!("disarmed: gate 14 is as the guest made it");
+        tracing::info!("disarmed: gate 14 points at the guest's own handler again");
         state.pages.release_all()
     }
 }
@@ -336,7 +337,7 @@ impl State {
         self.stubs.iter().find(|stub| stub.place.start == start)
     }
 
-    /// The stub of `handler`: the one that it has, or one in new room, or that of a handler that has gone.
+    /// The stub for `handler`: the existing one, one in new room, or that of a handler that no longer exists.
     fn stub_of(&mut self, handler: Va, width: Width, room: &Room, arming: &Arming<'_>) -> Result<Stub, NoStub> {
         let Arming { memory, paging, .. } = *arming;
         let unreadable = |source| NoStub::Handler { handler, source };
@@ -362,7 +363,7 @@ impl State {
         Ok(stub)
     }
 
-    /// Takes the stub back that the last write to `slot` has made, unless a fault came through it.
+    /// Frees the stub that the last write to `slot` created, unless a fault came through it.
     fn take_back(&mut self, slot: GateSlot, arming: &Arming<'_>, faults: u64) {
         let Some(fresh) = self.fresh.take_if(|fresh| fresh.slot == slot) else { return };
         let Some(index) = self.stubs.iter().position(|stub| stub.place.start == fresh.start) else { return };
@@ -373,7 +374,7 @@ impl State {
         }
     }
 
-    /// Room for a further stub.
+    /// Finds room for another stub.
     fn place(&mut self, handler: Va, code: Code, room: &Room, arming: &Arming<'_>) -> Result<Place, NoStub> {
         if self.stubs.len() == STUB_LIMIT {
             return Err(NoStub::Limit(handler));
@@ -395,9 +396,9 @@ impl State {
         }
     }
 
-    /// Takes a stub with this code away from a handler that has gone, if no gate leads to it and no vCPU stands in it. A context
-    /// that is still to return into it finds the same bytes there. A handler that is still there keeps its stub: the guest may
-    /// have a copy of a gate that leads to it.
+    /// Takes a stub with this code from a handler that no longer exists, if no gate points at it and no vCPU is in
+    /// it. A context that has still to return into it finds the same bytes there. A handler that still exists keeps
+    /// its stub, because the guest may have a copy of a gate that points at it.
     fn give_up_idle(&mut self, code: Code, arming: &Arming<'_>) -> Option<Stub> {
         let Arming { memory, paging, .. } = *arming;
         let leads_to = |slot: &GateSlot| slot.read(memory).map(Gate::offset);
@@ -410,7 +411,7 @@ impl State {
         Some(self.stubs.remove(index))
     }
 
-    /// The gate without a stub.
+    /// The gate as the guest made it, without a stub.
     fn as_guest_made_it(&self, gate: Gate) -> Gate {
         self.stub_at(gate.offset()).map_or(gate, |stub| gate.with_offset(stub.handler))
     }

@@ -49,7 +49,7 @@ fn notes(table: &Table) -> Vec<String> {
     table.take_notes(Instant::now())
 }
 
-/// 4 MiB, the first 2 mapped at 0, with two handlers that have filler behind them.
+/// 4 MiB, the first 2 mapped at 0, with two handlers that are followed by filler.
 fn guest() -> Memory {
     let memory = Memory::new(4 << 20).unwrap();
     for (slot, entry) in [(0x1000, 0x2003u64), (0x2000, 0x3003), (0x3000, 0x83)] {
@@ -137,7 +137,7 @@ fn a_copied_gate_is_known_and_restored_too() {
     assert_eq!((offset(&memory, IDT), offset(&memory, COPY)), (Va(0x8000), Va(0x8000)));
 }
 
-/// A guest with many handlers, 0x200 bytes apart, each with filler behind it.
+/// A guest with many handlers, 0x200 bytes apart, each followed by filler.
 fn guest_with_handlers(count: u64) -> (Memory, impl Iterator<Item = u64>) {
     let memory = guest();
     let handlers = (0..count).map(|index| 0x1_0000 + index * 0x200);
@@ -288,7 +288,7 @@ fn a_write_to_a_gate_changes_what_the_guest_believes_and_leaves_the_stub_in_plac
     assert!(!table.keeps(Pa(0x5000)));
 }
 
-/// In between, the gate leads to handlers that do not exist. No fault comes through their stubs.
+/// Until it is complete, the gate points at handlers that do not exist. No fault comes through their stubs.
 #[test]
 fn a_gate_that_is_written_piece_by_piece_uses_up_no_room() {
     let (memory, table) = (guest(), table());
