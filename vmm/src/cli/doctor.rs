@@ -1,4 +1,4 @@
-//! `vector14 doctor`: what this host's KVM offers, which engines can run, and what to do about what is missing.
+//! `vector14 doctor`: reports what this host's KVM offers, which engines can run, and how to fix what is missing.
 
 use vector14::display::{Grid, Style};
 use vector14::doctor::{self, Diagnosis, Host};
@@ -6,12 +6,12 @@ use vector14::doctor::{self, Diagnosis, Host};
 use super::args::KvmArgs;
 use super::{Failure, output};
 
-/// The exit status where no guest can run: this host can't.
+/// The exit status if no guest can run on this host.
 const CAN_NOT_RUN: u8 = 3;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
