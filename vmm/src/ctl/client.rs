@@ -12,74 +12,74 @@ use serde_json::{Map, Value};
 use super::request::Refusal;
 use super::{PROTOCOL, peer};
 
-/// Whoever is at the other end says so late that it is vector14.
+/// How long to wait for the other end to identify itself as vector14.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A longer line is no answer.
+/// Longest answer, in bytes.
 const ANSWER_MAX: u64 = 16 << 20;
 
-/// Why there is no answer.
+/// Why a request has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nothing is there.
+    /// Nothing exists at the path.
     #[error("no socket at {}", .path.display())]
     NoSocket {
-        /// The path.
+        /// Path of the socket.
         path: PathBuf,
     },
-    /// It is something else.
+    /// The file at the path is not a socket.
     #[error("{} is no socket", .path.display())]
     NotASocket {
-        /// The path.
+        /// The path that was named.
         path: PathBuf,
     },
-    /// It is another user's, or another user listens there.
+    /// The socket belongs to another user, or another user listens on it.
     #[error("no right to use the socket {}, which is user {owner}'s", .path.display())]
     Denied {
-        /// The path.
+        /// Path of the socket.
         path: PathBuf,
-        /// The user's number.
+        /// The other user's ID.
         owner: u32,
     },
-    /// The run that made it is gone.
+    /// The run that created the socket has ended.
     #[error("nobody listens at {}: the run that made it is over", .path.display())]
     Dead {
-        /// The path.
+        /// Path of the socket.
         path: PathBuf,
     },
-    /// Somebody else listens there.
+    /// Some other program listens on the socket.
     #[error("{} is no control socket of vector14: {what}", .path.display())]
     NotVector14 {
-        /// The path.
+        /// Path of the socket.
         path: PathBuf,
-        /// What was got from it.
+        /// What was received instead of vector14's first line.
         what: String,
     },
-    /// Another version listens there.
+    /// The VM speaks another version of the control protocol.
     #[error("{} speaks version {theirs} of the control protocol, and this is a client for version {PROTOCOL}", .path.display())]
     OtherProtocol {
-        /// The path.
+        /// Path of the socket.
         path: PathBuf,
-        /// Its version.
+        /// The VM's protocol version.
         theirs: u64,
     },
-    /// The VM has ended before it has answered.
+    /// The VM ended before it answered.
     #[error("the VM has ended")]
     Ended,
-    /// The VM says no.
+    /// The VM refused the request.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The host refuses.
+    /// The host returned an error.
     #[error("{}: {source}", .path.display())]
     Host {
-        /// The path.
+        /// Path of the socket.
         path: PathBuf,
-        /// What the host says.
+        /// The host's error.
         source: io::Error,
     },
 }
 
 impl ClientError {
-    /// What to do about it, where there is something to be done.
+    /// What to do about the error, if anything can be done.
     #[must_use]
     pub fn help(&self) -> Option<String> {
         match self {
@@ -105,7 +105,7 @@ impl Client {
     /// Connects to the VM whose socket is at `path`.
     ///
     /// # Errors
-    /// [`ClientError`]: there is none.
+    /// [`ClientError`]: there is no VM, or it can't be used.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         let stream = UnixStream::connect(path).map_err(|error| refused(path, error))?;
         let mut client = Self { reader: BufReader::new(stream), path: path.to_owned() };
@@ -118,22 +118,22 @@ impl Client {
         Ok(client)
     }
 
-    /// Has `command` done, and waits for its answer.
+    /// Sends `command` to the VM, and waits for the answer.
     ///
     /// # Errors
-    /// [`ClientError::Refused`]; any other where there is no answer.
+    /// [`ClientError::Refused`] if the VM refused; any other variant if there is no answer.
     pub fn request(&mut self, command: &str, mut arguments: Map<String, Value>) -> Result<Value, ClientError> {
         arguments.insert("command".to_owned(), command.into());
         let line = format!("{}\n", Value::Object(arguments));
         let sent = self.reader.get_ref().write_all(line.as_bytes());
         match sent.map_err(|error| error.kind()) {
-            // It may have said why.
+            // The server may have sent the reason.
             Ok(()) | Err(io::ErrorKind::BrokenPipe) => self.next_answer(),
             Err(error) => Err(self.failed(error.into())),
         }
     }
 
-    /// The next answer to a request that has several.
+    /// Waits for the next answer to a request that has several.
     ///
     /// # Errors
     /// As [`Client::request`].
@@ -192,7 +192,7 @@ impl Client {
     }
 }
 
-/// Why the socket at `path` can't be connected to.
+/// Why a connection to the socket at `path` failed.
 fn refused(path: &Path, error: io::Error) -> ClientError {
     let path = path.to_owned();
     let found = fs::metadata(&path);
@@ -205,7 +205,7 @@ fn refused(path: &Path, error: io::Error) -> ClientError {
     }
 }
 
-/// Arguments of a request, from pairs.
+/// The arguments of a request, from pairs.
 #[must_use]
 pub fn arguments<const N: usize>(pairs: [(&str, Value); N]) -> Map<String, Value> {
     pairs.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.to_owned(), value)).collect()

@@ -10,17 +10,17 @@ use serde::Serialize;
 /// What KVM answered about one capability.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Capability {
-    /// Its name in the KVM API.
+    /// The capability's name in the KVM API.
     pub name: &'static str,
-    /// KVM's answer: 0 for no, and otherwise what the API says of this capability.
+    /// KVM's answer: 0 for no; other values depend on the capability, as the KVM API says.
     pub value: i32,
-    /// Whether the answer is enough.
+    /// Whether the answer is sufficient.
     pub sufficient: bool,
-    /// What vector14 does with it.
+    /// What vector14 uses the capability for.
     pub purpose: &'static str,
 }
 
-/// What vector14 needs, and how it uses it.
+/// A capability that vector14 needs, and its purpose.
 struct Need {
     name: &'static str,
     number: u32,
@@ -28,7 +28,7 @@ struct Need {
     purpose: &'static str,
 }
 
-/// When an answer is enough.
+/// When an answer is sufficient.
 enum Enough {
     Any,
     Bits(u32),
@@ -74,7 +74,7 @@ const NEEDS: [Need; 7] = [
     },
 ];
 
-/// Asks KVM about everything that vector14 needs.
+/// Asks KVM for every capability that vector14 needs.
 pub(super) fn ask(kvm: &Kvm) -> Vec<Capability> {
     NEEDS.iter().map(|need| need.judge(kvm.check_extension_raw(need.number.into()))).collect()
 }
