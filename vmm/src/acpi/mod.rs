@@ -1,8 +1,8 @@
 //! The ACPI tables (ACPI 6.5) that describe the machine to the guest, written into low memory before it starts.
 //!
 //! The machine is hardware-reduced (ACPI 4.1): no SCI, no PM1 or GPE registers and no FACS, so a kernel has nothing to
-//! initialise and nothing to poll. What remains is the CPUs and interrupt controllers (`tables`), the devices that can't
-//! be probed for (`dsdt`), and the registers that end the machine.
+//! initialise and nothing to poll. What remains is the CPUs and interrupt controllers (`tables`), the devices that
+//! can't be probed for (`dsdt`), and the registers that end the machine.
 
 mod dsdt;
 mod tables;
@@ -20,8 +20,8 @@ use vector14_hook::{GuestError, Pa};
 pub(crate) use self::tables::{IO_APIC, IO_APIC_ID, LOCAL_APIC, TIMER_PIN};
 use crate::memory::Memory;
 
-/// The range of firmware, which the guest's memory map must not call RAM. The tables are here because a kernel that is not
-/// told of the RSDP searches this range (ACPI 5.2.5.1).
+/// The range of firmware, which the guest's memory map must not call RAM. The tables are here because a kernel that is
+/// not told of the RSDP searches this range (ACPI 5.2.5.1).
 pub(crate) const RESERVED: Range<u64> = 0xe_0000..0x10_0000;
 
 /// Address of the RSDP, for `boot_params.acpi_rsdp_addr`.

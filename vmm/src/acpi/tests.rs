@@ -97,8 +97,8 @@ fn the_dsdt_has_a_device_for_each_virtio_slot_and_a_way_to_power_off() {
     assert_eq!((count(b"LNRO0005"), count(b"_S5_")), (3, 1));
 }
 
-/// Disassembles the tables with ACPICA's compiler, and compiles the DSDT again. Not every machine has the compiler (Debian:
-/// acpica-tools), so this test is a feature of its own.
+/// Disassembles the tables with ACPICA's compiler, and compiles the DSDT again. Not every machine has the compiler
+/// (Debian: acpica-tools), so this test is a feature of its own.
 #[cfg(feature = "iasl")]
 #[test]
 fn iasl_understands_the_tables() {

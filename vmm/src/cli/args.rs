@@ -15,8 +15,8 @@ pub(super) struct ConfigArgs {
     config: PathBuf,
     /// Set a key of the config, such as vm.memory=1G, hook.0.file=a.jsonl or hook.trace.file=a.jsonl
     ///
-    /// VALUE is parsed as TOML if it can be, and is plain text otherwise: boot.cmdline='"1"' is the text 1. Relative paths
-    /// start at the config file's folder, as in the file itself.
+    /// VALUE is parsed as TOML if it can be, and is plain text otherwise: boot.cmdline='"1"' is the text 1. Relative
+    /// paths start at the config file's folder, as in the file itself.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
 }

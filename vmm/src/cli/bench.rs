@@ -1,4 +1,5 @@
-//! `vector14 bench`: measures the cost of a fault on this host, compared with a bare exit, and that of asking a hook alone.
+//! `vector14 bench`: measures the cost of a fault on this host, compared with a bare exit, and that of asking a hook
+//! alone.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;

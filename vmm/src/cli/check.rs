@@ -1,5 +1,5 @@
-//! `vector14 check`: checks a config file and reports what it would run. It starts nothing and touches no file of a hook.
-//! Hook libraries are loaded, to ask them about their options.
+//! `vector14 check`: checks a config file and reports what it would run. It starts nothing and touches no file of a
+//! hook. Hook libraries are loaded, to ask them about their options.
 
 use vector14::chain::Trust;
 use vector14::config::defaults::TRUST;

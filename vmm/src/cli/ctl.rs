@@ -30,7 +30,7 @@ pub(super) struct Args {
 const EXIT_STATUS: &str = "\
 Exit status:
     0  done                            2  bad usage
-    1  the VM refused                  3  there is no VM to ask, or it has ended";
+    1  the VM refused                  3  no VM, or the VM has ended";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -162,7 +162,7 @@ fn show(command: &Command, result: Value) -> Result<String, Failure> {
     let number = |key: &str| result[key].as_u64().unwrap_or_default();
     let waiting = match number("waiting") {
         0 => "",
-        _ => "; the old hook is ended as soon as no vCPU is in it",
+        _ => "; the old hook ends as soon as no vCPU is in it",
     };
     let line = match command {
         Command::Status => return Ok(display::status(&read::<Status>(result)?, output::style())),
@@ -171,14 +171,14 @@ fn show(command: &Command, result: Value) -> Result<String, Failure> {
         }
         Command::Stats { .. } => return Ok(display::stats(&read::<Stats>(result)?, output::style())),
         Command::Pause if number("held") < number("running") => {
-            format!("paused, but {} of {} vCPUs do not stand still yet", number("held"), number("running"))
+            format!("paused, but {} of {} vCPUs have not stopped yet", number("held"), number("running"))
         }
         Command::Pause => "paused".to_owned(),
         Command::Resume => "running".to_owned(),
         Command::Stop => "ending".to_owned(),
-        Command::Attach if result["armed"] == false => "attached, and not armed yet".to_owned(),
+        Command::Attach if result["armed"] == false => "attached, but not armed yet".to_owned(),
         Command::Attach => "attached".to_owned(),
-        Command::Detach if result["armed"] == true => "detached, as soon as the vCPUs go on".to_owned(),
+        Command::Detach if result["armed"] == true => "detached; takes effect when the vCPUs resume".to_owned(),
         Command::Detach => "detached".to_owned(),
         Command::Add { .. } => format!("added {}", result["name"].as_str().unwrap_or_default()),
         Command::Remove { name } => format!("removed {name}{waiting}"),

@@ -44,8 +44,8 @@ fn describe(diagnosis: &Diagnosis, style: Style) -> String {
         grid.row([&format!("engine {}", engine.name), available, &engine.reason]);
     }
     let auto = match diagnosis.auto {
-        Some(name) => format!("takes {name}, the first of these that can run"),
-        None => "takes none of them".to_owned(),
+        Some(name) => format!("selects {name}, the first of these that can run"),
+        None => "selects none of them".to_owned(),
     };
     grid.row(["engine auto", "", &auto]);
     let advice: String = diagnosis.advice.iter().map(|advice| format!("to do: {advice}\n")).collect();

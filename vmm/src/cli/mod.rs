@@ -41,8 +41,8 @@ struct Cli {
 
 const EXIT_STATUS: &str = "\
 Exit status:
-    0  the guest ended well            5  a hook stopped the guest
-    1  the guest ended with a failure  124  the config's timeout was over
+    0  the guest ended normally        5  a hook stopped the guest
+    1  the guest ended with a failure  124  the config's timeout expired
     2  bad config or usage             128+n  signal n; `vector14 ctl` counts as SIGTERM
     3  this host can't run it
     4  the guest crashed";

@@ -67,7 +67,8 @@ pub(super) fn finish() {
 /// Number of log messages dropped for lack of room.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Where log messages go. They are dropped where there is no room: neither a vCPU's thread nor the main thread may wait.
+/// Where log messages go. They are dropped where there is no room: neither a vCPU's thread nor the main thread may
+/// wait.
 pub(super) struct Log;
 
 impl Write for Log {

@@ -1,5 +1,5 @@
-//! `vector14 replay`: runs hooks on the faults of a trace that the hook `trace` wrote in JSON. There is no guest, so their
-//! verdicts have no effect. Only one fault is in memory at a time.
+//! `vector14 replay`: runs hooks on the faults of a trace that the hook `trace` wrote in JSON. There is no guest, so
+//! their verdicts have no effect. Only one fault is in memory at a time.
 
 use std::collections::BTreeMap;
 use std::fs::File;

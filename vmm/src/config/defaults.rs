@@ -35,7 +35,7 @@ pub const CMDLINE: &str = "";
 
 /// Default of `disk.readonly`.
 pub const DISK_READONLY: bool = false;
-/// Most disks that a machine may have: one virtio device is its entropy source.
+/// Maximum number of disks: one virtio device is the entropy source.
 pub const DISKS_MAX: usize = 7;
 
 /// Default of `intercept.engine`.

@@ -87,7 +87,8 @@ impl Kind<'_> {
 }
 
 impl HookConfig {
-    /// A hook from the keys of a `[[hook]]` table other than `name` and `path`, as JSON. Relative paths in it start at `base`.
+    /// A hook from the keys of a `[[hook]]` table other than `name` and `path`, as JSON. Relative paths in it start at
+    /// `base`.
     ///
     /// # Errors
     /// A key that says how far the hook is trusted has an invalid value.
@@ -239,7 +240,8 @@ pub(super) fn from_rest(
     Some(HookConfig { name, library, trust, options: Options::new(values, base), places })
 }
 
-/// The value as JSON, which hooks read their options from; or the part that JSON can't express, and what is allowed there.
+/// The value as JSON, which hooks read their options from; or the part that JSON can't express, and what is allowed
+/// there.
 fn json(node: &Node) -> Result<Json, (Place, &'static str)> {
     let refused = |allowed| (node.place.clone(), allowed);
     Ok(match &node.value {

@@ -82,7 +82,8 @@ fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
 fn not_utf8(name: &str, error: &FromUtf8Error) -> Problem {
     let offset = error.utf8_error().valid_up_to();
     let byte = error.as_bytes().get(offset).copied().unwrap_or_default();
-    // Up to `offset` the text equals the file. The bad byte is replaced there, and the place has the length of its replacement.
+    // Up to `offset` the text equals the file. The bad byte is replaced there, and the place has the length of its
+    // replacement.
     let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
     let span = offset..offset + char::REPLACEMENT_CHARACTER.len_utf8();
     let place = Place { source: Arc::new(NamedSource::new(name, text)), span };

@@ -1,8 +1,8 @@
 //! The config file: what to boot, on which machine, and which hooks its faults go through.
 //!
 //! [`Config::load`] turns a TOML file and the command line's `--set` texts into a [`Config`], or into a [`ConfigError`]
-//! that lists every error in them, each with its place. [`Config::create_hooks`] then creates the hooks of the VM's chain.
-//! Nothing here is on the path of a fault.
+//! that lists every error in them, each with its place. [`Config::create_hooks`] then creates the hooks of the VM's
+//! chain. Nothing here is on the path of a fault.
 //!
 //! # Layout
 //! - [`schema`]: the values of a parsed config

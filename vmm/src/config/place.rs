@@ -48,7 +48,8 @@ impl Place {
         self.span.is_empty()
     }
 
-    /// This place, or the character before it if this is the empty end of a line, so that a caret has something to point to.
+    /// This place, or the character before it if this is the empty end of a line, so that a caret has something to
+    /// point to.
     pub(super) fn visible(self) -> Self {
         let text = self.source.inner();
         let at_end = self.is_empty()

@@ -16,7 +16,7 @@ use crate::library::LibraryError;
 pub struct Problem {
     /// Where the error is; `None` if the config did not come from text.
     pub place: Option<Place>,
-    /// What is wrong.
+    /// What is wrong at that place.
     pub reason: Reason,
 }
 

@@ -185,8 +185,8 @@ impl Default for InterceptConfig {
     }
 }
 
-/// `intercept.error_code`: a fault causes an exit if its error code, masked with `mask`, is `value`. Other faults go straight
-/// to the guest's own handler.
+/// `intercept.error_code`: a fault causes an exit if its error code, masked with `mask`, is `value`. Other faults go
+/// straight to the guest's own handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorCodeFilter {
     /// The bits that are compared.

@@ -41,8 +41,8 @@ impl Set {
         text.find('=').ok_or_else(|| self.problem(0..text.len(), format!("must be KEY=VALUE, such as {example}")))
     }
 
-    /// The value, parsed as TOML if possible, and otherwise as plain text. A value that begins like a TOML string, array or
-    /// table must be valid TOML.
+    /// The value, parsed as TOML if possible, and otherwise as plain text. A value that begins like a TOML string,
+    /// array or table must be valid TOML.
     fn value(&self, span: Range<usize>) -> Result<Node, Problem> {
         let place = self.place(span.clone());
         let text = place.text();

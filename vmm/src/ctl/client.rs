@@ -33,7 +33,7 @@ pub enum ClientError {
         path: PathBuf,
     },
     /// The socket belongs to another user, or another user listens on it.
-    #[error("no right to use the socket {}, which is user {owner}'s", .path.display())]
+    #[error("no permission to use the socket {}, which is user {owner}'s", .path.display())]
     Denied {
         /// Path of the socket.
         path: PathBuf,
@@ -47,7 +47,7 @@ pub enum ClientError {
         path: PathBuf,
     },
     /// Some other program listens on the socket.
-    #[error("{} is no control socket of vector14: {what}", .path.display())]
+    #[error("{} is not a control socket of vector14: {what}", .path.display())]
     NotVector14 {
         /// Path of the socket.
         path: PathBuf,
@@ -155,7 +155,7 @@ impl Client {
             Err(ClientError::Host { source, .. })
                 if matches!(source.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) =>
             {
-                return Err(self.unknown(format!("it says nothing for {PATIENCE:?}")));
+                return Err(self.unknown(format!("it sent nothing for {PATIENCE:?}")));
             }
             other => other?,
         };
@@ -164,7 +164,7 @@ impl Client {
             Some(theirs) => Err(ClientError::OtherProtocol { path: self.path.clone(), theirs }),
             None => match serde_json::from_value::<Refusal>(greeting["error"].clone()) {
                 Ok(refusal) => Err(refusal.into()),
-                Err(_) => Err(self.unknown("it says something else".to_owned())),
+                Err(_) => Err(self.unknown("it sent something else".to_owned())),
             },
         }
     }
@@ -174,7 +174,7 @@ impl Client {
         let read = self.reader.by_ref().take(ANSWER_MAX).read_until(b'\n', &mut line);
         match read.map_err(|error| error.kind()) {
             Ok(0) | Err(io::ErrorKind::ConnectionReset) => Err(ClientError::Ended),
-            Ok(_) => serde_json::from_slice(&line).map_err(|error| self.unknown(format!("no JSON: {error}"))),
+            Ok(_) => serde_json::from_slice(&line).map_err(|error| self.unknown(format!("not JSON: {error}"))),
             Err(error) => Err(self.failed(error.into())),
         }
     }
@@ -237,8 +237,8 @@ mod tests {
     fn others_that_listen_are_told_apart() {
         for (says, words) in [
             ("", "it closes the connection"),
-            ("SSH-2.0-x\r\n", "no JSON"),
-            ("{}\n", "it says something else"),
+            ("SSH-2.0-x\r\n", "not JSON"),
+            ("{}\n", "it sent something else"),
             ("{\"vector14\":{\"protocol\":99}}\n", "version 99"),
             ("{\"error\":{\"message\":\"full\",\"help\":null}}\n", "full"),
         ] {

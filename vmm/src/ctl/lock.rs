@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::socket::BindError;
 
-/// A locked file. Its mode lets only its owner open it, so no other user can hold the lock. The file is removed on drop.
+/// A locked file. Its mode lets only its owner open it, so no other user can hold the lock. The file is removed on
+/// drop.
 #[derive(Debug)]
 pub(super) struct Lock {
     path: PathBuf,
@@ -32,7 +33,8 @@ impl Lock {
                 Err(TryLockError::WouldBlock) => return Err(BindError::InUse { path: socket.to_owned() }),
                 Err(TryLockError::Error(error)) => return Err(host(error)),
             }
-            // A run that ends removes the file, maybe between the two calls above: then the locked file is not the one at the path.
+            // A run that ends removes the file, maybe between the two calls above: then the locked file is not the one
+            // at the path.
             let locked = file.metadata().map_err(host)?.ino();
             if fs::symlink_metadata(&path).is_ok_and(|found| found.ino() == locked) {
                 return Ok(Self { path, _file: file });

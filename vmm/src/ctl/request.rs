@@ -11,7 +11,7 @@ use crate::config::problem::advice;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
-    /// What is wrong.
+    /// What is wrong with the request.
     pub message: String,
     /// What to do about the refusal.
     pub help: Option<String>,

@@ -62,8 +62,9 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Sends a line per interval until the client disconnects or sends another request, and one more at the end of the VM. That
-    /// last line waits for the connection to be shut, because the vCPUs of a VM that is told to end still finish their faults.
+    /// Sends a line per interval until the client disconnects or sends another request, and one more at the end of the
+    /// VM. That last line waits for the connection to be shut, because the vCPUs of a VM that is told to end still
+    /// finish their faults.
     fn repeat_stats(&mut self, id: &Value, interval: Duration, subject: &Subject) -> io::Result<()> {
         let mut meter = Meter::new(&subject.vm);
         self.stream.set_read_timeout(Some(interval))?;

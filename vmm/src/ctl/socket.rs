@@ -1,4 +1,5 @@
-//! The control socket in the file system. It is private to its owner, replaces a dead run's socket, and is removed at the end.
+//! The control socket in the file system. It is private to its owner, replaces a dead run's socket, and is removed at
+//! the end.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -36,7 +37,7 @@ pub enum BindError {
         owner: u32,
     },
     /// Other users could use the socket.
-    #[error("control socket {}: its file system gives others rights to it (mode {mode:#o})", .path.display())]
+    #[error("control socket {}: its file system gives other users access to it (mode {mode:#o})", .path.display())]
     NotPrivate {
         /// Path of the socket.
         path: PathBuf,
@@ -59,7 +60,7 @@ impl BindError {
     pub fn help(&self) -> Option<&'static str> {
         match self {
             Self::InUse { .. } => Some("give each run a socket of its own, or end the other run"),
-            Self::NotASocket { .. } => Some("it is left as it is; name a path that is free"),
+            Self::NotASocket { .. } => Some("the file was left as it is; name an unused path"),
             Self::Squatted { .. } => Some("name a path in a folder of your own"),
             Self::NotPrivate { .. } => {
                 Some("name a path in a file system of this host, such as one below /run or /tmp")
@@ -144,8 +145,8 @@ fn connect(path: &Path) -> io::Result<OwnedFd> {
 
 /// A socket that is bound but not listening yet, with its metadata in the file system.
 ///
-/// Linux creates the file with the permissions of the socket itself, less the umask. So other users have no access at any
-/// moment, and files of other threads are not affected.
+/// Linux creates the file with the permissions of the socket itself, less the umask. So other users have no access at
+/// any moment, and files of other threads are not affected.
 fn bind_private(path: &Path) -> io::Result<(OwnedFd, Metadata)> {
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;

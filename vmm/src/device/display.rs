@@ -6,9 +6,9 @@ use crate::summary::Stop;
 /// The index port of a colour display's CRT controller; the data port is the next one.
 pub(crate) const DISPLAY_PORT: u16 = 0x3d4;
 
-/// Answers at [`DISPLAY_PORT`] for kernels that print to a display without probing for one. They read the cursor position,
-/// and the all-ones of an empty port are not a position on the screen: xv6 panics. A kernel that probes writes to a
-/// register, and does not read back what it wrote.
+/// Answers at [`DISPLAY_PORT`] for kernels that print to a display without probing for one. They read the cursor
+/// position, and the all-ones of an empty port are not a position on the screen: xv6 panics. A kernel that probes
+/// writes to a register, and does not read back what it wrote.
 pub(crate) struct NoDisplay;
 
 impl Device for NoDisplay {

@@ -11,10 +11,10 @@ const PULSE_RESET: u8 = 0xfe;
 /// accepts commands.
 const OUTPUT_FULL: u8 = 1 << 0;
 
-/// More bytes than any controller's buffer holds. Linux empties the buffer before it probes, and gives up on a controller
-/// that returns more than 16 bytes, after 33 exits (drivers/input/serio/i8042.c, i8042_flush). It would poll a controller
-/// that is empty and never answers 10,000 times (i8042_wait_read). The FADT says that there is no controller: these bytes
-/// are for kernels that do not read it.
+/// More bytes than any controller's buffer holds. Linux empties the buffer before it probes, and gives up on a
+/// controller that returns more than 16 bytes, after 33 exits (drivers/input/serio/i8042.c, i8042_flush). It would poll
+/// a controller that is empty and never answers 10,000 times (i8042_wait_read). The FADT says that there is no
+/// controller: these bytes are for kernels that do not read it.
 const STALE_BYTES: u8 = 17;
 
 /// The controller's ports, from 0x60. No keyboard is connected.

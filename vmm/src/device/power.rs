@@ -47,9 +47,9 @@ pub(crate) const RESET_PORT: u16 = 0xcf9;
 pub(crate) const RESET_VALUE: u8 = RST_CPU | 1 << 1;
 const RST_CPU: u8 = 1 << 2;
 
-/// Where a PC's CPU starts. A kernel that wants its firmware to reset the machine jumps here in real mode. Linux does so on
-/// every hardware-reduced machine that was not booted by UEFI (arch/x86/kernel/reboot.c, reboot_init: it prefers UEFI's
-/// reset to ACPI's there, and falls back to this without UEFI).
+/// Where a PC's CPU starts. A kernel that wants its firmware to reset the machine jumps here in real mode. Linux does
+/// so on every hardware-reduced machine that was not booted by UEFI (arch/x86/kernel/reboot.c, reboot_init: it prefers
+/// UEFI's reset to ACPI's there, and falls back to this without UEFI).
 pub(crate) const RESET_VECTOR: Pa = Pa(0xf_fff0);
 
 /// The whole firmware: `mov al, RESET_VALUE; mov dx, RESET_PORT; out dx, al; hlt; jmp` back to the `hlt`.

@@ -1,5 +1,5 @@
-//! The MC146818 real-time clock at 0x70 and its CMOS memory: the host's time in UTC, and the size of RAM in the cells that
-//! PCs use for it.
+//! The MC146818 real-time clock at 0x70 and its CMOS memory: the host's time in UTC, and the size of RAM in the cells
+//! that PCs use for it.
 
 use time::OffsetDateTime;
 
@@ -27,8 +27,8 @@ const REGISTER_B: u8 = 0x0b;
 const REGISTER_C: u8 = 0x0c;
 const REGISTER_D: u8 = 0x0d;
 
-/// Register A: an update is in progress. The bit is set for the last 244 microseconds of a second. A reader that finds it
-/// clear has time to finish before the time changes (MC146818 data sheet, "Update Cycle").
+/// Register A: an update is in progress. The bit is set for the last 244 microseconds of a second. A reader that finds
+/// it clear has time to finish before the time changes (MC146818 data sheet, "Update Cycle").
 const UPDATE_IN_PROGRESS: u8 = 1 << 7;
 const UPDATE_NANOSECONDS: u32 = 244_000;
 /// Register A: a 32,768 Hz crystal, and 1,024 Hz for the periodic interrupt, which is never raised.
@@ -92,8 +92,8 @@ impl Rtc {
         }
     }
 
-    /// Writes the selected cell. Writes to the time and to interrupt flags are ignored: the time is the host's, and there are no
-    /// interrupts.
+    /// Writes the selected cell. Writes to the time and to interrupt flags are ignored: the time is the host's, and
+    /// there are no interrupts.
     fn set(&mut self, value: u8) {
         match self.index {
             SECONDS | MINUTES | HOURS | WEEKDAY | DAY | MONTH | YEAR | RTC_CENTURY | REGISTER_C | REGISTER_D => {}

@@ -7,7 +7,8 @@ use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, Na
 use super::printable::{masked, printable, printable_lines};
 use super::{Colour, Style};
 
-/// Renders an error and its help. If it stands for several errors, they come first, each with its piece of text and a caret.
+/// Renders an error and its help. If it stands for several errors, they come first, each with its piece of text and a
+/// caret.
 #[must_use]
 pub fn diagnostic(error: &dyn Diagnostic, style: Style) -> String {
     let (mut theme, width) = match style {

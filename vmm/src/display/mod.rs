@@ -1,7 +1,7 @@
 //! How results and errors look: tables and colours on a terminal, and elsewhere plain lines that scripts can parse.
 //!
-//! Every function takes a [`Style`] and returns text; the caller decides where to write it. Nothing here is on the path of a
-//! fault.
+//! Every function takes a [`Style`] and returns text; the caller decides where to write it. Nothing here is on the path
+//! of a fault.
 //!
 //! # Layout
 //! - [`style`]: [`Style`], what an output stream can show

@@ -1,5 +1,5 @@
-//! Makes untrusted text safe for a terminal. Text from configs, hooks, guests and whoever answers on a control socket could
-//! otherwise move the cursor, change the title, or make the terminal send input.
+//! Makes untrusted text safe for a terminal. Text from configs, hooks, guests and whoever answers on a control socket
+//! could otherwise move the cursor, change the title, or make the terminal send input.
 //!
 //! All output passes through here first. Colours are added later.
 
@@ -24,8 +24,8 @@ fn escape(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
     clean
 }
 
-/// A source text with unchanged offsets: line breaks and tabs are kept, and every byte of another control character becomes a
-/// question mark.
+/// A source text with unchanged offsets: line breaks and tabs are kept, and every byte of another control character
+/// becomes a question mark.
 pub(super) fn masked(source: &[u8]) -> String {
     let text = String::from_utf8_lossy(source);
     let mut clean = String::with_capacity(text.len());
@@ -41,7 +41,8 @@ pub(super) fn masked(source: &[u8]) -> String {
     clean
 }
 
-/// JSON with all control characters escaped: serde_json escapes those of ASCII except for DEL, and this escapes the others.
+/// JSON with all control characters escaped: serde_json escapes those of ASCII except for DEL, and this escapes the
+/// others.
 #[must_use]
 pub fn printable_json(json: &str) -> Cow<'_, str> {
     let is_escaped = |c: char| c.is_control() && c != '\n';

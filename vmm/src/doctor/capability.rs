@@ -39,13 +39,13 @@ const NEEDS: [Need; 7] = [
         name: "KVM_CAP_USER_MEMORY",
         number: KVM_CAP_USER_MEMORY,
         enough: Enough::Any,
-        purpose: "guest RAM is memory of the VMM",
+        purpose: "guest RAM in memory of the VMM",
     },
     Need {
         name: "KVM_CAP_IRQCHIP",
         number: KVM_CAP_IRQCHIP,
         enough: Enough::Any,
-        purpose: "interrupt controllers inside of KVM",
+        purpose: "interrupt controllers in KVM",
     },
     Need { name: "KVM_CAP_IRQFD", number: KVM_CAP_IRQFD, enough: Enough::Any, purpose: "the serial port's interrupt" },
     Need {
@@ -70,7 +70,7 @@ const NEEDS: [Need; 7] = [
         name: "KVM_CAP_MAX_VCPUS",
         number: KVM_CAP_MAX_VCPUS,
         enough: Enough::Any,
-        purpose: "vCPUs that a VM may have",
+        purpose: "maximum number of vCPUs",
     },
 ];
 

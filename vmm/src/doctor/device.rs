@@ -60,16 +60,17 @@ impl fmt::Display for DeviceState {
         match self {
             Self::Usable { api_version } => write!(f, "usable, API version {api_version}"),
             Self::Missing => write!(f, "does not exist"),
-            Self::Denied => write!(f, "exists, but we have no right to open it"),
+            Self::Denied => write!(f, "exists, but permission to open it is denied"),
             Self::Unopenable { error } => write!(f, "can't be opened: {error}"),
             Self::NotKvm { api_version: -1 } => write!(f, "is not a KVM device"),
-            Self::NotKvm { api_version } => write!(f, "speaks KVM API version {api_version}, not {API_VERSION}"),
-            Self::NoVms { error } => write!(f, "is KVM, but makes no VM: {error}"),
+            Self::NotKvm { api_version } => write!(f, "has KVM API version {api_version}, not {API_VERSION}"),
+            Self::NoVms { error } => write!(f, "is KVM, but can't create a VM: {error}"),
         }
     }
 }
 
-/// Opens the device, and checks that it is KVM and creates VMs. A KVM that can't create VMs is still returned, for queries.
+/// Opens the device, and checks that it is KVM and creates VMs. A KVM that can't create VMs is still returned, for
+/// queries.
 pub(super) fn open(path: &Path) -> (Device, Option<Kvm>) {
     let (state, kvm) = match kvm_at(path) {
         Ok(kvm) => match state_of(&kvm) {

@@ -29,8 +29,8 @@ pub struct Cpu {
     pub flags: Vec<&'static str>,
 }
 
-/// Flags of /proc/cpuinfo that matter: the two kinds of virtualisation, whether this is itself a virtual machine, and the
-/// features that affect faults.
+/// Flags of /proc/cpuinfo that matter: the two kinds of virtualisation, whether this is itself a virtual machine, and
+/// the features that affect faults.
 pub const FLAGS: [&str; 8] = ["svm", "vmx", "hypervisor", "la57", "smep", "smap", "pku", "fred"];
 
 /// Modules that provide /dev/kvm, and the one that they share.

@@ -1,7 +1,7 @@
 //! What this host's KVM offers, whether that is sufficient, and what to do if it is not.
 //!
-//! [`examine`] queries the host and decides; [`Diagnosis`] is the result, which `vector14 doctor` shows. It creates a VM to
-//! see whether that works, and drops it again.
+//! [`examine`] queries the host and decides; [`Diagnosis`] is the result, which `vector14 doctor` shows. It creates a
+//! VM to see whether that works, and drops it again.
 //!
 //! # Layout
 //! - [`device`]: whether the KVM device exists, can be opened, and is KVM
@@ -74,7 +74,7 @@ pub fn examine(kvm: &Path, host: &Host) -> Diagnosis {
 fn gate(device: &Device, capabilities: &[Capability]) -> Engine {
     let lacking: Vec<_> = capabilities.iter().filter(|capability| !capability.sufficient).map(|c| c.name).collect();
     let (available, reason) = match (&device.state, &lacking[..]) {
-        (DeviceState::Usable { .. }, []) => (true, "needs nothing that this KVM lacks".to_owned()),
+        (DeviceState::Usable { .. }, []) => (true, "this KVM has everything that it needs".to_owned()),
         (DeviceState::Usable { .. }, [_, ..]) => (false, format!("this KVM lacks {}", lacking.join(", "))),
         (state, _) => (false, state.to_string()),
     };

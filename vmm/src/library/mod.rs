@@ -1,9 +1,9 @@
 //! Hooks loaded from shared libraries.
 //!
-//! A library's file is read once. The bytes are inspected (`inspect`) and then loaded from memory: a rebuild of the file does
-//! not affect the code that runs, and the new file can be loaded beside the old one. The interface version is read from the
-//! file before any code of the library runs. The library is loaded in another process (`trial`) before it is loaded in this
-//! one. Nothing here is on the path of a fault.
+//! A library's file is read once. The bytes are inspected (`inspect`) and then loaded from memory: a rebuild of the
+//! file does not affect the code that runs, and the new file can be loaded beside the old one. The interface version is
+//! read from the file before any code of the library runs. The library is loaded in another process (`trial`) before it
+//! is loaded in this one. Nothing here is on the path of a fault.
 
 mod error;
 mod inspect;
@@ -41,14 +41,14 @@ impl Library {
     /// trials](serve_trials).
     ///
     /// # Errors
-    /// [`LibraryError`]. Unless its reason is [`Reason::Load`] or [`Reason::Descriptor`], no code of the library has run in
-    /// this process.
+    /// [`LibraryError`]. Unless its reason is [`Reason::Load`] or [`Reason::Descriptor`], no code of the library has
+    /// run in this process.
     pub fn load(path: &Path) -> Result<Self, LibraryError> {
         let failed = |reason| LibraryError { path: path.to_owned(), reason };
         let (image, stamp) = read(path).map_err(failed)?;
         inspect::check(&image).map_err(failed)?;
 
-        // The name is for debuggers. The host accepts no longer one.
+        // The name is for debuggers. The host accepts no longer name.
         const NAME_MAX: usize = 200;
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
         let name = CString::new(&name[..name.len().min(NAME_MAX)]).unwrap_or_default();

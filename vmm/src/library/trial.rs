@@ -1,8 +1,8 @@
 //! Loads a library in another process first, and asks its hook about options. The dynamic linker trusts what it loads: a damaged
 //! library can crash or hang the process.
 //!
-//! The other process runs the same program. Only a program that calls [`serve_trials`] at the start of `main` tries its libraries;
-//! any other loads them without a trial.
+//! The other process runs the same program. Only a program that calls [`serve_trials`] at the start of `main` tries its
+//! libraries; any other loads them without a trial.
 
 use std::fs::File;
 use std::io;
@@ -28,8 +28,9 @@ const BEAT: Duration = Duration::from_millis(1);
 /// Whether this program serves trials.
 static SERVED: AtomicBool = AtomicBool::new(false);
 
-/// If this process was started for a trial, loads the library on standard input and exits. Otherwise returns, and from then on
-/// every library is tried in such a process before it is loaded. Call this at the start of `main`, before any thread is started.
+/// If this process was started for a trial, loads the library on standard input and exits. Otherwise returns, and from
+/// then on every library is tried in such a process before it is loaded. Call this at the start of `main`, before any
+/// thread is started.
 pub fn serve_trials() {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_none_or(|argument| argument != ARGUMENT) || arguments.next().is_some() {
@@ -39,15 +40,15 @@ pub fn serve_trials() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     // Otherwise a crash would leave a core file.
     let _ = setrlimit(Resource::Core, none);
-    // An error recurs, and is reported, when the library is loaded for good. The hook is asked about options because what its
-    // descriptor points to may be damaged too.
+    // An error recurs, and is reported, when the library is loaded for good. The hook is asked about options because
+    // what its descriptor points to may be damaged too.
     let library = io::stdin().as_fd().try_clone_to_owned();
     let _ = library.map(|library| open(library.into()).map(|hook| hook.check(&Options::default())));
     // Runs the library's destructors.
     std::process::exit(0);
 }
 
-/// Loads `library` in a process of its own.
+/// Loads `library` in another process.
 ///
 /// # Errors
 /// [`Reason::EndsProcess`], [`Reason::Hangs`], [`Reason::Trial`] or [`Reason::Host`].

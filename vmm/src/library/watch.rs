@@ -1,4 +1,5 @@
-//! `vector14 run --watch`: reloads a hook whenever its library is rebuilt, and replaces the old hook while the guest goes on.
+//! `vector14 run --watch`: reloads a hook whenever its library is rebuilt, and replaces the old hook while the guest
+//! goes on.
 
 use std::time::Duration;
 
@@ -11,8 +12,9 @@ use crate::vm::{HandleError, State, VmError, VmHandle};
 /// Interval between two looks at the libraries' files. A file that has not changed between two looks can be loaded.
 const BEAT: Duration = Duration::from_millis(200);
 
-/// Watches `hooks`, which the VM's chain begins with, until the VM ends. A hook that was loaded from a library is replaced
-/// when its library changes. `tell` gets one line per attempt. If a library can't be loaded, the old hook stays.
+/// Watches `hooks`, which the VM's chain begins with, until the VM ends. A hook that was loaded from a library is
+/// replaced when its library changes. `tell` gets one line per attempt. If a library can't be loaded, the old hook
+/// stays.
 ///
 /// # Errors
 /// The host can't start a thread.
@@ -69,8 +71,8 @@ impl Watched {
         Some(Self { name, library, tried, last: Some(tried) })
     }
 
-    /// Checks the file, and replaces the hook if the file has changed and is stable. Returns whether there is still something
-    /// to watch.
+    /// Checks the file, and replaces the hook if the file has changed and is stable. Returns whether there is still
+    /// something to watch.
     fn look(&mut self, vm: &VmHandle, types: &[HookType], tell: &impl Fn(&str)) -> bool {
         let now = Stamp::of(self.library.path());
         let holds_still = std::mem::replace(&mut self.last, now) == now;
@@ -83,7 +85,7 @@ impl Watched {
                 tell(&format!("hook `{name}` was loaded anew from {path}; the old one is still busy, and ends later"))
             }
             Err(gone @ (Stays::Displaced | Stays::Vm(HandleError::Edit(_)))) => {
-                tell(&format!("{path} is not watched any more: {gone}"));
+                tell(&format!("stopped watching {path}: {gone}"));
                 return false;
             }
             Err(stays) => tell(&format!("hook `{name}` stays as it was: {stays}")),

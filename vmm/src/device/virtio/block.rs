@@ -20,7 +20,7 @@ const HEADER: usize = 16;
 const NAME: usize = 20;
 /// Data is copied in pieces of this size, which is also the largest buffer that a driver may use (SIZE_MAX).
 const PIECE: u32 = 64 << 10;
-/// Most buffers that a driver may use for a request's data (SEG_MAX).
+/// Maximum number of buffers that a driver may use for a request's data (SEG_MAX).
 const SEGMENTS: u32 = 62;
 const _: () = assert!(PIECE as u64 * SEGMENTS as u64 <= MAX_REQUEST && SEGMENTS + 2 <= super::QUEUE_SIZE as u32);
 

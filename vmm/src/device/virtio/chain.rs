@@ -83,8 +83,8 @@ impl<'m> Buffers<'m> {
         None
     }
 
-    /// Consumes `length` bytes from the front. Calls the visitor for each piece, with its address and the range of the whole
-    /// that it covers.
+    /// Consumes `length` bytes from the front. Calls the visitor for each piece, with its address and the range of the
+    /// whole that it covers.
     fn walk(
         &mut self,
         length: usize,

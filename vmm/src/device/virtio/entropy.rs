@@ -5,7 +5,7 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 use super::queue::QueueError;
 use super::{Backend, Chain};
 
-/// Most bytes per request; a driver then asks again (virtio 1.2, 5.4.6.1).
+/// Maximum number of bytes per request; a driver then asks again (virtio 1.2, 5.4.6.1).
 const MOST: usize = 256;
 
 /// The device, which has no state.
@@ -26,7 +26,7 @@ impl Backend for Entropy {
 
     fn serve(&mut self, chain: &mut Chain<'_>) -> Result<u32, QueueError> {
         if chain.readable.length() > 0 || chain.writable.length() == 0 {
-            return Err(chain.refuse("entropy is written, into buffers to write only"));
+            return Err(chain.refuse("must have only buffers that the device writes"));
         }
         let mut random = [0; MOST];
         let length = usize::try_from(chain.writable.length()).unwrap_or(MOST).min(MOST);

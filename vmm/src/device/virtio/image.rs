@@ -41,7 +41,7 @@ pub enum ImageError {
         size: u64,
     },
     /// Another VM, or another disk of this one, uses the file.
-    #[error("the file is in use: a writable disk's image is nobody else's")]
+    #[error("the file is in use: the image of a writable disk can't be shared")]
     InUse,
 }
 

@@ -5,9 +5,9 @@
 //! - `entropy`, `block`: the devices, which execute chains
 //! - [`image`]: the file that holds a disk's data
 //!
-//! Each device has one queue, and serves it on the thread of the vCPU that notifies it. Everything that the guest writes is
-//! untrusted: after an invalid queue or request the device sets DEVICE_NEEDS_RESET and does nothing until it is reset. One
-//! notification serves at most one queue's worth of requests, each of at most [`MAX_REQUEST`] bytes.
+//! Each device has one queue, and serves it on the thread of the vCPU that notifies it. Everything that the guest
+//! writes is untrusted: after an invalid queue or request the device sets DEVICE_NEEDS_RESET and does nothing until it
+//! is reset. One notification serves at most one queue's worth of requests, each of at most [`MAX_REQUEST`] bytes.
 
 mod block;
 mod chain;
@@ -27,7 +27,7 @@ pub(crate) use mmio::Mmio;
 use self::chain::Chain;
 use self::queue::QueueError;
 
-/// Most devices. Each has an I/O APIC pin of its own, above those of ISA.
+/// Maximum number of devices. Each has an I/O APIC pin of its own, above those of ISA.
 pub(crate) const SLOTS: u32 = 8;
 /// Address of the first device's registers: below the I/O APIC, in the hole between RAM ranges.
 const REGISTERS: u32 = 0xfeb0_0000;
@@ -37,7 +37,7 @@ const FIRST_GSI: u32 = 16;
 /// Descriptors of a queue, and so the most in a chain; a power of two (virtio 1.2, 2.7).
 const QUEUE_SIZE: u16 = 128;
 
-/// Most data in a request of a well-behaved guest, in bytes. Block devices announce this limit.
+/// Maximum data in a request, in bytes. Block devices announce this limit, so a well-behaved guest does not exceed it.
 const MAX_REQUEST: u64 = 4 << 20;
 
 /// Guest-physical addresses of the registers of the device in `slot`.

@@ -63,8 +63,8 @@ impl Virtqueue {
         }
     }
 
-    /// Serves the available chains, at most one queue's worth: a driver that adds chains meanwhile notifies the device of them.
-    /// Returns whether anything was served.
+    /// Serves the available chains, at most one queue's worth: a driver that adds chains meanwhile notifies the device
+    /// of them. Returns whether anything was served.
     pub(super) fn serve(&mut self, memory: &GuestRam, backend: &mut dyn Backend) -> Result<bool, QueueError> {
         for served in 0..self.0.size() {
             let Some(chain) = self.0.iter(memory).map_err(QueueError::Rings)?.next() else { return Ok(served > 0) };

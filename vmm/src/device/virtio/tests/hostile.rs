@@ -72,7 +72,7 @@ fn queues_that_are_none() {
     let good = [DESCRIPTORS, AVAILABLE, USED];
     let cases = [
         ("no size", 0, good),
-        ("a size that is no power of two", 7, good),
+        ("a size that is not a power of two", 7, good),
         ("a queue larger than the device's", 256, good),
         ("an absurd size", u32::MAX, good),
         ("a size whose low half is good", 0x1_0008, good),

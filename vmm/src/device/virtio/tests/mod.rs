@@ -138,7 +138,8 @@ impl Driver {
         self.set(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
     }
 
-    /// Sends `descriptors` as one chain. Returns how many bytes the device reports as written, if it has used the chain.
+    /// Sends `descriptors` as one chain. Returns how many bytes the device reports as written, if it has used the
+    /// chain.
     fn send(&mut self, descriptors: &[Descriptor]) -> Option<u32> {
         let before: u16 = self.take(USED + 2);
         self.describe(DESCRIPTORS, descriptors);
@@ -147,8 +148,8 @@ impl Driver {
         (after == before.wrapping_add(1)).then(|| self.take(USED + 4 + 8 * u64::from(before % SIZE) + 4))
     }
 
-    /// Sends a disk request. `data` is the length of its data, and `flags` says whether the device writes it. Returns the status
-    /// byte, and the used length.
+    /// Sends a disk request. `data` is the length of its data, and `flags` says whether the device writes it. Returns
+    /// the status byte, and the used length.
     fn request(&mut self, kind: u32, sector: u64, data: u32, flags: u16) -> (u8, Option<u32>) {
         self.put(BUFFERS, kind);
         self.put(BUFFERS + 8, sector);
