@@ -1,9 +1,9 @@
-//! What a fault costs on this host, in units of what leaving the guest costs at all.
+//! Measures what a fault costs on this host, as a multiple of the cost of a bare exit from the guest.
 //!
-//! The tiny guest goes round tight loops in ring 3, where most faults come from: one of port writes, one of faults, and so
-//! on in turn, each between two writes to its mark port, of which the host notes the time. A ratio is that of two loops which
-//! follow one another within milliseconds, so that a host that slows down for a while slows both sides of it down.
-//! What asking the hooks costs by itself is in `dispatch`; `replay` takes the path of a fault without a guest.
+//! The tiny guest runs tight loops in ring 3, where most faults come from: one of port writes, one of faults, and so on
+//! in turn. Each is between two writes to the guest's mark port, which the host timestamps. A ratio compares two loops
+//! that follow one another within milliseconds, so a temporary slowdown of the host affects both. `dispatch` measures
+//! the cost of asking hooks alone; `replay` takes the path of a fault without a guest.
 
 mod dispatch;
 pub mod replay;
@@ -25,27 +25,27 @@ use crate::summary::{Stop, Summary};
 use crate::sys::lock;
 use crate::vm::{Surroundings, Vm, VmError};
 
-/// Exits, or faults, that are timed as one.
+/// Exits or faults per timed loop.
 const COUNT: u32 = 200;
-/// Pairs of loops in one VM.
+/// Pairs of loops per VM.
 const ROUNDS: u32 = 11;
-/// VMs for each kind of fault, which take turns.
+/// VMs per kind of fault. The kinds take turns.
 const VMS: u32 = 3;
-/// A measurement takes some hundred milliseconds at the most.
+/// Time limit for a measurement, which takes a few hundred milliseconds at most.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// What a measurement can fail of.
+/// Why a measurement can fail.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// There is no VM to be had.
+    /// The VM can't be created or run.
     #[error(transparent)]
     Vm(#[from] VmError),
     /// The guest did not do what was to be timed.
     #[error("the measurement of `{row}` failed: {why}")]
     Guest {
-        /// What was measured.
+        /// The row that was being measured.
         row: &'static str,
-        /// What was seen.
+        /// What was observed instead.
         why: String,
     },
 }
@@ -55,37 +55,37 @@ pub enum BenchError {
 pub struct Bench {
     /// The engine that was measured.
     pub engine: &'static str,
-    /// One a row of the table.
+    /// The rows of the table.
     pub rows: Vec<Row>,
-    /// How many times a bare exit each verdict costs.
+    /// The cost of each verdict, as a multiple of a bare exit.
     pub ratios: Ratios,
 }
 
-/// What one thing costs.
+/// The cost of one exit, or of one kind of fault.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
     /// What was measured.
     pub name: &'static str,
-    /// Median of several rounds, in nanoseconds for one of them.
+    /// Median of several rounds, in nanoseconds per exit or fault.
     pub median_ns: u64,
 }
 
-/// Costs over that of a bare exit in the same round, the median of all rounds.
+/// Costs as multiples of a bare exit in the same round; the median of all rounds.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Ratios {
     /// A fault whose instruction is skipped.
     pub skip: f64,
     /// A fault that is resolved.
     pub resolve: f64,
-    /// A fault that the guest's own handler serves in the end.
+    /// A fault that the guest's own handler serves after all.
     pub reinject: f64,
 }
 
-/// What becomes of the faults that are measured beside exits: port writes to nobody, and back, the least that leaving the
-/// guest costs.
+/// What becomes of the faults that are compared with bare exits. A bare exit is a write to a port without a device, and
+/// back: the least that leaving the guest costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Subject {
-    /// The guest serves them itself, with interception off.
+    /// The guest serves the faults itself, with interception off.
     Unhooked,
     Skip,
     Resolve,
@@ -120,7 +120,7 @@ impl Subject {
         }
     }
 
-    /// How often the guest goes round the loop for [`COUNT`] faults.
+    /// How many loop iterations cause [`COUNT`] faults.
     fn loops(self) -> u32 {
         match self {
             Self::Resolve => COUNT / RETRIES,
@@ -129,7 +129,7 @@ impl Subject {
     }
 }
 
-/// A hook with nothing in it.
+/// A hook that always returns the same verdict.
 struct Always(Verdict);
 
 impl Hook for Always {
@@ -138,10 +138,11 @@ impl Hook for Always {
     }
 }
 
-/// Resolves with nothing done, so that the instruction faults again, and skips it when it has done so often enough.
+/// Resolves each fault without doing anything, so that the instruction faults again, and skips it at the last of
+/// [`RETRIES`] faults.
 struct Retry;
 
-/// Faults of one instruction until it is skipped; fewer than would be taken for a loop.
+/// Faults per instruction until it is skipped; too few to be taken for a loop.
 const RETRIES: u32 = 100;
 const _: () = assert!(RETRIES < LOOP_LIMIT);
 
@@ -152,7 +153,7 @@ impl Hook for Retry {
     }
 }
 
-/// Measures `engine`. `progress` is told of every VM that is done, and of how many there are.
+/// Measures `engine`. `progress` is called for every VM that is done, with the number done and the total.
 ///
 /// # Errors
 /// [`BenchError`].
@@ -187,20 +188,20 @@ pub fn run(
     Ok(Bench { engine: measured, rows, ratios })
 }
 
-/// Two loops that followed one another: the time of [`COUNT`] exits, and that of as many faults.
+/// Two successive loops: the time of [`COUNT`] exits, and that of the same number of faults.
 #[derive(Clone, Copy)]
 struct Pair {
     exits: Duration,
     faults: Duration,
 }
 
-/// The median of what a fault costs in exits, to three places.
+/// The median cost of a fault in exits, to three decimal places.
 fn ratio(pairs: &[Pair]) -> f64 {
     let ratios = pairs.iter().map(|pair| pair.faults.as_secs_f64() / pair.exits.as_secs_f64());
     (median(ratios.collect(), f64::total_cmp) * 1000.0).round() / 1000.0
 }
 
-/// The median time of one, of loops of [`COUNT`].
+/// The median time of one exit or fault, from loops of [`COUNT`].
 fn nanoseconds(loops: impl Iterator<Item = Duration>) -> u64 {
     let median = median(loops.collect(), Ord::cmp);
     u64::try_from(median.as_nanos() / u128::from(COUNT)).unwrap_or(u64::MAX)
@@ -211,7 +212,7 @@ fn median<T: Copy>(mut samples: Vec<T>, order: impl Fn(&T, &T) -> Ordering) -> T
     samples[samples.len() / 2]
 }
 
-/// [`ROUNDS`] pairs, in one VM, and the engine that it had.
+/// Measures [`ROUNDS`] pairs in one VM. Also returns the engine that the VM used.
 fn measure(
     subject: Subject,
     engine: EngineChoice,
@@ -244,7 +245,7 @@ fn measure(
     Ok((summary.engine, pairs.iter().map(pair).collect()))
 }
 
-/// The mark port: when it was written to.
+/// The mark port, with the times at which it was written to.
 #[derive(Clone, Default)]
 struct Marks(Arc<Mutex<Vec<Instant>>>);
 
@@ -253,7 +254,7 @@ impl Device for Marks {
 
     fn write(&mut self, _offset: u64, _data: &[u8]) -> Option<Stop> {
         let mut marks = lock(&self.0);
-        // A guest that gives more than are asked for does not fill the host's memory.
+        // A guest that writes more marks than expected must not fill the host's memory.
         if marks.len() <= 4 * ROUNDS as usize {
             marks.push(Instant::now());
         }

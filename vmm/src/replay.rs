@@ -1,7 +1,7 @@
-//! Hooks, asked about faults that were recorded: no VM, no memory, nothing happens. For trying a hook on a trace.
+//! Runs hooks on recorded faults, without a VM or guest memory; verdicts have no effect. For trying a hook on a trace.
 //!
-//! A recorded fault has RIP, RSP and RFLAGS; other registers are 0. Whatever needs the guest fails with
-//! [`GuestError::NoGuest`], and a hook that does not take that for an answer fails with it, as it would in a VM.
+//! A recorded fault has RIP, RSP and RFLAGS; other registers are 0. Every operation that needs the guest fails with
+//! [`GuestError::NoGuest`]. A hook that returns that error fails with it, as it would in a VM.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use vector14_hook::{
 
 use crate::chain::{NamedHook, unique};
 
-/// Hooks in order, as in a VM's chain.
+/// Hooks in the order in which they are asked, as in a VM's chain.
 pub struct Replay {
     hooks: Vec<Asked>,
 }
@@ -25,19 +25,19 @@ struct Asked {
     failed: bool,
 }
 
-/// What the hooks say about a fault.
+/// The answer of the hooks to a fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The verdict; `Pass` where all hooks passed.
+    /// The verdict; `Pass` if all hooks passed.
     pub verdict: Verdict,
-    /// The hook that decided.
+    /// The hook that decided, or failed.
     pub hook: Option<String>,
-    /// Why it is left out from here on.
+    /// Why the hook failed; it is not asked again.
     pub failure: Option<String>,
 }
 
 impl Replay {
-    /// Hooks that are asked in this order.
+    /// Creates a chain of hooks, which are asked in this order.
     #[must_use]
     pub fn new(hooks: Vec<NamedHook>) -> Self {
         report_panics_of_hooks_here();
@@ -49,8 +49,8 @@ impl Replay {
         Self { hooks: asked }
     }
 
-    /// Asks the hooks, until one has another answer than `Pass`. A hook that panics or fails, or whose verdict there can't be, is
-    /// not asked again, whatever its config says.
+    /// Asks the hooks until one returns something other than `Pass`. A hook that panics, fails or returns an invalid
+    /// verdict is not asked again, whatever its config says.
     pub fn ask(&mut self, fault: &Fault) -> Answer {
         for asked in self.hooks.iter_mut().filter(|asked| !asked.failed) {
             let mut guest = Recorded::new(&asked.name, fault);
@@ -69,7 +69,7 @@ impl Replay {
         Answer { verdict: Verdict::Pass, hook: None, failure: None }
     }
 
-    /// Ends the hooks, and returns what each reports, with its name.
+    /// Ends the hooks. Returns the name and the report of each.
     #[must_use]
     pub fn end(self) -> Vec<(String, Report)> {
         let end = |Asked { name, hook, .. }: Asked| {
@@ -84,10 +84,10 @@ impl Replay {
     }
 }
 
-/// The widest paging mode: a trace does not say which it was.
+/// The widest paging mode, because a trace does not record the mode.
 const PAGING: Paging = Paging { cr3: Cr3(0), mode: Mode::Long { levels: 5 }, no_execute: true };
 
-/// What is left of the guest.
+/// What a recorded fault provides of the guest.
 #[derive(Default)]
 struct Recorded<'a> {
     name: &'a str,

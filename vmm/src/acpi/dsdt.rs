@@ -1,4 +1,4 @@
-//! The DSDT: devices that no bus can be asked for, and the state that powers the machine off.
+//! The DSDT: devices that can't be discovered on a bus, and the state that powers the machine off.
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, ResourceTemplate, Scope};
@@ -8,14 +8,14 @@ use vector14_guest_abi::COM1;
 use super::{Machine, append, table};
 use crate::device::{COM1_GSI, RTC_PORT, S5_SLEEP_TYPE};
 
-/// \_S5 (ACPI 7.4.2), the UART, the RTC and the virtio devices.
+/// Describes \_S5 (ACPI 7.4.2), the UART, the RTC and the virtio devices.
 pub(super) fn dsdt(machine: &Machine) -> Sdt {
     const REVISION: u8 = 2;
     let mut dsdt = table(*b"DSDT", REVISION);
     append(&mut dsdt, &Name::new("_S5_".into(), &Package::new(vec![&S5_SLEEP_TYPE, &0u8, &0u8, &0u8])));
     let com1 = [&IO::new(COM1, COM1, 1, 8) as &dyn Aml, &interrupt(COM1_GSI)];
     append_device(&mut dsdt, "COM1", &EISAName::new("PNP0501"), 0, &com1);
-    // No interrupt: it has neither alarm nor periodic interrupt.
+    // No interrupt: the RTC has neither alarm nor periodic interrupt.
     append_device(&mut dsdt, "RTC0", &EISAName::new("PNP0B00"), 0, &[&IO::new(RTC_PORT, RTC_PORT, 1, 2)]);
     for (uid, place) in (0u32..).zip(&machine.virtio) {
         let (start, size) = (place.registers.start, place.registers.end - place.registers.start);
@@ -33,7 +33,7 @@ fn append_device(dsdt: &mut Sdt, name: &str, hardware_id: &dyn Aml, uid: u32, re
     append(dsdt, &Scope::new("_SB_".into(), vec![&device]));
 }
 
-/// An irqfd: edge-triggered, active high, nobody else's.
+/// An irqfd's interrupt: edge-triggered, active high, exclusive.
 fn interrupt(gsi: u32) -> Interrupt {
     Interrupt::new(true, true, false, false, gsi)
 }

@@ -1,8 +1,8 @@
-//! What the guest is told of its machine: ACPI tables (ACPI 6.5), written into low memory before it starts.
+//! The ACPI tables (ACPI 6.5) that describe the machine to the guest, written into low memory before it starts.
 //!
-//! The machine is hardware-reduced (ACPI 4.1): no SCI, no PM1 or GPE registers and no FACS, so a kernel finds nothing
-//! to initialise, and nothing to poll. What is left is what the tables are for: the CPUs and interrupt controllers
-//! (`tables`), the devices that can't be probed for (`dsdt`), and the registers that end the machine.
+//! The machine is hardware-reduced (ACPI 4.1): no SCI, no PM1 or GPE registers and no FACS, so a kernel has nothing to
+//! initialise and nothing to poll. What remains is the CPUs and interrupt controllers (`tables`), the devices that
+//! can't be probed for (`dsdt`), and the registers that end the machine.
 
 mod dsdt;
 mod tables;
@@ -20,29 +20,29 @@ use vector14_hook::{GuestError, Pa};
 pub(crate) use self::tables::{IO_APIC, IO_APIC_ID, LOCAL_APIC, TIMER_PIN};
 use crate::memory::Memory;
 
-/// Where firmware would be: the guest's memory map must not call it RAM. The tables are in here, where a kernel that is
-/// not told of the RSDP looks for it too (ACPI 5.2.5.1).
+/// The range of firmware, which the guest's memory map must not call RAM. The tables are here because a kernel that is
+/// not told of the RSDP searches this range (ACPI 5.2.5.1).
 pub(crate) const RESERVED: Range<u64> = 0xe_0000..0x10_0000;
 
-/// Where the RSDP is: what `boot_params.acpi_rsdp_addr` wants.
+/// Address of the RSDP, for `boot_params.acpi_rsdp_addr`.
 pub(crate) const RSDP: Pa = Pa(RESERVED.start);
 
-/// Tables begin at multiples of this, which the RSDP has to (ACPI 5.2.5.1) and the others may.
+/// Alignment of the tables. Only the RSDP needs it (ACPI 5.2.5.1).
 const ALIGNMENT: u64 = 16;
 
 const OEM: [u8; 6] = *b"VECT14";
 const OEM_TABLE: [u8; 8] = *b"VECTOR14";
 const OEM_REVISION: u32 = 1;
 
-/// What the tables describe besides the devices that every machine has.
+/// What the tables describe besides the devices that are part of every machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
     pub(crate) vcpus: u8,
-    /// The virtio devices, in order.
+    /// The virtio devices, in slot order.
     pub(crate) virtio: Vec<VirtioPlace>,
 }
 
-/// Where a virtio-mmio device is.
+/// Location of a virtio-mmio device.
 #[derive(Clone, Debug)]
 pub(crate) struct VirtioPlace {
     /// Guest-physical addresses of its registers.
@@ -50,10 +50,10 @@ pub(crate) struct VirtioPlace {
     pub(crate) gsi: u32,
 }
 
-/// Writes the tables that describe `machine`; the first of them is at [`RSDP`].
+/// Writes the tables that describe `machine`; the RSDP is at [`RSDP`].
 ///
 /// # Errors
-/// Memory ends below the tables' end.
+/// Memory ends before the end of the tables.
 pub(crate) fn write(memory: &Memory, machine: &Machine) -> Result<(), GuestError> {
     let mut place = Place { memory, next: RSDP.offset(Rsdp::len() as u64) };
     let dsdt = place.put(&dsdt::dsdt(machine))?;
@@ -66,7 +66,7 @@ pub(crate) fn write(memory: &Memory, machine: &Machine) -> Result<(), GuestError
     memory.write(RSDP, &bytes(&Rsdp::new(OEM, xsdt.0)))
 }
 
-/// Lays tables one behind the other.
+/// Places tables one after the other.
 struct Place<'a> {
     memory: &'a Memory,
     next: Pa,

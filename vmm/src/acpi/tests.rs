@@ -1,4 +1,4 @@
-//! The tables as a kernel finds them: from the RSDP on, by their addresses, in guest memory.
+//! The tables as a kernel finds them: from the RSDP, by address, in guest memory.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn number(bytes: &[u8], at: usize, length: usize) -> u64 {
     bytes[at..at + length].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// A table with a header, whose checksum is right.
+/// A table at an address. Its checksum is checked.
 fn table_at(memory: &Memory, address: u64) -> Vec<u8> {
     let length = usize::try_from(number(&read(memory, address + 4, 4), 0, 4)).unwrap();
     assert!(RESERVED.contains(&address) && address + length as u64 <= RESERVED.end, "{address:#x}, {length} bytes");
@@ -97,8 +97,8 @@ fn the_dsdt_has_a_device_for_each_virtio_slot_and_a_way_to_power_off() {
     assert_eq!((count(b"LNRO0005"), count(b"_S5_")), (3, 1));
 }
 
-/// Takes the tables apart with ACPICA's compiler, and puts the DSDT together again. Not every machine has it (Debian:
-/// acpica-tools), so that this is a feature of its own.
+/// Disassembles the tables with ACPICA's compiler, and compiles the DSDT again. Not every machine has the compiler
+/// (Debian: acpica-tools), so this test is a feature of its own.
 #[cfg(feature = "iasl")]
 #[test]
 fn iasl_understands_the_tables() {

@@ -1,6 +1,6 @@
-//! What it costs to ask a hook, without a guest: the chain over plain memory, which needs no KVM.
+//! Measures the cost of asking a hook without a guest: a chain over plain memory, which needs no KVM.
 //!
-//! Each round asks all chains in turn, so that a host that slows down for a while slows all of them down.
+//! Each round measures all chains in turn, so a temporary slowdown of the host affects all of them.
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -16,50 +16,50 @@ use crate::library::Library;
 use crate::memory::{Memory, MemoryError};
 use crate::sys::clock::thread_time;
 
-/// Faults that are timed as one.
+/// Faults per timed loop.
 const COUNT: u32 = 20_000;
 const ROUNDS: usize = 41;
 
-/// What a measurement of dispatch can fail of.
+/// Why a measurement of dispatch can fail.
 #[derive(Debug, thiserror::Error)]
 pub enum DispatchError {
-    /// The host has no memory for a guest.
+    /// The host has no memory for the guest.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// The library's hook can't be made.
+    /// The library's hook can't be created.
     #[error("hook `{hook}` can't be made without options: {message}")]
     Hook {
-        /// The hook.
+        /// The hook's name.
         hook: &'static str,
-        /// What it says.
+        /// The hook's message.
         message: String,
     },
 }
 
-/// What it costs to ask a hook.
+/// The cost of asking hooks.
 #[derive(Clone, Debug, Serialize)]
 pub struct Dispatch {
-    /// One a kind of hook; the first is of a chain without any.
+    /// One row per kind of hook; the first row is a chain without hooks.
     pub rows: Vec<Asked>,
-    /// How many times as many faults two vCPUs' threads take through one hook as one thread does.
+    /// Throughput of two vCPUs' threads through one hook, as a multiple of the throughput of one thread.
     pub scaling: Scaling,
 }
 
-/// The cost of a fault on its way through a chain, in nanoseconds.
+/// The cost per fault of a chain, in nanoseconds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Asked {
     /// What the chain consists of.
     pub name: String,
     /// Median of all rounds.
     pub median_ns: f64,
-    /// The quickest round: what it costs where nothing else happens on the host.
+    /// Minimum of all rounds: the cost when the host does nothing else.
     pub least_ns: f64,
-    /// How much more that is than without a hook.
+    /// Additional minimum cost over a chain without hooks.
     pub over_none_ns: f64,
 }
 
-/// Throughput of two threads over that of one. The time is that which a thread was given by the host, so other work on it does
-/// not count, but waiting for each other's cache lines does.
+/// Throughput of two threads over that of one, in CPU time. Other work on the host does not count, but waiting for each
+/// other's cache lines does.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Scaling {
     /// Median of all rounds.
@@ -68,7 +68,7 @@ pub struct Scaling {
     pub best: f64,
 }
 
-/// A hook with nothing in it.
+/// A hook that does nothing.
 #[derive(Default)]
 struct Empty;
 
@@ -82,7 +82,7 @@ impl Export for Empty {
     const TYPE: HookType = HookType::without_options::<Self>("empty", "passes");
 }
 
-/// Measures an empty hook that is compiled in, one behind the boundary of loaded hooks, and that of `library`.
+/// Measures an empty hook that is compiled in, one that is called through the C ABI, and the hook of `library`.
 ///
 /// # Errors
 /// [`DispatchError`].
@@ -108,7 +108,7 @@ pub fn dispatch(library: Option<&Library>) -> Result<Dispatch, DispatchError> {
     Ok(Dispatch { rows, scaling: scale(&subjects[1].1, &memory) })
 }
 
-/// Chains, by what they consist of.
+/// The chains to measure, each with its name.
 fn subjects(library: Option<&Library>) -> Result<Vec<(String, Chain)>, DispatchError> {
     let with = |hook: Box<dyn Hook>| Chain::new(vec![NamedHook::boxed("empty", hook)]);
     let made = |name, made: Result<Box<dyn Hook>, vector14_hook::OptionsError>| {
@@ -127,7 +127,7 @@ fn subjects(library: Option<&Library>) -> Result<Vec<(String, Chain)>, DispatchE
     Ok(subjects)
 }
 
-/// Sends [`COUNT`] faults of a vCPU through a chain, as the run loop does.
+/// Sends [`COUNT`] faults of one vCPU through a chain, as the run loop does.
 fn ask(chain: &Chain, memory: &Memory, vcpu: u32) {
     let mut fault = Fault {
         sequence: 0,
@@ -151,7 +151,7 @@ fn ask(chain: &Chain, memory: &Memory, vcpu: u32) {
     }
 }
 
-/// Compares two threads with one.
+/// Compares the throughput of two threads with that of one.
 fn scale(chain: &Chain, memory: &Memory) -> Scaling {
     let ratios: Vec<_> = (0..ROUNDS)
         .map(|_| {
@@ -164,7 +164,7 @@ fn scale(chain: &Chain, memory: &Memory) -> Scaling {
     Scaling { median: hundredths(median(ratios, f64::total_cmp)), best: hundredths(best) }
 }
 
-/// What a fault costs each of `N` threads that begin together.
+/// Cost per fault for each of `N` threads that start together.
 fn together<const N: usize>(chain: &Chain, memory: &Memory) -> [f64; N] {
     let begin = Barrier::new(N);
     let run = |vcpu| {
@@ -183,7 +183,7 @@ fn together<const N: usize>(chain: &Chain, memory: &Memory) -> [f64; N] {
     })
 }
 
-/// Of one fault.
+/// Cost per fault of a timed loop.
 fn nanoseconds(loops: Duration) -> f64 {
     loops.as_secs_f64() * 1e9 / f64::from(COUNT)
 }

@@ -1,8 +1,8 @@
-//! The path of a fault without a guest: one recorded exit, answered again and again.
+//! The path of a fault without a guest: one recorded exit, answered repeatedly.
 //!
-//! All of the path but KVM_RUN is what a running VM executes: recognise, decode, dispatch, verdict, apply. One exit takes the
-//! same instructions each time, so that they can be counted (`tests/instructions.rs`). The vCPU is never entered: KVM
-//! provides only its shared page. `recording` has the exit and the memory that belongs to it.
+//! Except for KVM_RUN, this is the path that a running VM executes: recognise, decode, dispatch, verdict, apply. One
+//! exit executes the same instructions each time, so they can be counted (`tests/instructions.rs`). The vCPU is never
+//! entered: KVM only provides its shared page. `recording` contains the exit and the guest memory that belongs to it.
 
 mod recording;
 
@@ -20,11 +20,11 @@ use crate::sys::mapped::MappedVm;
 use crate::vcpu::{Vcpu, VmExit};
 use crate::vm::{VmError, call, kvm};
 
-/// Answers `exit` with `hooks` on a vCPU of `device`: once to warm caches up, then `count` times in `answer_fault`. Returns
-/// the verdicts, `count` + 1 where every answer was one.
+/// Answers `exit` with `hooks` on a vCPU of `device`: once to warm the caches, then `count` times in `answer_fault`.
+/// Returns the verdicts: `count` + 1 of them if every answer gave one.
 ///
 /// # Errors
-/// There is no KVM, or no memory.
+/// KVM is not available, or there is no memory.
 pub fn replay(exit: Exit, hooks: Vec<NamedHook>, count: u32, device: &Path) -> Result<Verdicts, VmError> {
     let kvm = kvm::open(device)?;
     let memory = recording::memory()?;
@@ -47,7 +47,7 @@ pub fn replay(exit: Exit, hooks: Vec<NamedHook>, count: u32, device: &Path) -> R
     Ok(vm.count().1)
 }
 
-/// Engine `gate` with its stub in place, put there as in any guest: at the first exit that is no fault.
+/// Engine `gate` with its stub in place, armed as in any guest: at the first exit that is not a fault.
 fn armed(cpu: &mut Vcpu, machine: &MappedVm, vm: &Shared, desk: &mut Desk<'_>) -> Result<EngineCpu, VmError> {
     let mut config = Config::tiny("");
     config.intercept.engine = EngineChoice::Gate;
@@ -57,7 +57,7 @@ fn armed(cpu: &mut Vcpu, machine: &MappedVm, vm: &Shared, desk: &mut Desk<'_>) -
     Ok(engine)
 }
 
-/// The path of one fault; a function of its own for the sake of profilers, which tell functions by their symbols.
+/// Answers one fault. This is a separate function because profilers tell functions by their symbols.
 #[inline(never)]
 fn answer_fault(
     cpu: &mut Vcpu,

@@ -9,19 +9,19 @@ use crate::memory::Memory;
 /// How a kernel is entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
-    /// In long mode, the lowest 4 GiB mapped to themselves (Linux, Documentation/arch/x86/boot.rst, "64-bit Boot
+    /// In long mode, with the lowest 4 GiB identity-mapped (Linux, Documentation/arch/x86/boot.rst, "64-bit Boot
     /// Protocol").
     LongMode {
-        /// RIP.
+        /// The entry point, for RIP.
         rip: Pa,
-        /// RSI: `struct boot_params`.
+        /// Address of `struct boot_params`, for RSI.
         boot_params: Pa,
     },
     /// In 32-bit protected mode, without paging (Multiboot Specification 0.6.96, 3.2).
     ProtectedMode {
-        /// EIP: below 4 GiB.
+        /// The entry point, for EIP; below 4 GiB.
         eip: Pa,
-        /// EBX: the boot information; below 4 GiB.
+        /// Address of the boot information, for EBX; below 4 GiB.
         info: Pa,
     },
 }
@@ -30,7 +30,7 @@ impl Entry {
     /// Writes the descriptor and page tables that the entry needs into low memory.
     ///
     /// # Errors
-    /// Memory does not reach to the end of [`layout::LONG_MODE`](super::layout::LONG_MODE).
+    /// Memory ends before the end of [`layout::LONG_MODE`](super::layout::LONG_MODE).
     pub(crate) fn prepare_memory(self, memory: &Memory) -> Result<(), GuestError> {
         match self {
             Self::LongMode { .. } => long_mode::prepare_memory(memory),
@@ -38,7 +38,7 @@ impl Entry {
         }
     }
 
-    /// Registers of the vCPU that enters the kernel; `sregs` are those that it has after reset.
+    /// Registers of the vCPU that enters the kernel; `sregs` are its system registers after reset.
     pub(crate) fn registers(self, sregs: kvm_sregs) -> (kvm_regs, kvm_sregs) {
         match self {
             Self::LongMode { rip, boot_params } => long_mode::registers(rip, boot_params, sregs),

@@ -1,5 +1,5 @@
-//! The Linux 64-bit boot protocol's machine state (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol"): long mode,
-//! flat segments, the lowest 4 GiB mapped to themselves, interrupts off, RSI at the boot parameters.
+//! The machine state of the Linux 64-bit boot protocol (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol"): long
+//! mode, flat segments, the lowest 4 GiB identity-mapped, interrupts off, RSI pointing to the boot parameters.
 
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use vector14_hook::{GuestError, Pa};
@@ -15,13 +15,13 @@ const CR4_PAE: u64 = 1 << 5;
 const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
 
-/// Writes descriptor table and page tables.
+/// Writes the descriptor table and the page tables.
 pub(super) fn prepare_memory(memory: &Memory) -> Result<(), GuestError> {
     segment::write_gdt(CodeSize::Bits64, memory)?;
     write_identity_map(memory)
 }
 
-/// Maps the lowest 4 GiB to themselves, in pages of 2 MiB. Everything that is loaded lies there.
+/// Identity-maps the lowest 4 GiB in pages of 2 MiB. Everything that is loaded lies there.
 fn write_identity_map(memory: &Memory) -> Result<(), GuestError> {
     const PRESENT_WRITE: u64 = 0b11;
     const LARGE: u64 = 1 << 7;

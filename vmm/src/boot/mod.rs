@@ -1,13 +1,13 @@
-//! The state that a kernel is entered in: the first vCPU's registers, and the tables in low memory that they point at.
+//! The state in which a kernel is entered: the first vCPU's registers, and the tables in low memory that they point to.
 //!
-//! The loader decides on an [`Entry`]; what it stands for is put in place here, before the first KVM_RUN.
+//! The loader decides on an [`Entry`]; this module puts the corresponding state in place, before the first KVM_RUN.
 //!
 //! # Layout
-//! - `entry`: the ways to be entered
-//! - `layout`: what lies where in low memory
+//! - `entry`: the ways to enter a kernel
+//! - `layout`: the layout of low memory
 //! - `long_mode`: the Linux 64-bit boot protocol
 //! - `protected_mode`: Multiboot's machine state
-//! - `segment`: flat segments, as registers and as descriptors
+//! - `segment`: flat segments, in registers and in descriptor tables
 
 mod entry;
 pub(crate) mod layout;

@@ -1,7 +1,7 @@
 //! Multiboot's machine state (Multiboot Specification 0.6.96, 3.2): 32-bit protected mode with flat segments, paging and
 //! interrupts off, the magic number in EAX, the boot information at EBX.
 //!
-//! A20 needs nothing: KVM has no gate on it.
+//! A20 needs no setup: KVM has no A20 gate.
 
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use vector14_hook::{GuestError, Pa};
@@ -9,14 +9,14 @@ use vector14_hook::{GuestError, Pa};
 use super::segment::{self, CodeSize};
 use crate::memory::Memory;
 
-/// Tells the kernel that a multiboot loader has loaded it.
+/// Tells the kernel that it was loaded by a Multiboot loader.
 const LOADER_MAGIC: u64 = 0x2bad_b002;
 
 const CR0_PE: u64 = 1 << 0;
 const CR0_ET: u64 = 1 << 4;
 const CR0_PG: u64 = 1 << 31;
 
-/// Writes a descriptor table. A kernel may not rely on it: the specification leaves GDTR open.
+/// Writes the descriptor table. A kernel must not rely on it: the specification leaves GDTR undefined.
 pub(super) fn prepare_memory(memory: &Memory) -> Result<(), GuestError> {
     segment::write_gdt(CodeSize::Bits32, memory)
 }

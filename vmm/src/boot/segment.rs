@@ -1,4 +1,4 @@
-//! Flat segments of DPL 0, as the registers hold them and as they stand in a descriptor table.
+//! Flat segments of DPL 0, in registers and in descriptor tables.
 
 use kvm_bindings::{kvm_dtable, kvm_segment, kvm_sregs};
 use vector14_hook::GuestError;
@@ -6,7 +6,7 @@ use vector14_hook::GuestError;
 use super::layout::GDT;
 use crate::memory::Memory;
 
-/// What code in the code segment is made for.
+/// Whether the code segment is for 32-bit or 64-bit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CodeSize {
     Bits32,
@@ -14,8 +14,8 @@ pub(super) enum CodeSize {
 }
 
 impl CodeSize {
-    /// The Linux boot protocol names its selectors, `__BOOT_CS` and `__BOOT_DS`. Multiboot leaves them open: these are QEMU's, for
-    /// xv6 goes on with them in a descriptor table of its own.
+    /// The Linux boot protocol prescribes its selectors, `__BOOT_CS` and `__BOOT_DS`. Multiboot leaves them open: these
+    /// are QEMU's, because xv6 keeps using them with a descriptor table of its own.
     const fn selectors(self) -> Selectors {
         match self {
             Self::Bits32 => Selectors { code: 0x08, data: 0x10 },
@@ -30,10 +30,10 @@ struct Selectors {
     data: u16,
 }
 
-/// The table's limit: four descriptors.
+/// The limit of the descriptor table, which has four descriptors.
 const GDT_LIMIT: u16 = 4 * 8 - 1;
 
-/// Loads every segment register with a flat segment, and GDTR with the table that [`write_gdt`] writes.
+/// Loads every segment register with a flat segment, and GDTR with the address of the table that [`write_gdt`] writes.
 pub(super) fn load(code: CodeSize, sregs: &mut kvm_sregs) {
     sregs.cs = code_segment(code);
     for segment in [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss] {
@@ -43,7 +43,7 @@ pub(super) fn load(code: CodeSize, sregs: &mut kvm_sregs) {
     sregs.idt = kvm_dtable::default();
 }
 
-/// Writes a descriptor table with these segments.
+/// Writes a descriptor table that contains these segments.
 pub(super) fn write_gdt(code: CodeSize, memory: &Memory) -> Result<(), GuestError> {
     let segments = [code_segment(code), data_segment(code)];
     segments
@@ -75,7 +75,7 @@ fn data_segment(code: CodeSize) -> kvm_segment {
     }
 }
 
-/// The 8 bytes that `segment`, flat and of DPL 0, has in a descriptor table (SDM vol. 3A, 3.4.5).
+/// The 8-byte descriptor of `segment`, a flat segment of DPL 0 (SDM vol. 3A, 3.4.5).
 fn descriptor(segment: &kvm_segment) -> u64 {
     let bit = |value: u8, at: u32| u64::from(value) << at;
     let flat_limit = 0x000f_0000_0000_ffff;

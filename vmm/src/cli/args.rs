@@ -7,7 +7,7 @@ use vector14::config::{Config, ConfigError};
 use vector14::doctor::device;
 use vector14_hooks::HOOKS;
 
-/// A config file, and what is laid over it.
+/// A config file, and the `--set` options that override it.
 #[derive(Debug, Args)]
 pub(super) struct ConfigArgs {
     /// The config file, in TOML
@@ -15,8 +15,8 @@ pub(super) struct ConfigArgs {
     config: PathBuf,
     /// Set a key of the config, such as vm.memory=1G, hook.0.file=a.jsonl or hook.trace.file=a.jsonl
     ///
-    /// VALUE is TOML where it can be read as such, and otherwise text: boot.cmdline='"1"' is the text 1. Relative paths
-    /// start at the config file's folder, here as in the file.
+    /// VALUE is parsed as TOML if it can be, and is plain text otherwise: boot.cmdline='"1"' is the text 1. Relative
+    /// paths start at the config file's folder, as in the file itself.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
 }
@@ -27,7 +27,7 @@ impl ConfigArgs {
     }
 }
 
-/// Which KVM.
+/// Which KVM device to use.
 #[derive(Debug, Args)]
 pub(super) struct KvmArgs {
     /// The KVM device

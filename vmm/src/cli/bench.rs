@@ -1,4 +1,5 @@
-//! `vector14 bench`: what a fault costs on this host, beside a bare exit, and what asking a hook costs by itself.
+//! `vector14 bench`: measures the cost of a fault on this host, compared with a bare exit, and that of asking a hook
+//! alone.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -17,23 +18,23 @@ use super::{Failure, output, vm};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
     /// The engine to measure
     #[arg(long, default_value = "auto", value_parser = engine)]
     engine: EngineChoice,
-    /// Measure only what asking a hook costs, which needs no KVM
+    /// Measure only the cost of asking a hook, which needs no KVM
     #[arg(long)]
     dispatch: bool,
-    /// Measure the hook of this library beside the empty ones; it is made without options
+    /// Also measure the hook of this library, created without options
     #[arg(long, value_name = "LIBRARY", value_hint = ValueHint::FilePath)]
     hook: Option<PathBuf>,
     #[command(flatten)]
     kvm: KvmArgs,
 }
 
-/// All that was measured.
+/// All results.
 #[derive(Serialize)]
 struct Results {
     #[serde(flatten)]
@@ -41,7 +42,7 @@ struct Results {
     dispatch: Dispatch,
 }
 
-/// An engine that faults can be measured with.
+/// Parses the name of an engine that intercepts faults.
 fn engine(name: &str) -> Result<EngineChoice, String> {
     let engines = || EngineChoice::ALL.into_iter().filter(|engine| *engine != EngineChoice::Off);
     let names = || engines().map(EngineChoice::name).collect::<Vec<_>>().join(", ");
@@ -70,7 +71,7 @@ fn dispatch_failure(error: DispatchError) -> Failure {
     Failure::Vm { message, help: None, status }
 }
 
-/// A bar on a terminal, which is gone when all is done; nothing elsewhere.
+/// Draws a progress bar on a terminal, and erases it at the end. Prints nothing elsewhere.
 fn show_progress(done: u32, total: u32) {
     const WIDTH: u32 = 30;
     if !std::io::stderr().is_terminal() {

@@ -1,5 +1,5 @@
-//! `vector14 check`: checks a config file and says what it would run. Starts nothing, and touches no file of a
-//! hook's; libraries of hooks are loaded, to ask them about their options.
+//! `vector14 check`: checks a config file and reports what it would run. It starts nothing and touches no file of a
+//! hook. Hook libraries are loaded, to ask them about their options.
 
 use vector14::chain::Trust;
 use vector14::config::defaults::TRUST;
@@ -55,7 +55,7 @@ fn describe(config: &Config) -> Grid {
     grid
 }
 
-/// The hook, and what is said of it that does not hold for all.
+/// The hook's name, with its library and with the trust settings that differ from the defaults.
 fn hook(hook: &HookConfig) -> String {
     let Trust { budget, timeout, on_error } = hook.trust;
     let said = [

@@ -7,7 +7,7 @@ use super::{Cli, Failure, output};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The shell
+    /// The shell to print a script for
     shell: Shell,
 }
 

@@ -1,4 +1,4 @@
-//! `vector14 ctl`: looks at a running VM and changes it, through its control socket.
+//! `vector14 ctl`: inspects and changes a running VM through its control socket.
 
 use std::path::PathBuf;
 
@@ -17,10 +17,10 @@ use super::{Failure, output};
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_STATUS)]
 pub(super) struct Args {
-    /// The VM's control socket, as `vector14 run --control` has it
+    /// The VM's control socket, as given to `vector14 run --control`
     #[arg(value_hint = ValueHint::FilePath)]
     socket: PathBuf,
-    /// As JSON
+    /// Print JSON
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -30,72 +30,72 @@ pub(super) struct Args {
 const EXIT_STATUS: &str = "\
 Exit status:
     0  done                            2  bad usage
-    1  the VM refused                  3  there is no VM to ask, or it has ended";
+    1  the VM refused                  3  no VM, or the VM has ended";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// What the VM is doing, and its counts
+    /// Show what the VM is doing, and its counts
     Status,
-    /// Have all vCPUs stand still; the timeout of the config waits
+    /// Pause all vCPUs; the config's timeout does not run meanwhile
     Pause,
-    /// Let them go on
+    /// Resume the vCPUs
     Resume,
-    /// End the VM, in order
+    /// Stop the VM in an orderly way
     Stop,
-    /// Put the interception of faults back into the guest
+    /// Put fault interception back into the guest
     Attach,
-    /// Take it out
+    /// Take fault interception out of the guest
     Detach,
-    /// The hooks, in the order in which they are asked
+    /// List the hooks in the order in which they are asked
     Hooks,
-    /// Put a hook into the chain, at its end
+    /// Add a hook at the end of the chain
     Add {
         #[command(flatten)]
         hook: NewHook,
-        /// Put it there instead; 0 is asked first
+        /// Insert it at this position instead; 0 is asked first
         #[arg(long, value_name = "N")]
         position: Option<usize>,
     },
-    /// Take a hook out of the chain, and end it
+    /// Remove a hook from the chain, and end it
     Remove {
-        /// Its name in the chain
+        /// The hook's name in the chain
         name: String,
     },
-    /// Put a new hook in the place of another, under the other's name
+    /// Replace a hook with a new one, which takes its place and name
     Replace {
-        /// The other's name in the chain
+        /// The old hook's name in the chain
         name: String,
         #[command(flatten)]
         hook: NewHook,
     },
-    /// Put the hooks into another order
+    /// Change the order of the hooks
     Reorder {
-        /// The names of all of them
+        /// The names of all hooks, in the new order
         #[arg(required = true)]
         names: Vec<String>,
     },
-    /// Change options of a hook: it is made anew, and takes its own place
+    /// Change options of a hook: it is created anew, in the same place
     Set {
-        /// Its name in the chain
+        /// The hook's name in the chain
         name: String,
-        /// The options that change; budget, timeout and on_error are among them
+        /// The options to change; these may include budget, timeout and on_error
         #[arg(required = true, value_name = "KEY=VALUE")]
         options: Vec<String>,
     },
-    /// Counts, a line every second, until the VM ends or you do
+    /// Print a line of counts every second, until the VM ends or you interrupt it
     Stats {
-        /// How often
+        /// Time between two lines
         #[arg(long, value_name = "TIME", default_value = "1s")]
         interval: humantime::Duration,
     },
 }
 
-/// A hook to be made.
+/// A hook to be created.
 #[derive(Debug, clap::Args)]
 struct NewHook {
-    /// What `vector14 hooks` calls it, or the path of its library, with a slash in it
+    /// A hook that `vector14 hooks` lists, or the path of a library; a path must contain a slash
     hook: String,
-    /// Its options, as in a config file; budget, timeout and on_error are among them. Relative paths start here
+    /// Its options, as in a config file, including budget, timeout and on_error. Relative paths start here
     #[arg(value_name = "KEY=VALUE")]
     options: Vec<String>,
 }
@@ -112,7 +112,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// The request that a command comes to.
+/// The request that a command stands for.
 fn request(command: &Command) -> Result<(&'static str, Map<String, Value>), Failure> {
     Ok(match command {
         Command::Status => ("status", Map::new()),
@@ -157,12 +157,12 @@ fn parse_options(options: &[String]) -> Result<Value, Failure> {
     Ok(Value::Object(pairs.map_err(Failure::Option)?))
 }
 
-/// The result as a person or a script wants it.
+/// Renders the result, for a person or for a script.
 fn show(command: &Command, result: Value) -> Result<String, Failure> {
     let number = |key: &str| result[key].as_u64().unwrap_or_default();
     let waiting = match number("waiting") {
         0 => "",
-        _ => "; the old hook is ended as soon as no vCPU is in it",
+        _ => "; the old hook ends as soon as no vCPU is in it",
     };
     let line = match command {
         Command::Status => return Ok(display::status(&read::<Status>(result)?, output::style())),
@@ -171,14 +171,14 @@ fn show(command: &Command, result: Value) -> Result<String, Failure> {
         }
         Command::Stats { .. } => return Ok(display::stats(&read::<Stats>(result)?, output::style())),
         Command::Pause if number("held") < number("running") => {
-            format!("paused, but {} of {} vCPUs do not stand still yet", number("held"), number("running"))
+            format!("paused, but {} of {} vCPUs have not stopped yet", number("held"), number("running"))
         }
         Command::Pause => "paused".to_owned(),
         Command::Resume => "running".to_owned(),
         Command::Stop => "ending".to_owned(),
-        Command::Attach if result["armed"] == false => "attached, and not armed yet".to_owned(),
+        Command::Attach if result["armed"] == false => "attached, but not armed yet".to_owned(),
         Command::Attach => "attached".to_owned(),
-        Command::Detach if result["armed"] == true => "detached, as soon as the vCPUs go on".to_owned(),
+        Command::Detach if result["armed"] == true => "detached; takes effect when the vCPUs resume".to_owned(),
         Command::Detach => "detached".to_owned(),
         Command::Add { .. } => format!("added {}", result["name"].as_str().unwrap_or_default()),
         Command::Remove { name } => format!("removed {name}{waiting}"),
@@ -189,7 +189,7 @@ fn show(command: &Command, result: Value) -> Result<String, Failure> {
     Ok(display::printable(&line) + "\n")
 }
 
-/// Shows counts, of which `line` is the first, until the VM ends.
+/// Prints counts, beginning with `line`, until the VM ends.
 fn follow(client: &mut Client, mut line: Value, json: bool) -> Result<(), Failure> {
     let style = output::style();
     if !json {
@@ -206,7 +206,7 @@ fn follow(client: &mut Client, mut line: Value, json: bool) -> Result<(), Failur
     }
 }
 
-/// What a result should be.
+/// Parses a result as the type that it should have.
 fn read<T: DeserializeOwned>(result: Value) -> Result<T, Failure> {
     serde_json::from_value(result).map_err(|error| Failure::Answer { error })
 }

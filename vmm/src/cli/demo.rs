@@ -1,4 +1,4 @@
-//! `vector14 demo`: a short run of the tiny guest for somebody who sees this for the first time.
+//! `vector14 demo`: a short run of the tiny guest, for first-time users.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub(super) fn run(args: &Args, loudness: Loudness) -> Result<u8, Failure> {
     Ok(ended.status())
 }
 
-/// The shipped hook that resolves the faults which the demo's guest has no answer to.
+/// The shipped hook that resolves the faults that the demo's guest can't handle itself.
 fn zero_fill() -> Result<Box<dyn Hook>, Failure> {
     let options = json!({ "start": HIDDEN.start, "end": HIDDEN.end, "fill": FILL });
     let options = Options::new(options.as_object().cloned().unwrap_or_default(), "");
@@ -44,7 +44,7 @@ fn zero_fill() -> Result<Box<dyn Hook>, Failure> {
         .map_err(|error| failed(error.to_string()))
 }
 
-/// A hook that says what it sees and what it answers, in between of what the guest says.
+/// A hook that prints each fault and its verdict between the guest's own lines.
 struct Narrated {
     hook: Box<dyn Hook>,
     console: Outlet,
@@ -61,7 +61,7 @@ impl Hook for Narrated {
             }
         };
         let (sequence, address, rip, code) = (fault.sequence, fault.address, fault.rip, fault.error_code);
-        // Like what the guest says, this waits for nobody.
+        // Like the guest's own output, this waits for nobody.
         self.console.push(
             format!("host:   #PF {sequence} at {address} ({code}), by the instruction at {rip}\nhost:   {answer}\n")
                 .as_bytes(),

@@ -1,4 +1,4 @@
-//! `vector14 doctor`: what this host's KVM offers, which engines can run, and what to do about what is missing.
+//! `vector14 doctor`: reports what this host's KVM offers, which engines can run, and how to fix what is missing.
 
 use vector14::display::{Grid, Style};
 use vector14::doctor::{self, Diagnosis, Host};
@@ -6,12 +6,12 @@ use vector14::doctor::{self, Diagnosis, Host};
 use super::args::KvmArgs;
 use super::{Failure, output};
 
-/// The exit status where no guest can run: this host can't.
+/// The exit status if no guest can run on this host.
 const CAN_NOT_RUN: u8 = 3;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -44,8 +44,8 @@ fn describe(diagnosis: &Diagnosis, style: Style) -> String {
         grid.row([&format!("engine {}", engine.name), available, &engine.reason]);
     }
     let auto = match diagnosis.auto {
-        Some(name) => format!("takes {name}, the first of these that can run"),
-        None => "takes none of them".to_owned(),
+        Some(name) => format!("selects {name}, the first of these that can run"),
+        None => "selects none of them".to_owned(),
     };
     grid.row(["engine auto", "", &auto]);
     let advice: String = diagnosis.advice.iter().map(|advice| format!("to do: {advice}\n")).collect();

@@ -1,4 +1,4 @@
-//! Why a command ends badly, and its exit status.
+//! Why a command fails, and its exit status.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,22 +11,22 @@ use vector14_hooks::TraceError;
 
 use super::hook::ProjectError;
 
-/// Why a command ends badly.
+/// Why a command fails.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub(super) enum Failure {
-    /// There is no config.
+    /// The config can't be loaded.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Config(#[from] ConfigError),
-    /// A hook can't be loaded.
+    /// A hook library can't be loaded.
     #[error("{0}")]
     #[diagnostic(help("{}", .0.help()))]
     Library(LibraryError),
-    /// A hook's project can't be made.
+    /// The project for a new hook can't be created.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Project(#[from] ProjectError),
-    /// There is no VM, or it could not go on. A guest that ends badly is not a failure: its summary tells.
+    /// The VM can't be created, or could not go on. A guest that ends badly is not a failure: the summary reports it.
     #[error("{message}")]
     Vm {
         /// What failed.
@@ -37,44 +37,44 @@ pub(super) enum Failure {
         /// The exit status.
         status: u8,
     },
-    /// The file for the summary can't be made. The guest did not run.
+    /// The summary's file can't be created. The guest was not run.
     #[error("--summary {}: {error}", .path.display())]
     #[diagnostic(help("the guest was not started; name a file that can be written"))]
     SummaryFile {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why not.
+        /// The host's error.
         error: io::Error,
     },
-    /// The summary can't be written. The guest did run.
+    /// The summary can't be written. The guest was run.
     #[error("--summary {}: {error}: the summary is lost or incomplete", .path.display())]
     SummaryLost {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why not.
+        /// The host's error.
         error: io::Error,
     },
-    /// A trace can't be read on.
+    /// A trace can't be read to its end.
     #[error("{trace}: {error}")]
     Trace {
-        /// The file, as it was named.
+        /// The trace's file, as the user named it.
         trace: String,
-        /// What is wrong with it.
+        /// What is wrong with the trace.
         error: TraceFailure,
     },
-    /// There is nobody to be asked.
+    /// No hook is named.
     #[error("no hook is named: use --hook NAME, or --config FILE with a [[hook]] in it")]
     NoHooks,
-    /// There is no control socket. The guest did not run.
+    /// The control socket can't be created. The guest was not run.
     #[error("{error}")]
     Bind {
-        /// Why not.
+        /// Why it can't be created.
         error: BindError,
         /// What to do.
         #[help]
         help: Option<&'static str>,
     },
-    /// A VM that is controlled says no, or is not there.
+    /// The VM refused a control request, or can't be reached.
     #[error("{message}")]
     Control {
         /// What failed.
@@ -89,28 +89,28 @@ pub(super) enum Failure {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Option(Problem),
-    /// A VM that is controlled says what no VM of this version says.
-    #[error("the VM's answer is not understood: {error}")]
+    /// The VM sent an answer that this version does not understand.
+    #[error("can't parse the VM's answer: {error}")]
     #[diagnostic(help("use the vector14 that runs the VM"))]
     Answer {
-        /// What is wrong with it.
+        /// What is wrong with the answer.
         error: serde_json::Error,
     },
     /// The results can't be written to stdout.
     #[error("standard output: {error}")]
     Stdout {
-        /// Why not.
+        /// The host's error.
         error: io::Error,
     },
 }
 
-/// Why a trace can't be read on.
+/// Why a trace can't be read to its end.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TraceFailure {
-    /// It can't be opened.
+    /// The trace can't be opened.
     #[error("can't be opened: {0}")]
     Open(#[source] io::Error),
-    /// A line is wrong.
+    /// A line is malformed.
     #[error(transparent)]
     Line(#[from] TraceError),
 }

@@ -13,10 +13,10 @@ use super::{Failure, output};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The hook of this library, instead of those that ship
+    /// List the hook of this library instead of the shipped ones
     #[arg(long, value_name = "LIBRARY", value_hint = ValueHint::FilePath)]
     path: Option<PathBuf>,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -35,7 +35,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// What is listed of a hook.
+/// What is listed for a hook.
 struct Listed<'a> {
     name: &'a str,
     summary: &'a str,
@@ -61,7 +61,7 @@ fn list(hooks: &[Listed<'_>], style: Style) -> String {
     }
 }
 
-/// For a script: a line for each hook and for each option, which is named as `--set` names it.
+/// Output for scripts: one line per hook and one per option, which is named as in `--set`.
 fn lines(hooks: &[Listed<'_>]) -> Grid {
     let mut grid = Grid::default();
     for hook in hooks {

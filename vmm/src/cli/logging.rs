@@ -1,4 +1,4 @@
-//! Logs, to stderr.
+//! Logging to stderr.
 
 use std::env;
 use std::io;
@@ -10,23 +10,23 @@ use vector14::display::{Colour, Style};
 
 use super::output;
 
-/// How much is said on stderr.
+/// How much is written to stderr.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Log more: -v what happens, -vv in detail, -vvv everything (RUST_LOG does the same more finely)
+    /// Log more: -v events, -vv details, -vvv everything (RUST_LOG gives finer control)
     #[arg(short, long, action = ArgAction::Count, global = true, conflicts_with = "quiet")]
     verbose: u8,
-    /// Log errors only, and show no summary but its warnings
+    /// Log errors only, and print only the warnings of the summary
     #[arg(short, long, global = true)]
     quiet: bool,
 }
 
-/// Whether the end of a run is told.
+/// How much is printed about the end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Loudness {
-    /// It is.
+    /// The whole summary.
     Usual,
-    /// Only what went wrong on the way; the rest is in the exit status and in `--summary`.
+    /// Only what went wrong during the run; the rest is in the exit status and in `--summary`.
     Quiet,
 }
 
@@ -35,7 +35,7 @@ impl Args {
         if self.quiet { Loudness::Quiet } else { Loudness::Usual }
     }
 
-    /// The level that the options ask for; `None` where there are none.
+    /// The level that the options ask for; `None` if no option is given.
     fn level(&self) -> Option<LevelFilter> {
         match (self.quiet, self.verbose) {
             (true, _) => Some(LevelFilter::ERROR),
@@ -47,7 +47,7 @@ impl Args {
     }
 }
 
-/// Starts logging. Options win over `RUST_LOG`.
+/// Starts logging. Options override `RUST_LOG`.
 pub(super) fn init(args: &Args) {
     let wanted = env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
     let from_env = if wanted.is_empty() { None } else { Some(EnvFilter::try_new(&wanted)) };
@@ -60,6 +60,6 @@ pub(super) fn init(args: &Args) {
     let colour = Style::of(&io::stderr()).colour() == Colour::On;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| output::Log).with_ansi(colour).init();
     if let Some(error) = refused {
-        tracing::warn!("RUST_LOG={wanted}: {error}: it is left out of account");
+        tracing::warn!("RUST_LOG={wanted}: {error}: ignored");
     }
 }

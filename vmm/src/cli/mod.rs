@@ -1,11 +1,11 @@
-//! The command line: one file a command.
+//! The command line: one file per command.
 //!
 //! # Layout
-//! - [`args`]: what all commands share
+//! - [`args`]: arguments that several commands share
 //! - [`demo`], [`run`], [`ctl`], [`replay`], [`check`], [`doctor`], [`hooks`], [`hook`], [`bench`], [`completions`]: the commands
-//! - [`vm`]: where the command line meets the library's VM
-//! - [`failure`]: why a command ends badly, and its exit status
-//! - [`logging`], [`output`]: to stderr and to stdout
+//! - [`vm`]: runs the library's VM for a command
+//! - [`failure`]: why a command fails, and its exit status
+//! - [`logging`], [`output`]: what goes to stderr and to stdout
 
 mod args;
 mod bench;
@@ -29,7 +29,7 @@ use clap::{Parser, Subcommand};
 
 use failure::Failure;
 
-/// Runs a guest under KVM and shows every one of its page faults to hooks.
+/// Runs a guest under KVM and passes each of its page faults to hooks.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 120, after_help = EXIT_STATUS, arg_required_else_help = true)]
 struct Cli {
@@ -41,38 +41,38 @@ struct Cli {
 
 const EXIT_STATUS: &str = "\
 Exit status:
-    0  the guest ended well            5  a hook stopped the guest
-    1  the guest ended with a failure  124  the config's timeout was over
+    0  the guest ended normally        5  a hook stopped the guest
+    1  the guest ended with a failure  124  the config's timeout expired
     2  bad config or usage             128+n  signal n; `vector14 ctl` counts as SIGTERM
     3  this host can't run it
     4  the guest crashed";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show a fault being reinjected and one being resolved, with a guest that is built in
+    /// Show one fault being reinjected and one being resolved, in the built-in guest
     Demo(demo::Args),
     /// Run the guest that a config file describes
     Run(run::Args),
-    /// Look at a VM that runs, and change it
+    /// Inspect and change a running VM
     Ctl(ctl::Args),
-    /// Ask hooks about the faults of a trace, without a guest
+    /// Run hooks on the faults of a recorded trace, without a guest
     Replay(replay::Args),
-    /// Check a config file and say what it would run
+    /// Check a config file and report what it would run
     Check(check::Args),
-    /// Say what this host's KVM offers, which engines can run, and what to do about what is missing
+    /// Report what this host's KVM offers, which engines can run, and how to fix what is missing
     Doctor(doctor::Args),
     /// List the hooks that a config can name, with their options
     Hooks(hooks::Args),
-    /// Start a hook of your own
+    /// Create a hook of your own
     #[command(subcommand)]
     Hook(hook::Command),
-    /// Measure what a fault costs on this host, beside a bare exit
+    /// Measure the cost of a fault on this host, compared with a bare exit
     Bench(bench::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
 }
 
-/// Does what the process's arguments ask for.
+/// Runs the command that the process's arguments name.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     logging::init(&cli.logging);

@@ -11,12 +11,12 @@ use vector14::outlet::Outlet;
 
 use super::Failure;
 
-/// How stdout shows things.
+/// How to render text for stdout.
 pub(super) fn style() -> Style {
     Style::of(&io::stdout())
 }
 
-/// Writes a result to stdout. A reader that has read enough (`| head -1`) is no failure.
+/// Writes a result to stdout. A reader that has closed the pipe (`| head -1`) is not a failure.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -31,11 +31,11 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     print(&display::printable_json(&(text + "\n")))
 }
 
-/// What is told and what is logged, in order. While a VM runs nobody may wait for the reader of stderr.
+/// Messages and log lines for stderr, in order. While a VM runs, no thread may wait for the reader of stderr.
 static STDERR: OnceLock<Option<Outlet>> = OnceLock::new();
-/// How long a reader of stderr that does not read is waited for.
+/// How long to wait for a reader of stderr that does not read.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Bytes that are told at once.
+/// Bytes that are queued at once.
 const PIECE: usize = 4096;
 
 fn stderr() -> Option<&'static Outlet> {
@@ -45,15 +45,15 @@ fn stderr() -> Option<&'static Outlet> {
 /// Writes to stderr.
 pub(super) fn tell(text: &str) {
     let Some(stderr) = stderr() else {
-        // Where stderr can't be written there is no one left to tell.
+        // If stderr can't be written, there is no one left to tell.
         return drop(io::stderr().lock().write_all(text.as_bytes()));
     };
     let mut pieces = text.as_bytes().chunks(PIECE);
-    // A reader that has read enough is not told the rest.
+    // Drops the rest if the reader does not read.
     let _ = pieces.all(|piece| stderr.push(piece) || stderr.drain(PATIENCE) == 0 && stderr.push(piece));
 }
 
-/// Sees to it that everything told has left the process, if somebody reads it.
+/// Flushes what was written to stderr, if somebody reads it.
 pub(super) fn finish() {
     let dropped = DROPPED.load(Ordering::Relaxed);
     if dropped > 0 {
@@ -64,10 +64,11 @@ pub(super) fn finish() {
     }
 }
 
-/// Log messages that there was no room for.
+/// Number of log messages dropped for lack of room.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Where a log message goes. It is dropped where there is no room: it may come from a vCPU or from the main thread.
+/// Where log messages go. They are dropped where there is no room: neither a vCPU's thread nor the main thread may
+/// wait.
 pub(super) struct Log;
 
 impl Write for Log {
@@ -83,7 +84,7 @@ impl Write for Log {
     }
 }
 
-/// Says on stderr why a command ends badly.
+/// Prints on stderr why a command failed.
 pub(super) fn complain(failure: &Failure) {
     tell(&display::diagnostic(failure, Style::of(&io::stderr())));
 }

@@ -1,5 +1,5 @@
-//! `vector14 replay`: asks hooks about the faults of a trace, as the hook `trace` writes it in JSON. There is no guest, so nothing
-//! comes of their verdicts. One fault is held at a time, however long the trace is.
+//! `vector14 replay`: runs hooks on the faults of a trace that the hook `trace` wrote in JSON. There is no guest, so
+//! their verdicts have no effect. Only one fault is in memory at a time.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,24 +19,24 @@ use super::{Failure, output};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The trace, as the hook `trace` writes it with format = "json"; - for standard input
+    /// The trace, as written by the hook `trace` with format = "json"; - for standard input
     #[arg(value_hint = ValueHint::FilePath)]
     trace: PathBuf,
-    /// Ask the hooks of this config file
+    /// Ask the hooks of this config file first
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
-    /// Ask this hook, one that ships or the path of a library; after those of the config file, in the order given
+    /// Ask this hook, given by name or by the path of its library; several are asked in the order given
     #[arg(long = "hook", value_name = "NAME|PATH")]
     hooks: Vec<String>,
-    /// Set an option of the hook, or, with several, HOOK.KEY=VALUE; VALUE as for `run --set`
+    /// Set an option of the hook; with several hooks, HOOK.KEY=VALUE. VALUE is parsed as for `run --set`
     #[arg(long = "option", value_name = "KEY=VALUE", requires = "hooks")]
     options: Vec<String>,
-    /// As JSON, an object a fault
+    /// Print JSON, one object per fault
     #[arg(long)]
     json: bool,
 }
 
-/// A table of a terminal has so many rows; the next begins with its headings again.
+/// Rows of a table on a terminal; then a new table begins, with headings.
 const ROWS: usize = 500;
 const COLUMNS: [&str; 7] = ["fault", "vcpu", "address", "access", "rip", "verdict", "hook"];
 
@@ -69,14 +69,14 @@ pub(super) fn run(args: &Args) -> Result<u8, Failure> {
     bad.map_or(Ok(0), Err)
 }
 
-/// `12 faults: resolve 10, skip 2`
+/// The last line, such as `12 faults: resolve 10, skip 2`.
 fn conclusion(counts: &BTreeMap<&str, u64>) -> String {
     let total: u64 = counts.values().sum();
     let each: Vec<_> = counts.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     format!("vector14: {total} faults{}{}\n", if each.is_empty() { "" } else { ": " }, each.join(", "))
 }
 
-/// The hooks of the config file, and those that are named beside it.
+/// The hooks of the config file, followed by those of the command line.
 fn hooks(args: &Args) -> Result<Vec<NamedHook>, Failure> {
     let mut hooks = Vec::new();
     if let Some(path) = &args.config {
@@ -88,7 +88,7 @@ fn hooks(args: &Args) -> Result<Vec<NamedHook>, Failure> {
     if hooks.is_empty() { Err(Failure::NoHooks) } else { Ok(hooks) }
 }
 
-/// Hooks from the command line, by way of a config that has nothing else.
+/// The hooks of the command line, as a config that has nothing else.
 fn named(names: &[String], options: &[String]) -> Result<Config, Failure> {
     let mut text = "[boot]\nkernel = \"tiny\"\n".to_owned();
     for name in names {
@@ -110,14 +110,14 @@ fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::new(File::open(path)?)))
 }
 
-/// Whether somebody still reads what is printed.
+/// Whether anybody still reads what is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reader {
     There,
     Gone,
 }
 
-/// Prints answers as they come.
+/// Prints answers as they arrive.
 struct Printer {
     out: BufWriter<io::StdoutLock<'static>>,
     form: Form,
@@ -159,7 +159,7 @@ impl Printer {
         self.out.write_all(self.grid.render(style).as_bytes())?;
         self.grid.rows.clear();
         if style == Style::Plain {
-            // A script wants headings once.
+            // Scripts want the headings only once.
             self.grid.columns.clear();
         }
         Ok(())
@@ -209,7 +209,7 @@ fn as_json(fault: &Fault, answer: &Answer) -> serde_json::Value {
     })
 }
 
-/// A verdict's name, as the summary of a run has it.
+/// A verdict's name, as in the summary of a run.
 const fn kind(verdict: &Verdict) -> &'static str {
     match verdict {
         Verdict::Pass => "pass",

@@ -21,17 +21,17 @@ pub(super) struct Args {
     /// Write a summary of the run to FILE, as JSON
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     summary: Option<PathBuf>,
-    /// Make a socket at PATH through which `vector14 ctl` controls the VM; wins over control.socket
+    /// Create a control socket at PATH for `vector14 ctl`; overrides control.socket
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     control: Option<PathBuf>,
-    /// Load a hook anew whenever its library is rebuilt, while the guest goes on
+    /// Reload a hook whenever its library is rebuilt, while the guest goes on
     #[arg(long)]
     watch: bool,
     #[command(flatten)]
     kvm: KvmArgs,
 }
 
-/// What can be found wrong before the guest runs is found first; files are only touched when the config is right.
+/// Finds every error that can be found before the guest runs. Touches files only once the config is valid.
 pub(super) fn run(args: &Args, loudness: Loudness) -> Result<u8, Failure> {
     let config = args.config.load()?;
     let file = args.summary.as_deref().map(SummaryFile::create).transpose()?;
@@ -48,7 +48,7 @@ pub(super) fn run(args: &Args, loudness: Loudness) -> Result<u8, Failure> {
     Ok(written.map_or_else(|failure| status_after(&failure, status), |()| status))
 }
 
-/// Tells on stderr how a run ended.
+/// Prints on stderr how a run ended.
 pub(super) fn conclude(summary: &Summary, loudness: Loudness) {
     let style = Style::of(&io::stderr());
     output::tell(&match loudness {
@@ -57,13 +57,13 @@ pub(super) fn conclude(summary: &Summary, loudness: Loudness) {
     });
 }
 
-/// The status of a run whose summary is lost: the guest's own, unless that says that all is well.
+/// Exit status of a run whose summary is lost: the guest's own status, or that of the failure where the guest's is 0.
 fn status_after(failure: &Failure, guest: u8) -> u8 {
     output::complain(failure);
     if guest == 0 { failure.exit_status() } else { guest }
 }
 
-/// The file of `--summary`, made before the guest runs, and removed where there is no summary to write.
+/// The file of `--summary`. It is created before the guest runs, and removed if no summary is written to it.
 struct SummaryFile<'a> {
     path: &'a Path,
     file: File,
@@ -89,7 +89,7 @@ impl Drop for SummaryFile<'_> {
     fn drop(&mut self) {
         let is_file = self.file.metadata().is_ok_and(|metadata| metadata.is_file());
         if !self.written && is_file {
-            // An empty file would be taken for a summary.
+            // An empty file would be mistaken for a summary.
             let _ = fs::remove_file(self.path);
         }
     }

@@ -1,4 +1,4 @@
-//! Where the command line meets the library's VM.
+//! Runs the library's VM for a command.
 
 use std::path::Path;
 
@@ -14,24 +14,24 @@ use vector14_hooks::HOOKS;
 
 use super::{Failure, output};
 
-/// What goes on beside a VM, if anything.
+/// What runs beside a VM; each part is optional.
 #[derive(Default)]
 pub(super) struct Company<'a> {
-    /// Hooks, which the chain begins with, to be loaded anew whenever their libraries are rebuilt.
+    /// Hooks to reload whenever their libraries are rebuilt; the chain begins with them.
     pub(super) watch: Option<&'a [HookConfig]>,
-    /// Where the VM is controlled from.
+    /// The socket that the VM is controlled through.
     pub(super) socket: Option<ControlSocket>,
 }
 
-/// A VM that ran.
+/// A VM that has run.
 pub(super) struct Ended {
     pub(super) summary: Summary,
-    /// How its host failed it, if it did.
+    /// The host failure that ended the run, if there was one.
     failure: Option<Failure>,
 }
 
 impl Ended {
-    /// The exit status of the command. A failure is told.
+    /// The exit status of the command. Prints the failure if there is one.
     pub(super) fn status(&self) -> u8 {
         self.failure.as_ref().map_or_else(
             || self.summary.stop.exit_status(),
@@ -49,7 +49,7 @@ pub(super) fn console() -> Result<Outlet, Failure> {
     console.map_err(|source| failure(VmError::Host { what: "standard output", source }))
 }
 
-/// Makes the VM and runs it to its end, its console on the terminal and on `console`.
+/// Creates the VM and runs it to its end, with its console on the terminal and on `console`.
 pub(super) fn run(
     config: &Config,
     hooks: Vec<NamedHook>,

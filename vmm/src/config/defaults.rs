@@ -1,4 +1,4 @@
-//! What holds where a config file says nothing, and the limits of what it may say.
+//! Defaults for keys that a config file leaves out, and the limits of values.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -6,45 +6,45 @@ use std::time::Duration;
 use super::{EngineChoice, ProtocolChoice};
 use crate::chain::Trust;
 
-/// `vm.memory`, in bytes.
+/// Default of `vm.memory`, in bytes.
 pub const MEMORY: u64 = 64 << 20;
-/// What `vm.memory` may be, in bytes.
+/// Allowed values of `vm.memory`, in bytes.
 pub const MEMORY_RANGE: RangeInclusive<u64> = (2 << 20)..=(1 << 40);
 /// `vm.memory` is a multiple of this, in bytes.
 pub const MEMORY_STEP: u64 = 4 << 10;
 
-/// `vm.vcpus`.
+/// Default of `vm.vcpus`.
 pub const VCPUS: u32 = 1;
-/// What `vm.vcpus` may be.
+/// Allowed values of `vm.vcpus`.
 pub const VCPUS_RANGE: RangeInclusive<u32> = 1..=8;
 
-/// Distance of two stubs in `intercept.stub`, in bytes. No stub is longer.
+/// Distance between two stubs in `intercept.stub`, in bytes. No stub is longer.
 pub const STUB_STRIDE: usize = 16;
 
-/// `vm.timeout`: none.
+/// Default of `vm.timeout`: no timeout.
 pub const TIMEOUT: Option<Duration> = None;
-/// `vm.nested`.
+/// Default of `vm.nested`.
 pub(super) const NESTED: bool = false;
 /// The longest `vm.timeout`, in days.
 pub const TIMEOUT_MAX_DAYS: u64 = 365;
 
-/// `boot.protocol`.
+/// Default of `boot.protocol`.
 pub const PROTOCOL: ProtocolChoice = ProtocolChoice::Auto;
-/// `boot.cmdline`.
+/// Default of `boot.cmdline`.
 pub const CMDLINE: &str = "";
 
-/// `disk.readonly`.
+/// Default of `disk.readonly`.
 pub const DISK_READONLY: bool = false;
-/// How many disks a machine may have: one virtio device is its entropy source.
+/// Maximum number of disks: one virtio device is the entropy source.
 pub const DISKS_MAX: usize = 7;
 
-/// `intercept.engine`.
+/// Default of `intercept.engine`.
 pub const ENGINE: EngineChoice = EngineChoice::Auto;
 
-/// `hook.budget`, `hook.timeout` and `hook.on_error`.
+/// Defaults of `hook.budget`, `hook.timeout` and `hook.on_error`.
 pub const TRUST: Trust = Trust::DEFAULT;
-/// What `hook.budget` and `hook.timeout` may be: nothing shorter can be told.
+/// Allowed values of `hook.budget` and `hook.timeout`: shorter times can't be measured.
 pub const TRUST_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(24 * 60 * 60);
 
-/// The largest config file that is read, in bytes: anything larger is taken for a file named by mistake.
+/// Largest config file that is read, in bytes; a larger file was probably named by mistake.
 pub const FILE_MAX: u64 = 1 << 20;

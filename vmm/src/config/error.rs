@@ -1,4 +1,4 @@
-//! Why there is no config.
+//! Why a config can't be loaded.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,25 +8,25 @@ use miette::Diagnostic;
 use super::Problem;
 use super::defaults::FILE_MAX;
 
-/// Why there is no config.
+/// Why a config can't be loaded.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum ConfigError {
-    /// The file is not there.
+    /// The file does not exist.
     #[error("config file {} does not exist", .path.display())]
     #[diagnostic(help("name a TOML file, such as one with the line\n    boot.kernel = \"tiny\""))]
     NotFound {
-        /// The file as its user named it.
+        /// The file, as the user named it.
         path: PathBuf,
     },
     /// The file can't be read.
     #[error("config file {} can't be read: {error}", .path.display())]
     Unreadable {
-        /// The file as its user named it.
+        /// The file, as the user named it.
         path: PathBuf,
-        /// Why not.
+        /// The host's error.
         error: io::Error,
     },
-    /// A directory was named.
+    /// The path is a directory.
     #[error("config file {} is a directory", .path.display())]
     #[diagnostic(help("name the TOML file in it"))]
     Directory {
@@ -37,15 +37,15 @@ pub enum ConfigError {
     #[error("config file {} is larger than {} KiB", .path.display(), FILE_MAX >> 10)]
     #[diagnostic(help("name a TOML file; a kernel is named inside of it, as boot.kernel"))]
     TooLarge {
-        /// The file as its user named it.
+        /// The file, as the user named it.
         path: PathBuf,
     },
-    /// The file was read, and these things are wrong with it or with the `--set`s laid over it.
+    /// The file, or a `--set` applied to it, has errors.
     #[error("{name}: {}", count(.problems.len()))]
     Invalid {
-        /// The file as its user named it.
+        /// The file, as the user named it.
         name: String,
-        /// Everything that is wrong, in the order of the text.
+        /// Every error, in the order of the text.
         #[related]
         problems: Vec<Problem>,
     },

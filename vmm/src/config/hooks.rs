@@ -1,4 +1,4 @@
-//! What needs the list of hooks that there are: are those that the config names among them, do they take their options?
+//! Checks and creates the hooks of a config: whether each is known, and whether it accepts its options.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use super::problem::{NameKind, Problem, Reason};
 use super::reader::{Parsed, Reader};
 use super::{Config, ConfigError, HookConfig, set, values};
 
-/// The keys of a `[[hook]]` table that are not its hook's own, besides `name`.
+/// The keys of a `[[hook]]` table, besides `name`, that the hook itself does not read.
 const TRUST_KEYS: [&str; 3] = ["budget", "timeout", "on_error"];
 
 /// Where a `[[hook]]` table was written.
@@ -29,15 +29,15 @@ pub(super) struct HookPlaces {
 #[derive(Clone, Debug)]
 struct OptionPlace {
     key: Place,
-    /// From the key to the value's end.
+    /// From the beginning of the key to the end of the value.
     whole: Place,
 }
 
 impl Config {
-    /// Makes the hooks that the config names, in its order. Hooks may open and truncate files when they are made.
+    /// Creates the hooks that the config names, in order. Hooks may open and truncate files when they are created.
     ///
     /// # Errors
-    /// [`ConfigError::Invalid`] with every hook that is not among `types` or refuses its options.
+    /// [`ConfigError::Invalid`], with every hook that is not among `types` or rejects its options.
     pub fn create_hooks(&self, types: &[HookType]) -> Result<Vec<NamedHook>, ConfigError> {
         let problems = check(&self.hooks, types);
         if !problems.is_empty() {
@@ -52,7 +52,7 @@ impl Config {
     }
 }
 
-/// What is wrong with the hooks, as far as it can be told without making one.
+/// Finds the errors in hooks that can be found without creating one.
 pub(super) fn check(hooks: &[HookConfig], types: &[HookType]) -> Vec<Problem> {
     hooks.iter().flat_map(|hook| hook.check(types)).collect()
 }
@@ -87,10 +87,11 @@ impl Kind<'_> {
 }
 
 impl HookConfig {
-    /// A hook from what a `[[hook]]` table holds besides `name` and `path`, as JSON; relative paths in it start at `base`.
+    /// A hook from the keys of a `[[hook]]` table other than `name` and `path`, as JSON. Relative paths in it start at
+    /// `base`.
     ///
     /// # Errors
-    /// A key that says how far the hook is trusted has a value that it can't have.
+    /// A key that says how far the hook is trusted has an invalid value.
     pub(crate) fn from_json(
         name: String,
         library: Option<Library>,
@@ -101,7 +102,7 @@ impl HookConfig {
         Ok(Self { name, library, trust, options: Options::new(values, base), places: HookPlaces::default() })
     }
 
-    /// The same hook, with some of what its table holds changed; null stands for what holds where nothing is said.
+    /// The same hook with some keys of its table changed; null resets a key to its default.
     ///
     /// # Errors
     /// As [`HookConfig::from_json`].
@@ -111,12 +112,12 @@ impl HookConfig {
         Ok(Self { trust, options, places: HookPlaces::default(), ..self.clone() })
     }
 
-    /// What it is a hook of: the name of its type, or the path of its library.
+    /// The name of the hook's type, or the path of its library.
     pub(crate) fn kind(&self) -> String {
         self.library.as_ref().map_or_else(|| self.name.clone(), |library| library.path().display().to_string())
     }
 
-    /// The same hook, with its library loaded anew.
+    /// The same hook, with its library reloaded.
     ///
     /// # Errors
     /// [`LibraryError`].
@@ -124,14 +125,14 @@ impl HookConfig {
         Ok(Self { library: Some(Library::load(library.path())?), ..self.clone() })
     }
 
-    /// Makes the hook, which may open and truncate files then.
+    /// Creates the hook, which may then open and truncate files.
     fn create(&self, types: &[HookType]) -> Result<NamedHook, Problem> {
         let kind = self.find(types)?;
         let hook = kind.create(&self.options).map_err(|error| self.refused(&error))?;
         Ok(NamedHook { name: self.name.clone(), hook, trust: self.trust, origin: Some(self.clone()) })
     }
 
-    /// Makes the hook, after a look at its options.
+    /// Checks the hook's options, and creates the hook.
     pub(crate) fn check_and_create(&self, types: &[HookType]) -> Result<NamedHook, Vec<Problem>> {
         let problems = self.check(types);
         if problems.is_empty() { self.create(types).map_err(|problem| vec![problem]) } else { Err(problems) }
@@ -163,7 +164,7 @@ impl HookConfig {
         })
     }
 
-    /// Every option that the hook's own list does not name.
+    /// Every option that is not in the hook's own list.
     fn unknown_options(&self, kind: &Kind<'_>) -> Vec<Problem> {
         let of_hook = kind.options().iter().map(|option| option.name);
         let known: Vec<_> = of_hook.chain(TRUST_KEYS).map(str::to_owned).collect();
@@ -188,7 +189,7 @@ impl HookConfig {
 }
 
 impl Trust {
-    /// The same, less what `from` says; that is taken out of it.
+    /// The same trust settings with the changes that `from` contains, which are removed from it.
     fn changed(self, from: &mut Map<String, Json>) -> Result<Self, Problem> {
         Ok(Self {
             budget: take(from, "budget", (self.budget, TRUST.budget), values::hook_time)?,
@@ -198,7 +199,7 @@ impl Trust {
     }
 }
 
-/// Takes `key` out of `from`. `was` holds where it is not there, `usual` where it is null.
+/// Takes `key` out of `from`. The result is `was` if the key is missing, and `usual` if its value is null.
 fn take<T>(
     from: &mut Map<String, Json>,
     key: &str,
@@ -216,7 +217,7 @@ fn take<T>(
     })
 }
 
-/// A hook from what its table holds besides `name`, `path` and how far it is trusted.
+/// A hook from the keys of its table other than `name`, `path` and those that say how far it is trusted.
 pub(super) fn from_rest(
     (name, place): (String, Place),
     library: Option<Library>,
@@ -239,7 +240,8 @@ pub(super) fn from_rest(
     Some(HookConfig { name, library, trust, options: Options::new(values, base), places })
 }
 
-/// The value as JSON, in which hooks read their options; or what does not go into JSON, and what would.
+/// The value as JSON, which hooks read their options from; or the part that JSON can't express, and what is allowed
+/// there.
 fn json(node: &Node) -> Result<Json, (Place, &'static str)> {
     let refused = |allowed| (node.place.clone(), allowed);
     Ok(match &node.value {
@@ -259,10 +261,10 @@ fn json_table(table: &Table) -> Result<Map<String, Json>, (Place, &'static str)>
     table.iter().map(|(key, Entry { node, .. })| Ok((key.clone(), json(node)?))).collect()
 }
 
-/// A hook's option from a `KEY=VALUE`, the value being TOML where it can be read as such, and otherwise text.
+/// Parses a hook's option from a `KEY=VALUE`. VALUE is TOML if it can be parsed as such, and otherwise text.
 ///
 /// # Errors
-/// It is not `KEY=VALUE`, or its value begins as TOML and does not go on like that.
+/// The text is not `KEY=VALUE`, or its value begins like TOML and is not valid TOML.
 pub fn parse_option(text: &str) -> Result<(String, Json), Problem> {
     let (key, node) = set::parse_pair(text)?;
     let value = json(&node).map_err(|(place, allowed)| {

@@ -17,8 +17,8 @@ use super::schema::Config;
 use super::{ConfigError, hooks, node, sections, set};
 
 impl Config {
-    /// Reads the config file at `path` and lays `sets` over it, each a `KEY=VALUE`; relative paths start at the file's
-    /// folder. Hooks are looked up in `types` and checked, but none is made.
+    /// Reads the config file at `path` and applies `sets` to it, each a `KEY=VALUE`. Relative paths start at the file's
+    /// folder. Hooks are looked up in `types` and checked, but not created.
     ///
     /// # Errors
     /// [`ConfigError::Invalid`] lists everything that is wrong; the other variants say why the file was not read.
@@ -31,7 +31,7 @@ impl Config {
         }
     }
 
-    /// As [`Config::load`], from a text that messages call `name`, with relative paths that start at `base`.
+    /// As [`Config::load`], from a text that messages call `name`. Relative paths start at `base`.
     ///
     /// # Errors
     /// [`ConfigError::Invalid`].
@@ -82,20 +82,21 @@ fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
 fn not_utf8(name: &str, error: &FromUtf8Error) -> Problem {
     let offset = error.utf8_error().valid_up_to();
     let byte = error.as_bytes().get(offset).copied().unwrap_or_default();
-    // Up to `offset` this is the file, byte for byte; what is there instead of the bad byte is as long as its UTF-8.
+    // Up to `offset` the text equals the file. The bad byte is replaced there, and the place has the length of its
+    // replacement.
     let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
     let span = offset..offset + char::REPLACEMENT_CHARACTER.len_utf8();
     let place = Place { source: Arc::new(NamedSource::new(name, text)), span };
     Problem { place: Some(place), reason: Reason::NotUtf8 { byte, offset } }
 }
 
-/// All problems, less those that may only be there because the text is not TOML.
+/// All problems, without those that may only be consequences of a syntax error.
 fn without_consequences(mut syntax: Vec<Problem>, mut problems: Vec<Problem>) -> Vec<Problem> {
-    // One slip can confuse the parser more than once on its line.
+    // One mistake can cause several syntax errors on its line.
     syntax.dedup_by(|next, first| shares_line(next, first));
     let breaks_table = |problem: &Problem| problem.place.as_ref().is_some_and(Place::on_table_head);
     if syntax.iter().any(breaks_table) {
-        // Whose keys the next lines hold is anyone's guess.
+        // It is unclear which table the next lines belong to.
         problems.clear();
     } else if !syntax.is_empty() {
         let is_missing = |problem: &Problem| matches!(problem.reason, Reason::Missing { .. });
@@ -112,7 +113,7 @@ fn shares_line(one: &Problem, other: &Problem) -> bool {
     one.place.as_ref().zip(other.place.as_ref()).is_some_and(|(one, other)| one.shares_line(other))
 }
 
-/// Sorts a file's problems by line, and those of `--set`s behind them in the order in which they were given.
+/// Sort key: a file's problems by line, then those of `--set`s in the order in which they were given.
 fn position(problem: &Problem, file: &Arc<NamedSource<String>>) -> usize {
     match &problem.place {
         Some(place) if Arc::ptr_eq(&place.source, file) => place.span.start,

@@ -1,17 +1,17 @@
-//! The config file: what to boot, on what machine, and which hooks its faults go through.
+//! The config file: what to boot, on which machine, and which hooks its faults go through.
 //!
 //! [`Config::load`] turns a TOML file and the command line's `--set` texts into a [`Config`], or into a [`ConfigError`]
-//! that lists everything that is wrong with them, each error with its place. [`Config::create_hooks`] then makes the
-//! hooks that the VM's chain consists of. Nothing here is on the path of a fault.
+//! that lists every error in them, each with its place. [`Config::create_hooks`] then creates the hooks of the VM's
+//! chain. Nothing here is on the path of a fault.
 //!
 //! # Layout
-//! - [`schema`]: the values that a config comes to
-//! - [`defaults`]: what holds where the file says nothing, and the limits of what it may say
+//! - [`schema`]: the values of a parsed config
+//! - [`defaults`]: defaults, and the limits of values
 //! - `load`: from a file to a [`Config`], top down
-//! - `node`, `set`: TOML as a tree that knows where each value was written; `--set` laid over it
-//! - `reader`, `sections`, [`values`]: from that tree to the schema, one function a section, one a kind of value
-//! - `hooks`: what needs the list of hooks that there are
-//! - [`place`], [`problem`], [`error`]: what can be wrong, where, and how it is told
+//! - `node`, `set`: TOML as a tree that records where each value was written; `--set`, applied to that tree
+//! - `reader`, `sections`, [`values`]: from the tree to the schema, one function per section and one per kind of value
+//! - `hooks`: checks and creates the hooks that the config names
+//! - [`place`], [`problem`], [`error`]: what can be wrong, where, and how it is reported
 
 pub mod defaults;
 pub mod error;

@@ -1,4 +1,4 @@
-//! TOML as a tree that knows, of each key and value, where it was written.
+//! TOML as a tree that records where each key and value was written.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -21,17 +21,17 @@ pub(super) struct Node {
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     String(String),
-    /// Saturated; wider than any value that a key may take.
+    /// Saturated: the type is wider than any value that a key may take.
     Integer(i128),
     Float(f64),
     Boolean(bool),
-    /// As it was written.
+    /// The text, as written.
     Datetime(String),
     Array(Vec<Node>),
     Table(Table),
 }
 
-/// A table: its entries by key.
+/// A table's entries by key.
 pub(super) type Table = BTreeMap<String, Entry>;
 
 /// A key of a table, and its value.
@@ -42,7 +42,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Where key and value were written.
+    /// Where the key and the value were written.
     pub(super) fn place(&self) -> Place {
         self.key.to(&self.node.place)
     }
@@ -57,7 +57,7 @@ impl Value {
         if let Self::Integer(integer) = self { Some(*integer) } else { None }
     }
 
-    /// What kind of value it is, with its article.
+    /// The kind of value, with its article.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::String(_) => "a string",
@@ -71,7 +71,7 @@ impl Value {
     }
 }
 
-/// Parses a whole TOML text. What could be understood is returned together with what could not.
+/// Parses a whole TOML text. Returns what could be parsed, together with the errors.
 pub(super) fn parse_document(source: &Arc<NamedSource<String>>) -> (Table, Vec<Problem>) {
     let (table, errors) = DeTable::parse_recoverable(source.inner());
     let origin = Origin { source, offset: 0 };
@@ -79,7 +79,7 @@ pub(super) fn parse_document(source: &Arc<NamedSource<String>>) -> (Table, Vec<P
     (origin.table(table.get_ref()), problems)
 }
 
-/// Parses what stands at `span` as one TOML value.
+/// Parses the text at `span` as one TOML value.
 pub(super) fn parse_value(source: &Arc<NamedSource<String>>, span: Range<usize>) -> Result<Node, Problem> {
     let origin = Origin { source, offset: span.start };
     let text = source.inner().get(span.clone()).unwrap_or_default();

@@ -1,11 +1,11 @@
-//! Where something was written.
+//! Where a piece of a config was written.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use miette::NamedSource;
 
-/// A piece of text that the user wrote: in the config file, or behind a `--set`.
+/// A piece of text that the user wrote, in the config file or after `--set`.
 #[derive(Clone, Debug)]
 pub struct Place {
     pub(super) source: Arc<NamedSource<String>>,
@@ -13,13 +13,13 @@ pub struct Place {
 }
 
 impl Place {
-    /// The text itself.
+    /// The text at this place.
     #[must_use]
     pub fn text(&self) -> &str {
         self.source.inner().get(self.span.clone()).unwrap_or_default()
     }
 
-    /// The text's first line, cut to a length that fits into a message.
+    /// The text's first line, shortened to fit into a message.
     pub(super) fn quoted(&self) -> String {
         const LENGTH: usize = 40;
         let line = self.text().lines().next().unwrap_or_default();
@@ -29,7 +29,7 @@ impl Place {
         }
     }
 
-    /// From this place's beginning to the end of `other`; this place, if the two are in different sources.
+    /// From the beginning of this place to the end of `other`; this place alone if the two are in different sources.
     pub(super) fn to(&self, other: &Self) -> Self {
         if Arc::ptr_eq(&self.source, &other.source) && self.span.start <= other.span.end {
             Self { source: Arc::clone(&self.source), span: self.span.start..other.span.end }
@@ -48,7 +48,8 @@ impl Place {
         self.span.is_empty()
     }
 
-    /// This place, or the character before it where it is the empty end of a line: there a caret can point to it.
+    /// This place, or the character before it if this is the empty end of a line, so that a caret has something to
+    /// point to.
     pub(super) fn visible(self) -> Self {
         let text = self.source.inner();
         let at_end = self.is_empty()
@@ -61,18 +62,18 @@ impl Place {
         }
     }
 
-    /// Whether a line holds some of both places.
+    /// Whether parts of both places are on the same line.
     pub(super) fn shares_line(&self, other: &Self) -> bool {
         let (mine, theirs) = (self.lines(), other.lines());
         Arc::ptr_eq(&self.source, &other.source) && mine.start <= theirs.end && theirs.start <= mine.end
     }
 
-    /// Whether this is on a line such as `[vm]`, which says what the lines below it belong to.
+    /// Whether this is on a line such as `[vm]`, which names the table of the lines below it.
     pub(super) fn on_table_head(&self) -> bool {
         self.source.inner().get(self.lines()).is_some_and(|lines| lines.trim_start().starts_with('['))
     }
 
-    /// The whole lines that this place is on, without the last one's newline.
+    /// The whole lines that this place covers, without the last newline.
     fn lines(&self) -> Range<usize> {
         let text = self.source.inner().as_bytes();
         let newline = |byte: &u8| *byte == b'\n';

@@ -1,4 +1,4 @@
-//! One thing that is wrong with a config: what, where, and what would be right.
+//! One error in a config: what is wrong, where, and what would be right.
 
 use std::fmt;
 use std::io;
@@ -10,17 +10,17 @@ use miette::{Diagnostic, LabeledSpan, SourceCode};
 use super::Place;
 use crate::library::LibraryError;
 
-/// One thing that is wrong with a config.
+/// One error in a config.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{reason}")]
 pub struct Problem {
-    /// Where it was written; `None` where the config did not come from text.
+    /// Where the error is; `None` if the config did not come from text.
     pub place: Option<Place>,
-    /// What is wrong.
+    /// What is wrong at that place.
     pub reason: Reason,
 }
 
-/// What can be wrong.
+/// What can be wrong in a config.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Reason {
     /// The text is not TOML.
@@ -29,41 +29,41 @@ pub enum Reason {
     /// The file is not text.
     #[error("byte {byte:#04x} at offset {offset} is not UTF-8: a config file is a TOML text")]
     NotUtf8 {
-        /// The byte that no text has there.
+        /// The invalid byte.
         byte: u8,
-        /// Its offset in the file, in bytes.
+        /// Offset of the byte in the file, in bytes.
         offset: usize,
     },
-    /// A name that means nothing.
+    /// A name is unknown.
     #[error("unknown {kind} `{got}`{}", Within(within))]
     Unknown {
-        /// What kind of name it is.
+        /// What the name should name.
         kind: NameKind,
-        /// The name.
+        /// The unknown name.
         got: String,
-        /// The table that it is in; empty at the top level.
+        /// The table that the name is in; empty at the top level.
         within: String,
-        /// The names that mean something there.
+        /// The names that are known there.
         known: Vec<String>,
     },
-    /// A key that has no default is not there.
+    /// A key without a default is missing.
     #[error("`{key}` is missing{}", Within(within))]
     Missing {
-        /// The key.
+        /// The missing key.
         key: &'static str,
-        /// The table that it belongs into.
+        /// The table that the key belongs to.
         within: String,
-        /// A line that would do.
+        /// A valid line for the key.
         example: &'static str,
     },
-    /// A value of the wrong type, form or size.
+    /// A value has the wrong type, form or size.
     #[error("{key} = {got}: must be {allowed}")]
     NotAllowed {
         /// The key, with its table.
         key: String,
-        /// The value, as it was written.
+        /// The value, as written.
         got: String,
-        /// What may stand there.
+        /// What is allowed.
         allowed: String,
     },
     /// A file that the config names can't be used.
@@ -71,35 +71,35 @@ pub enum Reason {
     File {
         /// The key, with its table.
         key: String,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why not.
+        /// The host's error.
         error: Arc<io::Error>,
     },
     /// A hook can't be loaded from its library.
     #[error("hook.path = {}: {}", .0.path.display(), .0.reason)]
     Library(Arc<LibraryError>),
-    /// A hook does not take its options.
+    /// A hook rejects its options.
     #[error("hook `{hook}`{}: {message}", OfOption(option))]
     Hook {
         /// The hook's name.
         hook: String,
-        /// The option at fault; `None`: all of them together.
+        /// The rejected option; `None`: the combination of all of them.
         option: Option<String>,
-        /// What the hook says.
+        /// The hook's message.
         message: String,
     },
-    /// A `--set` that is not `KEY=VALUE`, or whose key leads nowhere; or such an option of a hook.
+    /// A `--set` or a hook's option is not `KEY=VALUE`, or the key of a `--set` leads nowhere.
     #[error("{text}: {message}")]
     Set {
-        /// `--set` and what stands behind it; or the option.
+        /// `--set` with its text, or the option.
         text: String,
-        /// What is wrong with it.
+        /// What is wrong with the text.
         message: String,
     },
 }
 
-/// What a name that was not known was meant to name.
+/// What an unknown name should have named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the words of the config file")]
 pub enum NameKind {
@@ -120,7 +120,7 @@ impl fmt::Display for NameKind {
     }
 }
 
-/// ` in [vm]`, or nothing at the top level.
+/// Displays as ` in [vm]`, or as nothing at the top level.
 struct Within<'a>(&'a str);
 
 impl fmt::Display for Within<'_> {
@@ -129,7 +129,7 @@ impl fmt::Display for Within<'_> {
     }
 }
 
-/// `, option `pages``, or nothing.
+/// Displays as `, option `pages``, or as nothing.
 struct OfOption<'a>(&'a Option<String>);
 
 impl fmt::Display for OfOption<'_> {
@@ -139,7 +139,7 @@ impl fmt::Display for OfOption<'_> {
 }
 
 impl Reason {
-    /// What to do about it, where the message itself does not say so.
+    /// What to do about the error, unless the message already says so.
     pub(crate) fn help(&self) -> Option<String> {
         match self {
             Self::Unknown { got, known, .. } => Some(advice(got, known)),
@@ -153,7 +153,7 @@ impl Reason {
     }
 }
 
-/// What to write in the place of `got`, which is none of the `known` names.
+/// What to write instead of `got`, which is not among the `known` names.
 pub(crate) fn advice(got: &str, known: &[String]) -> String {
     if known.is_empty() {
         return "there are none".to_owned();
@@ -165,7 +165,7 @@ pub(crate) fn advice(got: &str, known: &[String]) -> String {
     }
 }
 
-/// The known name that `got` is most likely a slip of, if there is one.
+/// The known name that `got` is most likely a misspelling of, if there is one.
 fn nearest<'a>(got: &str, known: &'a [String]) -> Option<&'a String> {
     let likeness = |name: &String| strsim::jaro_winkler(got, name);
     known.iter().filter(|name| likeness(name) > 0.75).max_by(|a, b| likeness(a).total_cmp(&likeness(b)))

@@ -1,19 +1,19 @@
-//! Takes keys off a table one by one. What is wrong is collected; what is left at the end is unknown.
+//! Takes keys off a table one by one. Errors are collected; keys that are left at the end are unknown.
 
 use super::node::{Entry, Node, Table, Value};
 use super::place::Place;
 use super::problem::{NameKind, Problem, Reason};
 
-/// A value that was understood, or else words for what would be.
+/// A valid value, or a description of what is allowed.
 pub(super) type Parsed<T> = Result<T, String>;
 
-/// A table while it is read.
+/// A table that is being read.
 pub(super) struct Reader<'a> {
-    /// The table as messages name it, such as `[vm]`; empty at the top level.
+    /// The table's name in messages, such as `[vm]`; empty at the top level.
     name: String,
-    /// What its keys begin with in messages, such as `vm.`.
+    /// Prefix of its keys in messages, such as `vm.`.
     prefix: String,
-    /// Where it is; `None` where something else stands, which has been reported.
+    /// Where the table is; `None` if the value is not a table, which has been reported.
     place: Option<Place>,
     table: Table,
     known: Vec<&'static str>,
@@ -26,7 +26,7 @@ impl<'a> Reader<'a> {
         Self { name: String::new(), prefix: String::new(), place: Some(place), table, known: Vec::new(), problems }
     }
 
-    /// A reader of the table `key`; of an empty one if it is not there, or not a table.
+    /// A reader of the table `key`; of an empty table if `key` is missing or not a table.
     pub(super) fn table(&mut self, key: &'static str) -> Reader<'_> {
         let name = format!("[{key}]");
         let (table, place) = match self.take_node(key) {
@@ -55,12 +55,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Takes `key` and parses its value; `None` if it is not there, or not allowed.
+    /// Takes `key` and parses its value; `None` if the key is missing or its value is not allowed.
     pub(super) fn take<T>(&mut self, key: &'static str, parse: impl FnOnce(&Value) -> Parsed<T>) -> Option<T> {
         Some(self.take_placed(key, parse)?.0)
     }
 
-    /// The same, with the place of the value.
+    /// As [`Reader::take`], with the place of the value.
     pub(super) fn take_placed<T>(
         &mut self,
         key: &'static str,
@@ -76,7 +76,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Takes `key`, an array, and parses each of its values; `allowed` is what else there should have been an array of.
+    /// Takes `key`, an array, and parses each of its values; `allowed` names what the array should contain.
     pub(super) fn take_each<T>(
         &mut self,
         key: &'static str,
@@ -99,7 +99,7 @@ impl<'a> Reader<'a> {
         values
     }
 
-    /// As [`Reader::take_placed`], for a key that must be there. `example` is a line that would do.
+    /// As [`Reader::take_placed`], for a key that must be there. `example` is a valid line.
     pub(super) fn require<T>(
         &mut self,
         key: &'static str,
@@ -113,12 +113,12 @@ impl<'a> Reader<'a> {
         self.take_placed(key, parse)
     }
 
-    /// Says what is wrong at a place.
+    /// Reports an error at a place.
     pub(super) fn report(&mut self, place: Place, reason: Reason) {
         self.problems.push(Problem { place: Some(place), reason });
     }
 
-    /// The keys that are left are unknown.
+    /// Reports the keys that are left as unknown.
     pub(super) fn finish(self) {
         let kind = if self.name.is_empty() { NameKind::Table } else { NameKind::Key };
         let known: Vec<_> = self.known.iter().map(ToString::to_string).collect();
@@ -128,12 +128,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Takes all keys that are left, where they are someone else's to read.
+    /// Takes all remaining keys, for another reader.
     pub(super) fn take_rest(&mut self) -> Table {
         std::mem::take(&mut self.table)
     }
 
-    /// Says of the value of `key` what would be allowed.
+    /// Reports that the value of `key` is not what is allowed.
     pub(super) fn refuse(&mut self, key: &str, place: Place, allowed: String) {
         let key = format!("{}{key}", self.prefix);
         let got = place.quoted();

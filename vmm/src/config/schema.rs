@@ -1,5 +1,5 @@
-//! The values that a config comes to. Where each was written is forgotten, except for hooks: their options are looked
-//! at later, by the hooks themselves.
+//! The values of a parsed config. Where each was written is not kept, except for hooks: they check their own options
+//! later.
 
 use std::fmt;
 use std::ops::Range;
@@ -13,27 +13,27 @@ use super::hooks::HookPlaces;
 use crate::chain::Trust;
 use crate::library::Library;
 
-/// All that a config file says.
+/// A parsed config.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// What to call the config in messages: the file as its user named it.
     pub name: String,
     /// The machine.
     pub vm: VmConfig,
-    /// What it boots.
+    /// What the machine boots.
     pub boot: BootConfig,
-    /// Its disks, in the order in which the guest numbers them.
+    /// The machine's disks, in the order in which the guest numbers them.
     pub disks: Vec<DiskConfig>,
-    /// How its faults are intercepted.
+    /// How page faults are intercepted.
     pub intercept: InterceptConfig,
-    /// How it is controlled while it runs.
+    /// How the VM is controlled while it runs.
     pub control: ControlConfig,
-    /// What its faults go through, in chain order.
+    /// The hooks that faults go through, in chain order.
     pub hooks: Vec<HookConfig>,
 }
 
 impl Config {
-    /// The tiny guest with a command line, and the defaults for everything else.
+    /// A config for the tiny guest with this command line, and defaults for everything else.
     #[must_use]
     pub fn tiny(cmdline: impl Into<String>) -> Self {
         Self {
@@ -53,11 +53,11 @@ impl Config {
 pub struct VmConfig {
     /// Guest RAM, in bytes: a multiple of 4 KiB.
     pub memory: u64,
-    /// Virtual CPUs.
+    /// Number of virtual CPUs.
     pub vcpus: u32,
-    /// The guest is stopped when it has run this long; `None`: never.
+    /// Time after which the guest is stopped; `None`: never.
     pub timeout: Option<Duration>,
-    /// Whether the guest is told of AMD-V and VT-x, and can run guests of its own.
+    /// Whether the guest sees AMD-V and VT-x, and can run guests of its own.
     pub nested: bool,
 }
 
@@ -72,18 +72,18 @@ impl Default for VmConfig {
 pub struct BootConfig {
     /// The kernel.
     pub kernel: Kernel,
-    /// How it is booted.
+    /// How the kernel is booted.
     pub protocol: ProtocolChoice,
-    /// The initial RAM disk of a Linux kernel, or of another that is booted as one.
+    /// The initial RAM disk of a Linux kernel, or of another kernel that is booted as one.
     pub initrd: Option<PathBuf>,
     /// The modules of a multiboot kernel, in order.
     pub modules: Vec<Module>,
-    /// Its command line.
+    /// The kernel's command line.
     pub cmdline: String,
 }
 
 impl BootConfig {
-    /// A kernel, and the defaults for everything else.
+    /// Boots `kernel`, with defaults for everything else.
     #[must_use]
     pub fn of(kernel: Kernel) -> Self {
         let (protocol, cmdline) = (defaults::PROTOCOL, defaults::CMDLINE.to_owned());
@@ -91,12 +91,12 @@ impl BootConfig {
     }
 }
 
-/// `boot.kernel`.
+/// `boot.kernel`: the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kernel {
-    /// `"tiny"`: the test kernel that vector14 carries with it.
+    /// `"tiny"`: the test kernel that is built into vector14.
     Tiny,
-    /// A file.
+    /// The path of a kernel's file.
     Path(PathBuf),
 }
 
@@ -109,12 +109,12 @@ impl fmt::Display for Kernel {
     }
 }
 
-/// One of `boot.modules`.
+/// One entry of `boot.modules`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Module {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// What the kernel is told of it: the module as it was written, the file's name and words after it.
+    /// The string that the kernel gets with the module: the entry as written, the file's name and the words after it.
     pub string: String,
 }
 
@@ -124,10 +124,10 @@ impl fmt::Display for Module {
     }
 }
 
-/// `boot.protocol`.
+/// `boot.protocol`: how the kernel is booted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolChoice {
-    /// What the kernel's file says.
+    /// Detected from the kernel's file.
     Auto,
     /// An x86-64 ELF file, entered by the Linux 64-bit boot protocol.
     Elf,
@@ -138,10 +138,10 @@ pub enum ProtocolChoice {
 }
 
 impl ProtocolChoice {
-    /// All of them, in the order in which they are offered.
+    /// All protocols, in the order in which messages list them.
     pub const ALL: [Self; 4] = [Self::Auto, Self::Elf, Self::Linux, Self::Multiboot];
 
-    /// As the config file writes it.
+    /// The name in the config file.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -162,20 +162,20 @@ impl fmt::Display for ProtocolChoice {
 /// `[[disk]]`: one disk of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskConfig {
-    /// The raw image.
+    /// Path of the raw image.
     pub path: PathBuf,
-    /// Whether the guest may not write to it.
+    /// Whether the disk is read-only for the guest.
     pub readonly: bool,
 }
 
 /// `[intercept]`: how faults are intercepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterceptConfig {
-    /// The engine.
+    /// The engine that intercepts faults.
     pub engine: EngineChoice,
-    /// Where the guest has room for the `gate` engine's stubs; `None`: it is looked for.
+    /// Where the `gate` engine may put its stubs in the guest; `None`: vector14 looks for room.
     pub stub: Option<Range<Va>>,
-    /// Which faults of the `exception-bitmap` engine leave the guest; `None`: all of them.
+    /// Which faults cause an exit with the `exception-bitmap` engine; `None`: all of them.
     pub error_code: Option<ErrorCodeFilter>,
 }
 
@@ -185,39 +185,39 @@ impl Default for InterceptConfig {
     }
 }
 
-/// `intercept.error_code`: a fault leaves the guest where its error code, under `mask`, is `value`. The others go straight
-/// to the guest's own handler.
+/// `intercept.error_code`: a fault causes an exit if its error code, masked with `mask`, is `value`. Other faults go
+/// straight to the guest's own handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorCodeFilter {
-    /// The bits that are looked at.
+    /// The bits that are compared.
     pub mask: ErrorCode,
-    /// What they must be: no bit that `mask` lacks.
+    /// What these bits must be. Every bit set here is also set in `mask`.
     pub value: ErrorCode,
 }
 
 impl ErrorCodeFilter {
-    /// The one that lets every fault out.
+    /// A filter that matches every fault.
     pub const ALL: Self = Self { mask: ErrorCode::empty(), value: ErrorCode::empty() };
 }
 
-/// `intercept.engine`.
+/// `intercept.engine`: how faults are intercepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EngineChoice {
     /// The best engine that this host's KVM offers.
     Auto,
-    /// IDT entry 14 leads to a stub that leaves the guest.
+    /// IDT entry 14 points to a stub that exits to the host.
     Gate,
-    /// Faults leave the guest before they are delivered, where this host's KVM has been taught to let them.
+    /// Faults cause an exit before they are delivered. This needs a patched KVM.
     ExceptionBitmap,
     /// Faults are not intercepted.
     Off,
 }
 
 impl EngineChoice {
-    /// All of them, in the order in which they are offered.
+    /// All engines, in the order in which messages list them.
     pub const ALL: [Self; 4] = [Self::Auto, Self::Gate, Self::ExceptionBitmap, Self::Off];
 
-    /// As the config file writes it.
+    /// The name in the config file.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -238,27 +238,27 @@ impl fmt::Display for EngineChoice {
 /// `[control]`: how a VM is controlled while it runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ControlConfig {
-    /// Where the control socket is made; `None`: there is none.
+    /// Path of the control socket; `None`: no socket.
     pub socket: Option<PathBuf>,
 }
 
 /// `[[hook]]`: one hook of the chain.
 #[derive(Clone, Debug)]
 pub struct HookConfig {
-    /// Which hook, or what to call the one that is loaded.
+    /// Name of the hook's type, or the name given to a hook from a library.
     pub name: String,
-    /// The library that it is loaded from; `None`: it is among those that the program knows.
+    /// The library that the hook is loaded from; `None`: the hook is one that is compiled into the program.
     pub library: Option<Library>,
-    /// How far it is trusted.
+    /// How far the hook is trusted.
     pub trust: Trust,
     /// The hook's own options.
     pub options: Options,
-    /// Where all this was written.
+    /// Where the hook's table was written.
     pub(super) places: HookPlaces,
 }
 
 impl HookConfig {
-    /// A hook that no file names.
+    /// A hook that does not come from a config file.
     pub fn new(name: impl Into<String>, options: Options) -> Self {
         Self { name: name.into(), library: None, trust: defaults::TRUST, options, places: HookPlaces::default() }
     }

@@ -1,4 +1,4 @@
-//! The sections of a config file, each read by a function of its own.
+//! The sections of a config file, one function per section.
 
 use std::fs;
 use std::io;
@@ -18,10 +18,10 @@ use crate::chain::Trust;
 use crate::device::virtio::image::Image;
 use crate::library::Library;
 
-/// Everything that a file may say.
+/// All sections of a file.
 pub(super) struct Sections {
     pub(super) vm: VmConfig,
-    /// `None` where there is no kernel to boot; that has been reported then.
+    /// `None` if there is no kernel to boot, which has been reported.
     pub(super) boot: Option<BootConfig>,
     pub(super) disks: Vec<DiskConfig>,
     pub(super) intercept: InterceptConfig,
@@ -29,7 +29,7 @@ pub(super) struct Sections {
     pub(super) hooks: Vec<HookConfig>,
 }
 
-/// Reads a file, of which `root` is the top level; relative paths in it start at `base`.
+/// Reads a file whose top level is `root`; relative paths in it start at `base`.
 pub(super) fn read(mut root: Reader<'_>, base: &Path) -> Sections {
     let vm = read_vm(root.table("vm"));
     let boot = read_boot(root.table("boot"), base);
@@ -75,7 +75,7 @@ fn read_boot(mut boot: Reader<'_>, base: &Path) -> Option<BootConfig> {
     Some(BootConfig { kernel: kernel?, protocol, initrd, modules, cmdline })
 }
 
-/// Where the file is that `key` names; reports one that could not be read.
+/// The path of the file that `key` names. Reports a file that can't be read.
 fn find_file(boot: &mut Reader<'_>, key: &str, place: Place, base: &Path, path: &Path) -> PathBuf {
     let path = base.join(path);
     if let Err(error) = check_readable(&path) {
@@ -84,7 +84,7 @@ fn find_file(boot: &mut Reader<'_>, key: &str, place: Place, base: &Path, path: 
     path
 }
 
-/// Fails where the file could not be read; opens nothing that might wait for its other end.
+/// Fails if the file can't be read. Opens nothing that may block.
 fn check_readable(path: &Path) -> io::Result<()> {
     let kind = fs::metadata(path)?.file_type();
     if kind.is_dir() {
@@ -96,7 +96,7 @@ fn check_readable(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The disk after `before` others. Its image is looked at, and left as it is.
+/// Reads a disk that follows `before` others. Its image is checked, and not changed.
 fn read_disk(mut disk: Reader<'_>, base: &Path, before: usize) -> Option<DiskConfig> {
     let path = disk.require("path", "path = \"disk.img\", the path of a raw image", values::path);
     let readonly = disk.take("readonly", values::boolean).unwrap_or(DISK_READONLY);
@@ -127,8 +127,8 @@ fn read_intercept(mut intercept: Reader<'_>) -> InterceptConfig {
     InterceptConfig { engine, stub, error_code: error_code.map(|(filter, _)| filter).or(default.error_code) }
 }
 
-/// Of a hook only its name, its library's path and how far it is trusted are ours; what else is in its table is for the hook to
-/// read.
+/// Reads a hook's name, the path of its library and how far it is trusted. The hook itself reads the other keys of its
+/// table.
 fn read_hook(mut hook: Reader<'_>, base: &Path) -> Option<HookConfig> {
     let path = hook.take_placed("path", values::path);
     let name = match path {
@@ -157,7 +157,7 @@ fn read_trust(hook: &mut Reader<'_>) -> Trust {
     }
 }
 
-/// `[control]`; a relative path starts at `base`.
+/// Reads `[control]`; a relative path starts at `base`.
 fn read_control(mut control: Reader<'_>, base: &Path) -> ControlConfig {
     let socket = control.take("socket", values::path).map(|path| base.join(path));
     control.finish();

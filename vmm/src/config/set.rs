@@ -1,4 +1,4 @@
-//! `--set KEY=VALUE`, laid over the tree that the file came to.
+//! `--set KEY=VALUE`, applied to the tree of the config file.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::node::{self, Entry, Node, Table, Value};
 use super::place::Place;
 use super::problem::{Problem, Reason};
 
-/// Sets what `text`, a `KEY=VALUE`, says.
+/// Applies `text`, a `KEY=VALUE`.
 pub(super) fn apply(root: &mut Table, text: &str) -> Result<(), Problem> {
     let set = Set { what: "--set ", source: Arc::new(NamedSource::new("--set", text.to_owned())) };
     let equals = set.equals("vm.memory=1G")?;
@@ -17,7 +17,7 @@ pub(super) fn apply(root: &mut Table, text: &str) -> Result<(), Problem> {
     set.insert(root, 0..equals, node)
 }
 
-/// The key and the value of `text`, a `KEY=VALUE` that is an option of a hook.
+/// The key and the value of `text`, a `KEY=VALUE` that is a hook's option.
 pub(super) fn parse_pair(text: &str) -> Result<(String, Node), Problem> {
     let set = Set { what: "", source: Arc::new(NamedSource::new("option", text.to_owned())) };
     let equals = set.equals("file=a.jsonl")?;
@@ -28,7 +28,7 @@ pub(super) fn parse_pair(text: &str) -> Result<(String, Node), Problem> {
     Ok((key, set.value(equals + 1..text.len())?))
 }
 
-/// The text behind a `--set`, or an option.
+/// The text after `--set`, or a hook's option.
 struct Set {
     what: &'static str,
     source: Arc<NamedSource<String>>,
@@ -41,8 +41,8 @@ impl Set {
         text.find('=').ok_or_else(|| self.problem(0..text.len(), format!("must be KEY=VALUE, such as {example}")))
     }
 
-    /// The value, as TOML or else as the plain text that it is. What opens like a TOML string, array or table is taken
-    /// at its word: it must be one.
+    /// The value, parsed as TOML if possible, and otherwise as plain text. A value that begins like a TOML string,
+    /// array or table must be valid TOML.
     fn value(&self, span: Range<usize>) -> Result<Node, Problem> {
         let place = self.place(span.clone());
         let text = place.text();
@@ -54,7 +54,7 @@ impl Set {
         }
     }
 
-    /// Puts `node` where the dotted key at `key` leads, making the tables that are missing on the way.
+    /// Inserts `node` at the dotted key at `key`, and creates the tables that are missing on the way.
     fn insert(&self, table: &mut Table, key: Range<usize>, node: Node) -> Result<(), Problem> {
         let (first, rest) = self.split(key);
         let place = self.place(first.clone());
@@ -75,7 +75,7 @@ impl Set {
         }
     }
 
-    /// The same in one of the tables of an array, which the key names by its number or by its `name`.
+    /// As `insert`, into one of the tables of an array, which the key selects by its index or its `name`.
     fn insert_into_item(&self, items: &mut [Node], array: &str, key: Range<usize>, node: Node) -> Result<(), Problem> {
         let (first, rest) = self.split(key);
         let wanted = self.place(first.clone()).text().to_owned();
@@ -102,7 +102,7 @@ impl Set {
         }
     }
 
-    /// The first name of the dotted key at `key`, and the rest of it.
+    /// The first part of the dotted key at `key`, and the rest of it.
     fn split(&self, key: Range<usize>) -> (Range<usize>, Option<Range<usize>>) {
         match self.place(key.clone()).text().find('.') {
             Some(dot) => (key.start..key.start + dot, Some(key.start + dot + 1..key.end)),
@@ -120,7 +120,7 @@ impl Set {
     }
 }
 
-/// The `name` in a table, or the path that it names.
+/// The `name` of a table, or the path that it names.
 fn name_of(node: &Node) -> Option<&str> {
     let Value::Table(table) = &node.value else { return None };
     table.get("name").or_else(|| table.get("path"))?.node.value.as_str()

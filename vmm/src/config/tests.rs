@@ -1,4 +1,4 @@
-//! Good and bad configs, and what is said of the bad ones: file, line, column, what was got, what is allowed.
+//! Good and bad configs, and the messages for the bad ones: file, line, column, the value, and what is allowed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ fn parse(text: &str, sets: &[&str]) -> Result<Config, ConfigError> {
     Config::parse("guest.toml", text, Path::new("/nowhere"), &sets, TYPES)
 }
 
-/// What a pipe gets to see of an error, without the spaces that only line things up.
+/// An error as written to a pipe, without the spaces that only align columns.
 fn told(error: &ConfigError) -> String {
     let text = diagnostic(error, Style::Plain);
     text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ") + "\n").collect()
@@ -121,7 +121,7 @@ fn faults_can_be_chosen_by_their_error_code() {
 
 #[test]
 fn a_bad_value_is_told_with_its_place_and_what_is_allowed() {
-    // The value, the place in `KEY = VALUE` on line 2, and the words.
+    // The value, its place in `KEY = VALUE` on line 2, and the message.
     let cases = [
         ("vm.memory = '7K'", "2:13", "vm.memory = '7K': must be a size from 2M to 1T"),
         ("vm.memory = '99999999999G'", "2:13", "vm.memory = '99999999999G': must be a size from 2M to 1T"),

@@ -1,4 +1,4 @@
-//! The values that the keys of a config take, each with the words for what is allowed.
+//! The types of values that a config's keys take, each with the words for what is allowed.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ pub(super) fn memory(value: &Value) -> Parsed<u64> {
     Ok(bytes)
 }
 
-/// `bytes` in the largest unit that divides it, as `vm.memory` is written.
+/// `bytes` in the largest unit that divides it, in the form of `vm.memory`.
 #[must_use]
 pub fn size(bytes: u64) -> String {
     let units = [(40, "T"), (30, "G"), (20, "M"), (10, "K")];
@@ -51,14 +51,14 @@ pub(super) fn vcpus(value: &Value) -> Parsed<u32> {
     number.filter(|number| VCPUS_RANGE.contains(number)).ok_or_else(allowed)
 }
 
-/// A time that a guest may run.
+/// The time that a guest may run.
 pub(super) fn timeout(value: &Value) -> Parsed<Duration> {
     let longest = Duration::from_secs(TIMEOUT_MAX_DAYS * 24 * 60 * 60);
     let range = format!("longer than 0s and at most {TIMEOUT_MAX_DAYS}days");
     time(value.as_str(), &range, |time| !time.is_zero() && time <= longest)
 }
 
-/// A time that a hook may take.
+/// The time that a hook may take.
 pub(super) fn hook_time(text: Option<&str>) -> Parsed<Duration> {
     let (shortest, longest) = TRUST_RANGE.into_inner();
     let [shortest, longest] = [shortest, longest].map(humantime::format_duration);
@@ -74,12 +74,12 @@ fn time(text: Option<&str>, range: &str, is_allowed: impl Fn(Duration) -> bool) 
     }
 }
 
-/// What a hook's failures come to.
+/// What happens when a hook fails.
 pub(super) fn on_error(text: Option<&str>) -> Parsed<OnError> {
     one_of(text, &OnError::ALL, OnError::name)
 }
 
-/// A kernel: the embedded one, or a path as it was written.
+/// The embedded kernel, or the path of one as written.
 pub(super) fn kernel(value: &Value) -> Parsed<Kernel> {
     match value.as_str() {
         Some("tiny") => Ok(Kernel::Tiny),
@@ -93,13 +93,13 @@ pub(super) fn string(value: &Value) -> Parsed<String> {
     value.as_str().map(str::to_owned).ok_or_else(|| "a string, in quotes".to_owned())
 }
 
-/// A path, as it was written.
+/// A path, as written.
 pub(super) fn path(value: &Value) -> Parsed<PathBuf> {
     let path = value.as_str().filter(|path| !path.is_empty());
     path.map(PathBuf::from).ok_or_else(|| "the path of a file, in quotes".to_owned())
 }
 
-/// Yes or no.
+/// A boolean.
 pub(super) fn boolean(value: &Value) -> Parsed<bool> {
     if let Value::Boolean(boolean) = value { Ok(*boolean) } else { Err("true or false, without quotes".to_owned()) }
 }
@@ -112,7 +112,7 @@ pub(super) fn cmdline(value: &Value) -> Parsed<String> {
     }
 }
 
-/// A module: the path of a file as it was written, and words for the kernel after a space.
+/// A module: the path of a file as written, with words for the kernel after a space.
 pub(super) fn module(value: &Value) -> Parsed<Module> {
     let allowed = || "the path of a file, in quotes, with words for the kernel after a space".to_owned();
     let string = value.as_str().filter(|text| !text.contains('\0')).ok_or_else(allowed)?;
@@ -130,14 +130,14 @@ pub(super) fn engine(value: &Value) -> Parsed<EngineChoice> {
     one_of(value.as_str(), &EngineChoice::ALL, EngineChoice::name)
 }
 
-/// The one of `all` whose name is written.
+/// The value among `all` that has this name.
 fn one_of<T: Copy>(text: Option<&str>, all: &[T], name: impl Fn(T) -> &'static str) -> Parsed<T> {
     let choice = all.iter().copied().find(|choice| text == Some(name(*choice)));
     let names = || all.iter().map(|choice| format!("\"{}\"", name(*choice))).collect::<Vec<_>>().join(", ");
     choice.ok_or_else(|| format!("one of {}", names()))
 }
 
-/// A range of guest-virtual addresses that stubs can stand in.
+/// A range of guest-virtual addresses for stubs.
 pub(super) fn stub(value: &Value) -> Parsed<Range<Va>> {
     let form = "a table of two canonical addresses, such as { start = 0xffffffff81000000, end = 0xffffffff81000040 }";
     let Value::Table(table) = value else { return Err(form.to_owned()) };
@@ -168,7 +168,7 @@ pub(super) fn error_code(value: &Value) -> Parsed<ErrorCodeFilter> {
             Ok(ErrorCodeFilter { mask, value })
         }
         (Some(_), Some(_), 2) => {
-            Err("a table whose match has no bit that its mask lacks: no fault would do".to_owned())
+            Err("a table whose match has no bit that its mask lacks: no fault would match".to_owned())
         }
         _ => Err(form.to_owned()),
     }

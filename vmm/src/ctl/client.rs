@@ -12,74 +12,74 @@ use serde_json::{Map, Value};
 use super::request::Refusal;
 use super::{PROTOCOL, peer};
 
-/// Whoever is at the other end says so late that it is vector14.
+/// How long to wait for the other end to identify itself as vector14.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A longer line is no answer.
+/// Longest answer, in bytes.
 const ANSWER_MAX: u64 = 16 << 20;
 
-/// Why there is no answer.
+/// Why a request has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nothing is there.
+    /// Nothing exists at the path.
     #[error("no socket at {}", .path.display())]
     NoSocket {
-        /// The path.
+        /// Path of the socket.
         path: PathBuf,
     },
-    /// It is something else.
+    /// The file at the path is not a socket.
     #[error("{} is no socket", .path.display())]
     NotASocket {
-        /// The path.
+        /// The path that was named.
         path: PathBuf,
     },
-    /// It is another user's, or another user listens there.
-    #[error("no right to use the socket {}, which is user {owner}'s", .path.display())]
+    /// The socket belongs to another user, or another user listens on it.
+    #[error("no permission to use the socket {}, which is user {owner}'s", .path.display())]
     Denied {
-        /// The path.
+        /// Path of the socket.
         path: PathBuf,
-        /// The user's number.
+        /// The other user's ID.
         owner: u32,
     },
-    /// The run that made it is gone.
+    /// The run that created the socket has ended.
     #[error("nobody listens at {}: the run that made it is over", .path.display())]
     Dead {
-        /// The path.
+        /// Path of the socket.
         path: PathBuf,
     },
-    /// Somebody else listens there.
-    #[error("{} is no control socket of vector14: {what}", .path.display())]
+    /// Some other program listens on the socket.
+    #[error("{} is not a control socket of vector14: {what}", .path.display())]
     NotVector14 {
-        /// The path.
+        /// Path of the socket.
         path: PathBuf,
-        /// What was got from it.
+        /// What was received instead of vector14's first line.
         what: String,
     },
-    /// Another version listens there.
+    /// The VM speaks another version of the control protocol.
     #[error("{} speaks version {theirs} of the control protocol, and this is a client for version {PROTOCOL}", .path.display())]
     OtherProtocol {
-        /// The path.
+        /// Path of the socket.
         path: PathBuf,
-        /// Its version.
+        /// The VM's protocol version.
         theirs: u64,
     },
-    /// The VM has ended before it has answered.
+    /// The VM ended before it answered.
     #[error("the VM has ended")]
     Ended,
-    /// The VM says no.
+    /// The VM refused the request.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The host refuses.
+    /// The host returned an error.
     #[error("{}: {source}", .path.display())]
     Host {
-        /// The path.
+        /// Path of the socket.
         path: PathBuf,
-        /// What the host says.
+        /// The host's error.
         source: io::Error,
     },
 }
 
 impl ClientError {
-    /// What to do about it, where there is something to be done.
+    /// What to do about the error, if anything can be done.
     #[must_use]
     pub fn help(&self) -> Option<String> {
         match self {
@@ -105,7 +105,7 @@ impl Client {
     /// Connects to the VM whose socket is at `path`.
     ///
     /// # Errors
-    /// [`ClientError`]: there is none.
+    /// [`ClientError`]: there is no VM, or it can't be used.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         let stream = UnixStream::connect(path).map_err(|error| refused(path, error))?;
         let mut client = Self { reader: BufReader::new(stream), path: path.to_owned() };
@@ -118,22 +118,22 @@ impl Client {
         Ok(client)
     }
 
-    /// Has `command` done, and waits for its answer.
+    /// Sends `command` to the VM, and waits for the answer.
     ///
     /// # Errors
-    /// [`ClientError::Refused`]; any other where there is no answer.
+    /// [`ClientError::Refused`] if the VM refused; any other variant if there is no answer.
     pub fn request(&mut self, command: &str, mut arguments: Map<String, Value>) -> Result<Value, ClientError> {
         arguments.insert("command".to_owned(), command.into());
         let line = format!("{}\n", Value::Object(arguments));
         let sent = self.reader.get_ref().write_all(line.as_bytes());
         match sent.map_err(|error| error.kind()) {
-            // It may have said why.
+            // The server may have sent the reason.
             Ok(()) | Err(io::ErrorKind::BrokenPipe) => self.next_answer(),
             Err(error) => Err(self.failed(error.into())),
         }
     }
 
-    /// The next answer to a request that has several.
+    /// Waits for the next answer to a request that has several.
     ///
     /// # Errors
     /// As [`Client::request`].
@@ -155,7 +155,7 @@ impl Client {
             Err(ClientError::Host { source, .. })
                 if matches!(source.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) =>
             {
-                return Err(self.unknown(format!("it says nothing for {PATIENCE:?}")));
+                return Err(self.unknown(format!("it sent nothing for {PATIENCE:?}")));
             }
             other => other?,
         };
@@ -164,7 +164,7 @@ impl Client {
             Some(theirs) => Err(ClientError::OtherProtocol { path: self.path.clone(), theirs }),
             None => match serde_json::from_value::<Refusal>(greeting["error"].clone()) {
                 Ok(refusal) => Err(refusal.into()),
-                Err(_) => Err(self.unknown("it says something else".to_owned())),
+                Err(_) => Err(self.unknown("it sent something else".to_owned())),
             },
         }
     }
@@ -174,7 +174,7 @@ impl Client {
         let read = self.reader.by_ref().take(ANSWER_MAX).read_until(b'\n', &mut line);
         match read.map_err(|error| error.kind()) {
             Ok(0) | Err(io::ErrorKind::ConnectionReset) => Err(ClientError::Ended),
-            Ok(_) => serde_json::from_slice(&line).map_err(|error| self.unknown(format!("no JSON: {error}"))),
+            Ok(_) => serde_json::from_slice(&line).map_err(|error| self.unknown(format!("not JSON: {error}"))),
             Err(error) => Err(self.failed(error.into())),
         }
     }
@@ -192,7 +192,7 @@ impl Client {
     }
 }
 
-/// Why the socket at `path` can't be connected to.
+/// Why a connection to the socket at `path` failed.
 fn refused(path: &Path, error: io::Error) -> ClientError {
     let path = path.to_owned();
     let found = fs::metadata(&path);
@@ -205,7 +205,7 @@ fn refused(path: &Path, error: io::Error) -> ClientError {
     }
 }
 
-/// Arguments of a request, from pairs.
+/// The arguments of a request, from pairs.
 #[must_use]
 pub fn arguments<const N: usize>(pairs: [(&str, Value); N]) -> Map<String, Value> {
     pairs.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.to_owned(), value)).collect()
@@ -237,8 +237,8 @@ mod tests {
     fn others_that_listen_are_told_apart() {
         for (says, words) in [
             ("", "it closes the connection"),
-            ("SSH-2.0-x\r\n", "no JSON"),
-            ("{}\n", "it says something else"),
+            ("SSH-2.0-x\r\n", "not JSON"),
+            ("{}\n", "it sent something else"),
             ("{\"vector14\":{\"protocol\":99}}\n", "version 99"),
             ("{\"error\":{\"message\":\"full\",\"help\":null}}\n", "full"),
         ] {

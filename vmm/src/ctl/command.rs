@@ -1,4 +1,4 @@
-//! Doing what a request asks for.
+//! Executes requests.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -13,24 +13,24 @@ use crate::config::{HookConfig, Problem};
 use crate::library::Library;
 use crate::vm::{HandleError, VmHandle};
 
-/// How often `stats` has a line, unless it is told,
+/// Default interval between the lines of `stats`.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// and how often at the most.
+/// Shortest interval between the lines of `stats`.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The VM that clients ask about.
+/// The VM that clients control.
 pub(super) struct Subject {
     pub(super) vm: VmHandle,
     types: &'static [HookType],
-    /// Held by the client that changes the chain: making a hook may take long.
+    /// Held by the client that changes the chain: creating a hook may take long.
     turn: Mutex<()>,
 }
 
-/// What a request comes to.
+/// The answer to a request.
 pub(super) enum Answer {
-    /// A line.
+    /// One line.
     Once(Value),
-    /// A line at each interval.
+    /// One line per interval.
     Stats(Duration),
 }
 

@@ -1,4 +1,4 @@
-//! The lock beside a control socket: the run that holds it may make and replace the socket.
+//! The lock beside a control socket. The run that holds it may create and replace the socket.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -7,19 +7,20 @@ use std::path::{Path, PathBuf};
 
 use super::socket::BindError;
 
-/// A locked file. Its mode lets only its owner open it, so nobody else can hold the lock. It is removed on drop.
+/// A locked file. Its mode lets only its owner open it, so no other user can hold the lock. The file is removed on
+/// drop.
 #[derive(Debug)]
 pub(super) struct Lock {
     path: PathBuf,
-    /// Holds the lock until it is closed.
+    /// The open file, which holds the lock until it is closed.
     _file: File,
 }
 
 impl Lock {
-    /// Makes and locks the file `<socket>.lock`.
+    /// Creates and locks the file `<socket>.lock`.
     ///
     /// # Errors
-    /// [`BindError::InUse`]: another run holds it. [`BindError::Squatted`]: the file is another user's.
+    /// [`BindError::InUse`] if another run holds the lock, [`BindError::Squatted`] if the file is another user's.
     pub(super) fn take(socket: &Path) -> Result<Self, BindError> {
         let mut path = socket.as_os_str().to_owned();
         path.push(".lock");
@@ -32,7 +33,8 @@ impl Lock {
                 Err(TryLockError::WouldBlock) => return Err(BindError::InUse { path: socket.to_owned() }),
                 Err(TryLockError::Error(error)) => return Err(host(error)),
             }
-            // A run that ends removes the file: between the two calls above it may have been that one's.
+            // A run that ends removes the file, maybe between the two calls above: then the locked file is not the one
+            // at the path.
             let locked = file.metadata().map_err(host)?.ino();
             if fs::symlink_metadata(&path).is_ok_and(|found| found.ino() == locked) {
                 return Ok(Self { path, _file: file });
@@ -43,7 +45,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // The next run takes it over where it stays.
+        // If the file stays, the next run takes it over.
         let _ = fs::remove_file(&self.path);
     }
 }

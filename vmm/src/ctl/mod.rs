@@ -1,8 +1,8 @@
-//! The control socket: a running VM is looked at and changed from another process.
+//! The control socket, through which another process inspects and changes a running VM.
 //!
-//! One JSON object a line each way. The server says first who it is, `{"vector14":{"version":…,"protocol":1,…}}`. A request
-//! names its `command` and has the command's arguments beside it; the answer has a `result` or an `error`, and the `id` of
-//! the request, whatever that was:
+//! Each side sends one JSON object per line. The server first identifies itself:
+//! `{"vector14":{"version":…,"protocol":1,…}}`. A request has a `command`, with the command's arguments beside it. Its
+//! answer has a `result` or an `error`, and the `id` of the request, which may be any value:
 //!
 //! ```text
 //! {"id":1,"command":"add","hook":"trace","options":{"format":"json"},"position":0}
@@ -11,14 +11,14 @@
 //! {"id":2,"error":{"message":"no hook `tarce` in the chain (trace, count)","help":null}}
 //! ```
 //!
-//! Nothing here is on the path of a fault, and nothing that a client does or fails to do is waited for by a vCPU or by the
-//! main thread: every client has a thread of its own here, which also makes the hooks that it asks for.
+//! Nothing here is on the path of a fault. Neither a vCPU nor the main thread ever waits for a client: each client has
+//! a thread of its own, which also creates the hooks that the client asks for.
 //!
 //! # Layout
-//! - `socket`: where the socket is in the file system, and whose; `lock`: the file beside it that keeps two runs apart; `peer`: who
-//!   is at the other end
-//! - `server`: connections; `session`: one of them, line by line
-//! - `request`: what can be asked for; `command`: doing it; `stats`: what `stats` repeats
+//! - `socket`: the socket in the file system, and its owner; `lock`: the file beside it that keeps two runs apart;
+//!   `peer`: the user at the other end
+//! - `server`: connections; `session`: one connection, line by line
+//! - `request`: the requests that there are; `command`: executes them; `stats`: the lines that `stats` repeats
 //! - [`client`]: the other end
 
 pub mod client;
@@ -37,9 +37,9 @@ pub use server::Server;
 pub use socket::{BindError, ControlSocket};
 pub use stats::Stats;
 
-/// The version of what is said on the socket. It grows where an old client would misunderstand.
+/// Version of the protocol. It is incremented when an old client would misunderstand the new protocol.
 pub const PROTOCOL: u32 = 1;
-/// A longer line is no request.
+/// Maximum length of a request, in bytes.
 pub const LINE_MAX: usize = 64 << 10;
-/// So many clients are served at once.
+/// Maximum number of clients that are served at once.
 pub const CLIENTS_MAX: usize = 16;

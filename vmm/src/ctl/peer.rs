@@ -1,4 +1,4 @@
-//! Whose process is at the other end of a control socket's connection.
+//! Which user is at the other end of a control socket's connection.
 
 use std::io;
 use std::os::unix::net::UnixStream;

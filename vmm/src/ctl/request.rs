@@ -1,4 +1,4 @@
-//! What can be asked for on the control socket.
+//! The requests of the control socket.
 
 use std::path::PathBuf;
 
@@ -7,13 +7,13 @@ use serde_json::{Map, Value};
 
 use crate::config::problem::advice;
 
-/// Why a request was not done.
+/// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
-    /// What is wrong.
+    /// What is wrong with the request.
     pub message: String,
-    /// What to do about it.
+    /// What to do about the refusal.
     pub help: Option<String>,
 }
 
@@ -23,15 +23,15 @@ impl Refusal {
     }
 }
 
-/// One request, as it came.
+/// One request, as received.
 #[derive(Debug)]
 pub(super) struct Request {
-    /// What the client calls it.
+    /// The client's name for the request.
     pub(super) id: Value,
     pub(super) command: Result<Command, Refusal>,
 }
 
-/// What is to be done.
+/// The command of a request.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "command", rename_all = "lowercase", deny_unknown_fields)]
 pub(super) enum Command {
@@ -43,13 +43,13 @@ pub(super) enum Command {
     Detach,
     Hooks,
     Add {
-        /// The name of its type; of a hook with a path, what to call it.
+        /// Name of the hook's type, or, for a hook with a path, its name in the chain.
         hook: Option<String>,
-        /// Its library.
+        /// Path of its library.
         path: Option<PathBuf>,
         #[serde(default)]
         options: Map<String, Value>,
-        /// Where relative paths start, its own and those in the options.
+        /// Where relative paths start, both `path` and those in the options.
         #[serde(default)]
         base: PathBuf,
         position: Option<usize>,
@@ -71,7 +71,7 @@ pub(super) enum Command {
     },
     Set {
         name: String,
-        /// Those that change; null stands for what holds where nothing is said.
+        /// The options to change; null resets an option to its default.
         options: Map<String, Value>,
     },
     Stats {
@@ -79,7 +79,7 @@ pub(super) enum Command {
     },
 }
 
-/// The commands that there are, as requests name them.
+/// All commands, as requests name them.
 const COMMANDS: [&str; 13] = [
     "status", "pause", "resume", "stop", "attach", "detach", "hooks", "add", "remove", "replace", "reorder", "set",
     "stats",

@@ -1,4 +1,4 @@
-//! The control socket's connections: a thread that accepts them, and one for each.
+//! The connections of the control socket: one thread accepts them, and each has a thread of its own.
 
 use std::io;
 use std::net::Shutdown;
@@ -16,9 +16,9 @@ use super::{CLIENTS_MAX, peer};
 use crate::sys::lock;
 use crate::vm::VmHandle;
 
-/// At the end of the VM, clients that are being answered get so long.
+/// Time that clients have to receive answers in flight when the VM ends.
 const GRACE: Duration = Duration::from_secs(2);
-/// After a failure to accept (no descriptors left), the next attempt is made so much later.
+/// Delay after a failed accept (no descriptors left) before the next attempt.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves a VM's control socket until it is dropped.
@@ -27,7 +27,7 @@ pub struct Server {
     clients: Arc<Clients>,
 }
 
-/// The clients that there are.
+/// The connected clients.
 #[derive(Default)]
 struct Clients {
     state: Mutex<State>,
@@ -41,7 +41,7 @@ struct State {
 }
 
 impl Server {
-    /// Serves `vm` on `socket`. The hooks that clients can name are `types`.
+    /// Serves `vm` on `socket`. Clients can create hooks of `types`.
     ///
     /// # Errors
     /// The host has no descriptor or thread to spare.
@@ -66,11 +66,11 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// Lets those clients have their answers that are being answered, and leaves the others.
+    /// Completes the answers in flight, and disconnects all other clients.
     fn drop(&mut self) {
         let mut state = lock(&self.clients.state);
         state.closing = true;
-        // Wakes the thread that accepts. Neither this nor what follows can fail but for what is closed already.
+        // Wakes the accepting thread. This call and those below fail only on what is closed already.
         let _ = rustix::net::shutdown(self.socket.listener(), rustix::net::Shutdown::Both);
         for stream in &state.open {
             let _ = stream.shutdown(Shutdown::Read);
@@ -84,10 +84,10 @@ impl Drop for Server {
 }
 
 impl Clients {
-    /// Gives a client a thread of its own, or turns it away.
+    /// Starts a thread for a client, or turns the client away.
     fn admit(self: &Arc<Self>, stream: Arc<UnixStream>, subject: &Arc<Subject>) {
         if let Err(refusal) = self.enter(&stream) {
-            // A new connection has room for a line, so this waits for nobody; the client may have gone again.
+            // A new connection has room for one line, so this does not block. The client may have disconnected already.
             let _ = Session::new(&stream).and_then(|session| session.turn_away(&refusal));
             return;
         }
@@ -104,7 +104,7 @@ impl Clients {
         }
     }
 
-    /// Puts a client on the list, if it may be there and there is room.
+    /// Adds a client to the list, if it is permitted and there is room.
     fn enter(&self, stream: &Arc<UnixStream>) -> Result<(), Refusal> {
         match peer::stranger(stream) {
             Ok(None) => {}
@@ -128,7 +128,7 @@ impl Clients {
     }
 }
 
-/// Takes a client off the list, however its thread ends.
+/// Removes a client from the list, however its thread ends.
 struct Leaving {
     clients: Arc<Clients>,
     stream: Arc<UnixStream>,

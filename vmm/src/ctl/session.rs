@@ -12,7 +12,7 @@ use super::stats::Meter;
 use super::{LINE_MAX, PROTOCOL};
 use crate::vm::State;
 
-/// A client that does not read for so long is left.
+/// How long to wait for a client that does not read.
 const WRITE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// One client's connection.
@@ -21,7 +21,7 @@ pub(super) struct Session<'a> {
     stream: &'a UnixStream,
 }
 
-/// What came in.
+/// What was received.
 enum Line {
     Text(Vec<u8>),
     TooLong,
@@ -34,7 +34,7 @@ impl<'a> Session<'a> {
         Ok(Self { reader: BufReader::new(stream), stream })
     }
 
-    /// Serves the client until it goes, or breaks a rule.
+    /// Serves the client until it disconnects or breaks a rule.
     pub(super) fn serve(mut self, subject: &Subject) -> io::Result<()> {
         let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
         self.write(&json!({ "vector14": { "version": version, "protocol": PROTOCOL, "pid": pid } }))?;
@@ -48,7 +48,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Turns a client away.
+    /// Sends a refusal to the client.
     pub(super) fn turn_away(mut self, why: &Refusal) -> io::Result<()> {
         self.refuse(&Value::Null, why)
     }
@@ -62,8 +62,9 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// A line at each interval, until the client goes or asks for something else; one more at the end of the VM. That one waits
-    /// for the connection to be shut: vCPUs of a VM that is told to end still finish their faults.
+    /// Sends a line per interval until the client disconnects or sends another request, and one more at the end of the
+    /// VM. That last line waits for the connection to be shut, because the vCPUs of a VM that is told to end still
+    /// finish their faults.
     fn repeat_stats(&mut self, id: &Value, interval: Duration, subject: &Subject) -> io::Result<()> {
         let mut meter = Meter::new(&subject.vm);
         self.stream.set_read_timeout(Some(interval))?;

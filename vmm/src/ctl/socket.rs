@@ -1,4 +1,5 @@
-//! The control socket in the file system: made for its owner alone, in the place of a dead run's, and removed at the end.
+//! The control socket in the file system. It is private to its owner, replaces a dead run's socket, and is removed at
+//! the end.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -12,54 +13,54 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::lock::Lock;
 
-/// Why there is no control socket.
+/// Why the control socket can't be created.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Somebody listens there.
+    /// Another VM listens on the socket.
     #[error("control socket {}: another VM is controlled through it", .path.display())]
     InUse {
-        /// The path.
+        /// Path of the socket.
         path: PathBuf,
     },
-    /// Something else is there.
+    /// The path is taken by something other than a socket.
     #[error("control socket {}: there is something else than a socket", .path.display())]
     NotASocket {
-        /// The path.
+        /// The path that was named.
         path: PathBuf,
     },
-    /// The lock beside it is another user's, so this run can't have it.
+    /// The lock beside the socket is another user's, so this run can't take it.
     #[error("lock of the control socket {}: the file belongs to user {owner}", .path.display())]
     Squatted {
-        /// The lock's path.
+        /// Path of the lock.
         path: PathBuf,
-        /// The user's number.
+        /// The other user's ID.
         owner: u32,
     },
-    /// Others could use it.
-    #[error("control socket {}: its file system gives others rights to it (mode {mode:#o})", .path.display())]
+    /// Other users could use the socket.
+    #[error("control socket {}: its file system gives other users access to it (mode {mode:#o})", .path.display())]
     NotPrivate {
-        /// The path.
+        /// Path of the socket.
         path: PathBuf,
-        /// Its permissions.
+        /// The permissions that the socket got.
         mode: u32,
     },
-    /// The host refuses.
+    /// The host returned an error.
     #[error("control socket {}: {source}", .path.display())]
     Host {
-        /// The path.
+        /// Path of the socket.
         path: PathBuf,
-        /// What the host says.
+        /// The host's error.
         source: io::Error,
     },
 }
 
 impl BindError {
-    /// What to do about it, where there is something to be done.
+    /// What to do about the error, if anything can be done.
     #[must_use]
     pub fn help(&self) -> Option<&'static str> {
         match self {
             Self::InUse { .. } => Some("give each run a socket of its own, or end the other run"),
-            Self::NotASocket { .. } => Some("it is left as it is; name a path that is free"),
+            Self::NotASocket { .. } => Some("the file was left as it is; name an unused path"),
             Self::Squatted { .. } => Some("name a path in a folder of your own"),
             Self::NotPrivate { .. } => {
                 Some("name a path in a file system of this host, such as one below /run or /tmp")
@@ -72,25 +73,25 @@ impl BindError {
     }
 }
 
-/// A control socket that is listened on. It is removed when this is dropped.
+/// A listening control socket. It is removed on drop.
 #[derive(Debug)]
 pub struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
-    /// Device and inode: what is at `path` later may be another's.
+    /// Device and inode: whatever is at `path` later may be another run's.
     identity: (u64, u64),
     /// Released after the socket is removed.
     _lock: Lock,
 }
 
 impl ControlSocket {
-    /// Makes the socket at `path`, for the user alone that runs this. One that a dead run has left there is replaced.
+    /// Creates the socket at `path`, private to the user of this process. A dead run's socket is replaced.
     ///
     /// # Errors
-    /// [`BindError`]; whatever was at `path` is still there then, unless it was a dead run's.
+    /// [`BindError`]. Whatever was at `path` is then still there, unless it was a dead run's socket.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
         let host = |source| BindError::Host { path: path.to_owned(), source };
-        // Two runs must not both find a dead run's socket: the second would remove the first one's.
+        // Two runs must not both find a dead run's socket: the second would remove the new socket of the first.
         let lock = Lock::take(path)?;
         if let Ok(found) = fs::symlink_metadata(path) {
             remove_dead(path, &found)?;
@@ -101,7 +102,7 @@ impl ControlSocket {
             let _ = fs::remove_file(path);
             return Err(BindError::NotPrivate { path: path.to_owned(), mode });
         }
-        // Before this nobody can connect.
+        // Nobody can connect before this call.
         rustix::net::listen(&socket, 16).map_err(|error| host(error.into()))?;
         let identity = (metadata.dev(), metadata.ino());
         Ok(Self { listener: socket.into(), path: path.to_owned(), identity, _lock: lock })
@@ -116,20 +117,20 @@ impl Drop for ControlSocket {
     fn drop(&mut self) {
         let ours = |found: Metadata| (found.dev(), found.ino()) == self.identity;
         if fs::symlink_metadata(&self.path).is_ok_and(ours) {
-            // The next run replaces it where it stays.
+            // If the file stays, the next run replaces it.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Removes what a dead run has left at `path`, and nothing else.
+/// Removes a dead run's socket at `path`, and nothing else.
 fn remove_dead(path: &Path, found: &Metadata) -> Result<(), BindError> {
     if !found.file_type().is_socket() {
         return Err(BindError::NotASocket { path: path.to_owned() });
     }
     match connect(path) {
         Err(error) if error.raw_os_error() == Some(libc::ECONNREFUSED) => {}
-        // A queue that is full, or no right to join it: somebody is there.
+        // Connected, queue full, or no permission: somebody is there.
         Ok(_) | Err(_) => return Err(BindError::InUse { path: path.to_owned() }),
     }
     fs::remove_file(path).map_err(|source| BindError::Host { path: path.to_owned(), source })
@@ -142,10 +143,10 @@ fn connect(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// A socket that is bound and not listened on yet, and what is known of it in the file system.
+/// A socket that is bound but not listening yet, with its metadata in the file system.
 ///
-/// Linux makes the file with the permissions that the socket itself has, less the umask: there is no moment in which others
-/// have a right to it, and no other thread's files are touched.
+/// Linux creates the file with the permissions of the socket itself, less the umask. So other users have no access at
+/// any moment, and files of other threads are not affected.
 fn bind_private(path: &Path) -> io::Result<(OwnedFd, Metadata)> {
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
@@ -177,7 +178,7 @@ mod tests {
         let live = ControlSocket::bind(&path).unwrap();
         assert!(matches!(ControlSocket::bind(&path), Err(BindError::InUse { .. })));
         drop(live);
-        // A process that is killed leaves both files, and its lock is released.
+        // A killed process leaves both files behind, and its lock is released.
         fs::write(folder.path().join("s.lock"), "").unwrap();
         drop(UnixListener::bind(&path).unwrap());
         let next = ControlSocket::bind(&path).unwrap();

@@ -1,4 +1,4 @@
-//! What `stats` repeats: counts, and how fast they grow.
+//! The lines of `stats`: counts, and their rates.
 
 use std::time::{Duration, Instant};
 
@@ -7,26 +7,26 @@ use serde::{Deserialize, Serialize};
 use crate::summary::{Exits, Faults, Verdicts, milliseconds};
 use crate::vm::{State, VmHandle};
 
-/// Counts at a moment.
+/// Counts at one moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Stats {
-    /// Whether the VM runs. The line that says that it has ended is the last one, and has the final counts.
+    /// Whether the VM runs. The line that reports its end is the last one, and has the final counts.
     pub state: State,
-    /// Milliseconds since it was made ready to run.
+    /// Milliseconds since the VM was ready to run.
     pub run_ms: u64,
-    /// Faults a second, since the line before.
+    /// Faults per second, since the previous line.
     pub faults_per_s: u64,
-    /// Returns from KVM_RUN a second, since the line before.
+    /// Returns from KVM_RUN per second, since the previous line.
     pub exits_per_s: u64,
     /// Faults seen, by kind.
     pub faults: Faults,
-    /// What became of them.
+    /// What became of the faults.
     pub verdicts: Verdicts,
     /// Returns from KVM_RUN, by cause.
     pub exits: Exits,
 }
 
-/// The counts of the line before.
+/// The counts of the previous line.
 pub(super) struct Meter {
     at: Instant,
     faults: u64,

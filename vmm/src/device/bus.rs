@@ -1,4 +1,4 @@
-//! The bus: address ranges, and the device behind each. Serves port I/O and MMIO alike.
+//! The bus: address ranges, and the device at each. One type serves port I/O and MMIO.
 
 use std::ops::Range;
 use std::sync::Mutex;
@@ -6,16 +6,16 @@ use std::sync::Mutex;
 use crate::summary::Stop;
 use crate::sys::lock;
 
-/// A device with registers. Offsets count from the start of the range that it was attached at.
+/// A device with registers. Offsets are relative to the start of the range at which the device is attached.
 pub trait Device: Send {
-    /// The guest reads `data.len()` bytes; what is not written into `data` reads as ones.
+    /// The guest reads `data.len()` bytes. Bytes that the device does not write read as 0xff.
     fn read(&mut self, offset: u64, data: &mut [u8]);
 
     /// The guest writes `data`. `Some` ends the VM.
     fn write(&mut self, offset: u64, data: &[u8]) -> Option<Stop>;
 }
 
-/// Devices by the addresses that they answer to.
+/// Devices by address range.
 #[derive(Default)]
 pub struct Bus {
     devices: Vec<Attached>,
@@ -27,12 +27,12 @@ struct Attached {
 }
 
 impl Bus {
-    /// Puts `device` on the bus at `range`, in front of those that are there.
+    /// Attaches `device` at `range`. It takes precedence over devices that are already there.
     pub fn attach(&mut self, range: Range<u64>, device: Box<dyn Device>) {
         self.devices.insert(0, Attached { range, device: Mutex::new(device) });
     }
 
-    /// Reads from whatever answers at `address`; an address that nothing answers at reads as ones.
+    /// Reads from the device at `address`. An address without a device reads as all ones.
     pub fn read(&self, address: u64, data: &mut [u8]) {
         data.fill(0xff);
         if let Some((offset, device)) = self.find(address) {
@@ -40,7 +40,7 @@ impl Bus {
         }
     }
 
-    /// Writes to whatever answers at `address`, or to nobody.
+    /// Writes to the device at `address`. A write to an address without a device has no effect.
     pub fn write(&self, address: u64, data: &[u8]) -> Option<Stop> {
         let (offset, device) = self.find(address)?;
         lock(device).write(offset, data)

@@ -1,4 +1,4 @@
-//! The place of a colour display's controller: there is no display, and the cursor is in its upper left corner.
+//! Stands in for a colour display's controller: there is no display, and the cursor is in the upper left corner.
 
 use super::Device;
 use crate::summary::Stop;
@@ -6,9 +6,9 @@ use crate::summary::Stop;
 /// The index port of a colour display's CRT controller; the data port is the next one.
 pub(crate) const DISPLAY_PORT: u16 = 0x3d4;
 
-/// What a kernel finds at [`DISPLAY_PORT`] that prints to a display without looking for one. It reads where the cursor is,
-/// and the ones of an empty port are no place on a screen: xv6 panics. A kernel that does look writes to a register, and
-/// does not read back what it has written.
+/// Answers at [`DISPLAY_PORT`] for kernels that print to a display without probing for one. They read the cursor
+/// position, and the all-ones of an empty port are not a position on the screen: xv6 panics. A kernel that probes
+/// writes to a register, and does not read back what it wrote.
 pub(crate) struct NoDisplay;
 
 impl Device for NoDisplay {

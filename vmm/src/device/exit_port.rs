@@ -1,4 +1,4 @@
-//! The port by which a guest ends its VM, as QEMU's isa-debug-exit.
+//! The port through which a guest ends its VM, as QEMU's isa-debug-exit.
 
 use super::Device;
 use crate::summary::Stop;

@@ -1,4 +1,4 @@
-//! As much of the keyboard controller as a reset takes: command 0xfe pulses the CPU's reset line.
+//! The part of the keyboard controller that resets the machine: command 0xfe pulses the CPU's reset line.
 
 use super::Device;
 use crate::summary::Stop;
@@ -7,17 +7,17 @@ const DATA: u64 = 0;
 const STATUS_COMMAND: u64 = 4;
 const PULSE_RESET: u8 = 0xfe;
 
-/// Status bit: the output buffer holds a byte for the CPU. Bit 1, the input buffer's, is always clear: it takes
-/// commands.
+/// Status bit: the output buffer holds a byte for the CPU. Bit 1, for the input buffer, is always clear: the controller
+/// accepts commands.
 const OUTPUT_FULL: u8 = 1 << 0;
 
-/// More bytes than any controller's buffer holds. Linux empties the buffer before it probes, and takes a controller
-/// that has more than 16 bytes to give for none at all, after 33 exits (drivers/input/serio/i8042.c, i8042_flush). From
-/// one that is empty and never answers it would wait for an answer 10,000 times (i8042_wait_read). The FADT says that
-/// there is no controller: this is for who does not read it.
+/// More bytes than any controller's buffer holds. Linux empties the buffer before it probes, and gives up on a
+/// controller that returns more than 16 bytes, after 33 exits (drivers/input/serio/i8042.c, i8042_flush). It would poll
+/// a controller that is empty and never answers 10,000 times (i8042_wait_read). The FADT says that there is no
+/// controller: these bytes are for kernels that do not read it.
 const STALE_BYTES: u8 = 17;
 
-/// The controller's ports, from 0x60 on. No keyboard is connected.
+/// The controller's ports, from 0x60. No keyboard is connected.
 pub(crate) struct I8042 {
     stale: u8,
 }

@@ -1,4 +1,4 @@
-//! The machine's devices, behind one bus for ports and one for memory-mapped registers.
+//! The machine's devices, on one bus for ports and one for memory-mapped registers.
 
 mod bus;
 mod display;

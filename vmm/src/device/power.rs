@@ -1,31 +1,31 @@
-//! The registers by which a guest turns its machine off, or resets it, and the code that does the latter for it.
+//! The registers that turn the machine off or reset it, and firmware code that resets it.
 
 use vector14_hook::Pa;
 
 use super::Device;
 use crate::summary::Stop;
 
-/// The sleep control register (ACPI 4.8.3.7), and the port right behind it: the sleep status register.
+/// The sleep control register (ACPI 4.8.3.7). The sleep status register is the next port.
 pub(crate) const SLEEP_CONTROL_PORT: u16 = 0x600;
 /// The sleep status register (ACPI 4.8.3.7).
 pub(crate) const SLEEP_STATUS_PORT: u16 = 0x601;
-/// What the sleep control register's SLP_TYP is for S5, soft off.
+/// Value of SLP_TYP in the sleep control register for S5, soft off.
 pub(crate) const S5_SLEEP_TYPE: u8 = 5;
 
 const SLEEP_CONTROL: u64 = 0;
-/// QEMU's PM1a_CNT, where small kernels that read no ACPI tables write 0x2000 to power off. No table tells of it.
+/// QEMU's PM1a_CNT. Small kernels that read no ACPI tables write 0x2000 here to power off. No table mentions it.
 const PM1A_CONTROL: u64 = 4;
 
-/// Both registers of S5, from [`SLEEP_CONTROL_PORT`] on.
+/// Both registers for S5, from [`SLEEP_CONTROL_PORT`].
 pub(crate) struct Sleep;
 
 impl Sleep {
-    /// How many ports it has.
+    /// Number of ports.
     pub(crate) const PORTS: u16 = 6;
 }
 
 impl Device for Sleep {
-    /// The machine has not been asleep: no WAK_STS.
+    /// Reads as 0: the machine has not been asleep, so WAK_STS is clear.
     fn read(&mut self, _offset: u64, data: &mut [u8]) {
         data.fill(0);
     }
@@ -41,18 +41,18 @@ impl Device for Sleep {
     }
 }
 
-/// The reset control register that PC chipsets have between the PCI configuration ports.
+/// The reset control register that PC chipsets have among the PCI configuration ports.
 pub(crate) const RESET_PORT: u16 = 0xcf9;
 /// RST_CPU, and SYS_RST for a hard reset.
 pub(crate) const RESET_VALUE: u8 = RST_CPU | 1 << 1;
 const RST_CPU: u8 = 1 << 2;
 
-/// Where a PC's CPU begins, and where a kernel jumps to in real mode that wants its firmware to reset the machine.
-/// Linux does so on every hardware-reduced machine that was not booted by UEFI (arch/x86/kernel/reboot.c, reboot_init:
-/// it prefers UEFI's reset to ACPI's there, and goes on with this where there is none).
+/// Where a PC's CPU starts. A kernel that wants its firmware to reset the machine jumps here in real mode. Linux does
+/// so on every hardware-reduced machine that was not booted by UEFI (arch/x86/kernel/reboot.c, reboot_init: it prefers
+/// UEFI's reset to ACPI's there, and falls back to this without UEFI).
 pub(crate) const RESET_VECTOR: Pa = Pa(0xf_fff0);
 
-/// All the firmware that there is: `mov al, RESET_VALUE; mov dx, RESET_PORT; out dx, al; hlt; jmp` back to the `hlt`.
+/// The whole firmware: `mov al, RESET_VALUE; mov dx, RESET_PORT; out dx, al; hlt; jmp` back to the `hlt`.
 pub(crate) const RESET_CODE: [u8; 9] = {
     let [low, high] = RESET_PORT.to_le_bytes();
     [0xb0, RESET_VALUE, 0xba, low, high, 0xee, 0xf4, 0xeb, 0xfd]

@@ -1,5 +1,5 @@
-//! The MC146818 real-time clock at 0x70, and the CMOS memory that it keeps: the host's time in UTC, and how much RAM
-//! there is, in the cells where PCs have that.
+//! The MC146818 real-time clock at 0x70 and its CMOS memory: the host's time in UTC, and the size of RAM in the cells
+//! that PCs use for it.
 
 use time::OffsetDateTime;
 
@@ -27,13 +27,13 @@ const REGISTER_B: u8 = 0x0b;
 const REGISTER_C: u8 = 0x0c;
 const REGISTER_D: u8 = 0x0d;
 
-/// Register A: an update is in progress. Set for the last 244 microseconds of a second, in which a reader that finds it
-/// clear is through before the time changes (MC146818 data sheet, "Update Cycle").
+/// Register A: an update is in progress. The bit is set for the last 244 microseconds of a second. A reader that finds
+/// it clear has time to finish before the time changes (MC146818 data sheet, "Update Cycle").
 const UPDATE_IN_PROGRESS: u8 = 1 << 7;
 const UPDATE_NANOSECONDS: u32 = 244_000;
-/// Register A: a 32,768 Hz crystal, and 1,024 Hz for the periodic interrupt, which never comes.
+/// Register A: a 32,768 Hz crystal, and 1,024 Hz for the periodic interrupt, which is never raised.
 const DIVIDER_AND_RATE: u8 = 0x26;
-/// Register B: hours up to 24, and numbers in binary rather than in BCD.
+/// Register B: 24-hour mode. The next bit selects binary numbers rather than BCD.
 const HOURS_24: u8 = 1 << 1;
 const BINARY: u8 = 1 << 2;
 /// Register D: the battery is good.
@@ -47,7 +47,7 @@ pub(crate) struct Rtc {
 }
 
 impl Rtc {
-    /// The clock of a machine with this RAM: start and size of each range, in bytes.
+    /// The clock of a machine whose RAM consists of these ranges, each its start and its size in bytes.
     pub(crate) fn new(ram: &[(u64, u64)]) -> Self {
         let size =
             |high| ram.iter().filter(|(start, _)| (*start >= 1 << 32) == high).map(|(_, size)| size).sum::<u64>();
@@ -64,7 +64,7 @@ impl Rtc {
         rtc
     }
 
-    /// A size, little-endian; the largest that fits where it does not.
+    /// Sets cells to a size, little-endian. A size that does not fit is replaced by the largest value.
     fn set_size(&mut self, cells: &[u8], size: u64) {
         let size = size.min((1 << (8 * cells.len())) - 1);
         for (cell, byte) in cells.iter().zip(size.to_le_bytes()) {
@@ -92,7 +92,8 @@ impl Rtc {
         }
     }
 
-    /// The time is the host's, and no interrupts come: writes to both are lost. Everything else is kept.
+    /// Writes the selected cell. Writes to the time and to interrupt flags are ignored: the time is the host's, and
+    /// there are no interrupts.
     fn set(&mut self, value: u8) {
         match self.index {
             SECONDS | MINUTES | HOURS | WEEKDAY | DAY | MONTH | YEAR | RTC_CENTURY | REGISTER_C | REGISTER_D => {}
@@ -105,7 +106,7 @@ impl Rtc {
         self.cells[usize::from(REGISTER_B)] & bit != 0
     }
 
-    /// A number up to 99 in the form that register B asks for.
+    /// A number up to 99, in the format that register B selects.
     fn encode(&self, number: u8) -> u8 {
         if self.register_b(BINARY) { number } else { (number / 10) << 4 | (number % 10) }
     }
@@ -125,7 +126,7 @@ impl Rtc {
 impl Device for Rtc {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         for (offset, byte) in (offset..).zip(data) {
-            // The index can't be read back on PCs.
+            // On PCs, the index can't be read back.
             if offset != INDEX {
                 *byte = self.get();
             }
@@ -135,7 +136,7 @@ impl Device for Rtc {
     fn write(&mut self, offset: u64, data: &[u8]) -> Option<Stop> {
         for (offset, byte) in (offset..).zip(data) {
             match offset {
-                // Bit 7 masks NMI, which nothing here raises.
+                // Bit 7 masks NMI, which no device here raises.
                 INDEX => self.index = byte & 0x7f,
                 _ => self.set(*byte),
             }

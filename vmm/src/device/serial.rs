@@ -1,4 +1,4 @@
-//! The 16550 UART at COM1: what the guest prints goes to an [`Outlet`] at once, what is typed goes in as the guest takes it.
+//! The 16550 UART at COM1. What the guest prints goes to an [`Outlet`] at once; input waits until the guest takes it.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -13,13 +13,13 @@ use crate::outlet::Outlet;
 use crate::summary::Stop;
 use crate::sys::lock;
 
-/// Its interrupt line: ISA IRQ 4.
+/// The UART's interrupt line: ISA IRQ 4.
 pub(crate) const COM1_GSI: u32 = 4;
 
-/// What can go wrong when input is put into the UART.
+/// Why input could not be put into the UART.
 pub(crate) type SerialError = Error<io::Error>;
 
-/// The UART, shared between the bus and whoever feeds it input.
+/// The UART, shared by the bus and the input side.
 #[derive(Clone)]
 pub(crate) struct Com1(Arc<Mutex<Serial<Interrupt, Room, Transmitter>>>);
 
@@ -29,12 +29,12 @@ impl Com1 {
         Self(Arc::new(Mutex::new(Serial::with_events(Interrupt(interrupt), Room(room), Transmitter(console)))))
     }
 
-    /// How many bytes of input it takes now.
+    /// How many bytes of input the UART can take now.
     pub(crate) fn capacity(&self) -> usize {
         lock(&self.0).fifo_capacity()
     }
 
-    /// Hands input to the guest; at most [`Com1::capacity`] bytes.
+    /// Gives input to the guest: at most [`Com1::capacity`] bytes.
     pub(crate) fn input(&self, bytes: &[u8]) -> Result<(), SerialError> {
         lock(&self.0).enqueue_raw_bytes(bytes).map(drop)
     }
@@ -49,7 +49,7 @@ impl Device for Com1 {
 
     fn write(&mut self, offset: u64, data: &[u8]) -> Option<Stop> {
         if let (Ok(offset), Some(value)) = (u8::try_from(offset), data.first()) {
-            // A full FIFO in loop-back mode is the guest's own affair, as on hardware.
+            // A full FIFO in loop-back mode is the guest's own problem, as on hardware.
             let _ = lock(&self.0).write(offset, *value);
         }
         None
@@ -67,7 +67,7 @@ impl Trigger for Interrupt {
     }
 }
 
-/// Tells the input side that there is room again.
+/// Signals the input side that there is room again.
 struct Room(File);
 
 impl SerialEvents for Room {
@@ -76,12 +76,12 @@ impl SerialEvents for Room {
     fn tx_lost_byte(&self) {}
 
     fn in_buffer_empty(&self) {
-        // Non-blocking: a counter that is full says the same.
+        // Non-blocking. A counter that is full already signals the same.
         let _ = (&self.0).write(&1_u64.to_ne_bytes());
     }
 }
 
-/// The way out. It is never waited for: vCPUs are held between two exits long before there is no room.
+/// The output side. It never blocks: vCPUs are held between two exits long before the outlet is full.
 struct Transmitter(Outlet);
 
 impl Write for Transmitter {

@@ -1,4 +1,4 @@
-//! Errors, with the piece of config that they are about.
+//! Errors, with the piece of config that each is about.
 
 use std::fmt;
 
@@ -7,7 +7,8 @@ use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, Na
 use super::printable::{masked, printable, printable_lines};
 use super::{Colour, Style};
 
-/// The error and its help; before it, where it stands for several, each of them with its piece of text and a caret.
+/// Renders an error and its help. If it stands for several errors, they come first, each with its piece of text and a
+/// caret.
 #[must_use]
 pub fn diagnostic(error: &dyn Diagnostic, style: Style) -> String {
     let (mut theme, width) = match style {
@@ -22,7 +23,7 @@ pub fn diagnostic(error: &dyn Diagnostic, style: Style) -> String {
         let error = Printable::new(error);
         match handler.render_report(&mut text, &error) {
             Ok(()) => text,
-            // A place that is not in its source; the message is still worth showing.
+            // The place is not in its source. The message is still worth showing.
             Err(fmt::Error) => format!("{error}\n"),
         }
     };
@@ -34,7 +35,7 @@ pub fn diagnostic(error: &dyn Diagnostic, style: Style) -> String {
     }
 }
 
-/// An error without those that it stands for.
+/// An error without the errors that it stands for.
 #[derive(Debug)]
 struct Head<'a>(&'a dyn Diagnostic);
 
@@ -52,7 +53,7 @@ impl Diagnostic for Head<'_> {
     }
 }
 
-/// An error without the control characters that strangers may have put into its texts.
+/// An error with the control characters in its texts escaped.
 #[derive(Debug)]
 struct Printable<'a> {
     error: &'a dyn Diagnostic,

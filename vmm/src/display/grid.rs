@@ -10,9 +10,9 @@ use super::{Colour, Style};
 /// Rows and columns.
 #[derive(Clone, Debug, Default)]
 pub struct Grid {
-    /// Column headings; empty for none.
+    /// Column headings; empty for a grid without headings.
     pub columns: Vec<String>,
-    /// Cells, a row each.
+    /// The cells of each row.
     pub rows: Vec<Vec<String>>,
 }
 
@@ -28,7 +28,7 @@ impl Grid {
         self
     }
 
-    /// The grid as lines of text, the last of which ends with a newline too.
+    /// Renders the grid as lines of text; the last one ends with a newline, too.
     #[must_use]
     pub fn render(&self, style: Style) -> String {
         match style {

@@ -1,14 +1,14 @@
-//! How results and errors look: tables and colours on a terminal, plain lines that a script can cut up anywhere else.
+//! How results and errors look: tables and colours on a terminal, and elsewhere plain lines that scripts can parse.
 //!
-//! Every function takes a [`Style`] and returns text; who calls it decides where that goes. Nothing here is on the path
+//! Every function takes a [`Style`] and returns text; the caller decides where to write it. Nothing here is on the path
 //! of a fault.
 //!
 //! # Layout
-//! - [`style`]: [`Style`], what a stream can show
-//! - [`mod@printable`]: text of strangers, made safe for a terminal
+//! - [`style`]: [`Style`], what an output stream can show
+//! - [`mod@printable`]: untrusted text, made safe for a terminal
 //! - [`grid`]: [`Grid`], rows and columns in either style
 //! - [`mod@summary`]: a [`Summary`](crate::summary::Summary) and its hooks' reports
-//! - [`mod@status`]: a VM while it runs
+//! - [`mod@status`]: a running VM
 //! - [`mod@diagnostic`]: errors, with the piece of config that they are about
 
 pub mod diagnostic;

@@ -1,17 +1,17 @@
-//! What strangers wrote, made safe for a terminal: configs, hooks, guests and whoever answers on a control socket could
-//! otherwise move the cursor, change the title, or have the terminal type.
+//! Makes untrusted text safe for a terminal. Text from configs, hooks, guests and whoever answers on a control socket
+//! could otherwise move the cursor, change the title, or make the terminal send input.
 //!
-//! Whatever is shown goes through here first. Colours are added later.
+//! All output passes through here first. Colours are added later.
 
 use std::borrow::Cow;
 
-/// One line of text: every control character, line breaks too, is escaped.
+/// Escapes every control character, including line breaks, so that the result is one line.
 #[must_use]
 pub fn printable(text: &str) -> String {
     escape(text, |c| c.is_control())
 }
 
-/// Lines of text: every control character but the line breaks is escaped.
+/// Escapes every control character except line breaks.
 pub(super) fn printable_lines(text: &str) -> String {
     escape(text, |c| c.is_control() && c != '\n')
 }
@@ -24,8 +24,8 @@ fn escape(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
     clean
 }
 
-/// A source text whose offsets stay what they are: line breaks and tabs are kept, and every byte of another control character is
-/// a question mark.
+/// A source text with unchanged offsets: line breaks and tabs are kept, and every byte of another control character
+/// becomes a question mark.
 pub(super) fn masked(source: &[u8]) -> String {
     let text = String::from_utf8_lossy(source);
     let mut clean = String::with_capacity(text.len());
@@ -41,7 +41,8 @@ pub(super) fn masked(source: &[u8]) -> String {
     clean
 }
 
-/// JSON, in which serde_json has escaped the control characters of ASCII but for DEL; the others are escaped as JSON does it.
+/// JSON with all control characters escaped: serde_json escapes those of ASCII except for DEL, and this escapes the
+/// others.
 #[must_use]
 pub fn printable_json(json: &str) -> Cow<'_, str> {
     let is_escaped = |c: char| c.is_control() && c != '\n';

@@ -1,4 +1,4 @@
-//! A VM while it runs, for people: what it is doing, its hooks, its counts from moment to moment.
+//! A running VM, for people: what it is doing, its hooks, and its counts over time.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::chain::HookStatus;
 use crate::ctl::Stats;
 use crate::vm::{State, Status};
 
-/// What the VM is doing, in rows of a name and a value.
+/// What the VM is doing, as rows of a name and a value.
 #[must_use]
 pub fn status(status: &Status, style: Style) -> String {
     let engine = match (status.attached, status.armed) {
@@ -37,7 +37,7 @@ pub fn status(status: &Status, style: Style) -> String {
     grid.render(style)
 }
 
-/// The hooks, a row each, in chain order.
+/// The hooks, one per row, in chain order.
 #[must_use]
 pub fn hooks(hooks: &[HookStatus], style: Style) -> String {
     let mut grid = Grid::new(&["hook", "type", "called", "failed", "over budget", "looped", "options"]);
@@ -56,7 +56,7 @@ pub fn hooks(hooks: &[HookStatus], style: Style) -> String {
     grid.render(style)
 }
 
-/// As `vector14 ctl … set` takes them.
+/// The options, in the form that `vector14 ctl … set` takes.
 fn options(hook: &HookStatus) -> String {
     let value = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let own = hook.options.iter().map(|(key, option)| format!("{key}={}", value(option)));
@@ -74,7 +74,7 @@ pub fn stats_head(style: Style) -> String {
     columns(["ms", "faults/s", "exits/s", "faults", "reinject", "resolve", "skip", "raise", "stop"], style)
 }
 
-/// Counts at a moment, in one line.
+/// The counts at one moment, in one line.
 #[must_use]
 pub fn stats(stats: &Stats, style: Style) -> String {
     let Stats { run_ms, faults_per_s, exits_per_s, faults, verdicts, .. } = stats;
@@ -93,7 +93,7 @@ pub fn stats(stats: &Stats, style: Style) -> String {
     columns(numbers.each_ref().map(String::as_str), style)
 }
 
-/// Lines come one by one, so no column can be made to fit the widest cell.
+/// Lays out one line. Lines come one by one, so columns can't be sized to their widest cell.
 fn columns(cells: [&str; 9], style: Style) -> String {
     match style {
         Style::Plain => cells.join("\t") + "\n",
@@ -101,7 +101,7 @@ fn columns(cells: [&str; 9], style: Style) -> String {
     }
 }
 
-/// What a VM does, in a word.
+/// What the VM is doing, in one word.
 #[must_use]
 fn state(state: State) -> &'static str {
     match state {

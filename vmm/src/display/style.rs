@@ -1,34 +1,34 @@
-//! What a stream can show.
+//! What an output stream can show.
 
 use std::env;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 
-/// What a stream can show.
+/// What an output stream can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// Plain lines: a pipe, a file.
+    /// Plain lines, for a pipe or a file.
     Plain,
-    /// Tables for a person.
+    /// Tables and colours, for a person.
     Terminal {
-        /// Columns of the terminal.
+        /// Number of columns of the terminal.
         width: u16,
-        /// Whether it shows colours.
+        /// Whether the terminal shows colours.
         colour: Colour,
     },
 }
 
-/// Whether there are colours.
+/// Whether colours are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colour {
-    /// There are.
+    /// Colours are used.
     On,
-    /// There are none: `NO_COLOR` is set, or the terminal knows none.
+    /// Colours are off: `NO_COLOR` is set, or the terminal does not support them.
     Off,
 }
 
 impl Style {
-    /// What `stream` shows, with regard to `NO_COLOR` (<https://no-color.org>) and `TERM=dumb`.
+    /// What `stream` can show, given `NO_COLOR` (<https://no-color.org>) and `TERM=dumb`.
     pub fn of(stream: &(impl IsTerminal + AsFd)) -> Self {
         const USUAL_WIDTH: u16 = 80;
         if !stream.is_terminal() {
@@ -40,7 +40,7 @@ impl Style {
         Self::Terminal { width, colour: if monochrome { Colour::Off } else { Colour::On } }
     }
 
-    /// Whether there are colours.
+    /// Whether colours are used.
     #[must_use]
     pub const fn colour(self) -> Colour {
         match self {

@@ -1,4 +1,4 @@
-//! A summary for people: a short table on a terminal, one line elsewhere; then what hooks report, then remarks.
+//! A summary for people: a short table on a terminal, one line elsewhere; then the reports of hooks, then remarks.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::printable::printable;
 use super::{Colour, Style};
 use crate::summary::{Exits, Faults, HookSummary, HookTotals, Stop, Summary, Until, Verdicts};
 
-/// The summary, its hooks' tables, and everything that deserves a sentence.
+/// The summary, its hooks' tables, and the remarks.
 #[must_use]
 pub fn summary(summary: &Summary, style: Style) -> String {
     let mut text = match style {
@@ -25,13 +25,13 @@ pub fn summary(summary: &Summary, style: Style) -> String {
     text + &remarks(summary, style)
 }
 
-/// What deserves a sentence: the summary's notes and its hooks' warnings, a line each.
+/// The summary's notes and its hooks' warnings, one per line.
 #[must_use]
 pub fn remarks(summary: &Summary, style: Style) -> String {
     warnings(summary).iter().map(|warning| remark(warning, style)).collect()
 }
 
-/// What hooks report: their tables, and their warnings, a line each.
+/// The reports of hooks: their tables, and their warnings, one per line.
 #[must_use]
 pub fn reports(hooks: &[(String, Report)], style: Style) -> String {
     let tables = hooks.iter().map(|(name, report)| tables(name, report, style));
@@ -39,7 +39,7 @@ pub fn reports(hooks: &[(String, Report)], style: Style) -> String {
     tables.chain(warnings.map(|warning| remark(&warning, style))).collect()
 }
 
-/// Why the VM ended, in words.
+/// Why the VM ended.
 #[must_use]
 pub fn stop(stop: &Stop) -> String {
     match stop {
@@ -87,7 +87,7 @@ pub(super) fn fault_counts(faults: &Faults) -> String {
     ])
 }
 
-/// What became of them.
+/// What became of the faults, by verdict.
 pub(super) fn verdict_counts(verdicts: &Verdicts) -> String {
     counts(&[
         ("reinject", verdicts.reinject),
@@ -127,14 +127,14 @@ fn table(summary: &Summary) -> Grid {
     for (name, value) in fields(summary) {
         grid.row([name, &value]);
     }
-    // One that was replaced over and over again is one row.
+    // Several hooks of one name that were replaced share one row.
     for hooks in summary.hooks.chunk_by(|one, next| (&one.name, one.until) == (&next.name, next.until)) {
         grid.row([&format!("hook {}", hooks[0].name), &calls(hooks)]);
     }
     grid
 }
 
-/// What became of hooks of the same name, all together.
+/// What became of several hooks of the same name, in total.
 fn calls(hooks: &[HookSummary]) -> String {
     let mut totals = HookTotals::default();
     hooks.iter().for_each(|hook| totals.add(hook));
@@ -146,7 +146,7 @@ fn calls(hooks: &[HookSummary]) -> String {
     until + &total_calls(&totals)
 }
 
-/// What became of hooks that are not listed.
+/// What became of the hooks that are not listed.
 fn earlier(totals: &HookTotals) -> Option<String> {
     let calls = total_calls(totals);
     (totals.hooks > 0)
@@ -166,7 +166,7 @@ fn times(count: usize) -> String {
     if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
-/// The hook's name, its number where others among `hooks` have the name too, and what became of it before the end.
+/// The hook's name, with its number if others among `hooks` have the same name, and what became of it before the end.
 fn label(hook: &HookSummary, hooks: &[HookSummary]) -> String {
     let is_only = hooks.iter().filter(|other| other.name == hook.name).count() == 1;
     let number = (!is_only).then(|| format!("number {}", hook.number));

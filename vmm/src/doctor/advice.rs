@@ -1,4 +1,4 @@
-//! From what is missing to what to do.
+//! What to do about what is missing.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{Capability, Cpu, Device, DeviceState};
 
-/// What to do, a sentence each; nothing where nothing is missing.
+/// What to do, one sentence each; empty if nothing is missing.
 pub(super) fn advice(device: &Device, modules: &[String], cpu: &Cpu, capabilities: &[Capability]) -> Vec<String> {
     match &device.state {
         DeviceState::Usable { .. } => lacking(capabilities).into_iter().collect(),
@@ -14,7 +14,10 @@ pub(super) fn advice(device: &Device, modules: &[String], cpu: &Cpu, capabilitie
         DeviceState::Missing | DeviceState::Unopenable { .. } => no_device(modules, cpu),
         DeviceState::NotKvm { .. } => vec!["name KVM's device with --kvm; it usually is /dev/kvm".to_owned()],
         DeviceState::NoVms { .. } => {
-            vec!["see what `dmesg` says of kvm: another hypervisor may hold the processor's virtualisation".to_owned()]
+            vec![
+                "check what `dmesg` says about kvm: another hypervisor may hold the processor's virtualisation"
+                    .to_owned(),
+            ]
         }
     }
 }
@@ -47,13 +50,13 @@ fn no_device(modules: &[String], cpu: &Cpu) -> Vec<String> {
         (true, _, _) => vec!["load the module: sudo modprobe kvm_amd".to_owned()],
         (_, true, _) => vec!["load the module: sudo modprobe kvm_intel".to_owned()],
         (false, false, true) => vec![
-            "this is a virtual machine without virtualisation of its own: switch nested virtualisation on in its \
+            "this is a virtual machine without virtualisation of its own: enable nested virtualisation in its \
              hypervisor (for KVM: kvm_amd nested=1 or kvm_intel nested=1, and a CPU model that passes svm or vmx on)"
                 .to_owned(),
             "or use the lab, a QEMU machine under software emulation in which KVM runs".to_owned(),
         ],
         (false, false, false) => {
-            vec!["switch virtualisation (AMD-V, SVM, VT-x) on in the firmware; this processor shows none".to_owned()]
+            vec!["enable virtualisation (AMD-V, SVM, VT-x) in the firmware; this processor reports none".to_owned()]
         }
     }
 }

@@ -10,17 +10,17 @@ use serde::Serialize;
 /// What KVM answered about one capability.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Capability {
-    /// Its name in the KVM API.
+    /// The capability's name in the KVM API.
     pub name: &'static str,
-    /// KVM's answer: 0 for no, and otherwise what the API says of this capability.
+    /// KVM's answer: 0 for no; other values depend on the capability, as the KVM API says.
     pub value: i32,
-    /// Whether the answer is enough.
+    /// Whether the answer is sufficient.
     pub sufficient: bool,
-    /// What vector14 does with it.
+    /// What vector14 uses the capability for.
     pub purpose: &'static str,
 }
 
-/// What vector14 needs, and how it uses it.
+/// A capability that vector14 needs, and its purpose.
 struct Need {
     name: &'static str,
     number: u32,
@@ -28,7 +28,7 @@ struct Need {
     purpose: &'static str,
 }
 
-/// When an answer is enough.
+/// When an answer is sufficient.
 enum Enough {
     Any,
     Bits(u32),
@@ -39,13 +39,13 @@ const NEEDS: [Need; 7] = [
         name: "KVM_CAP_USER_MEMORY",
         number: KVM_CAP_USER_MEMORY,
         enough: Enough::Any,
-        purpose: "guest RAM is memory of the VMM",
+        purpose: "guest RAM in memory of the VMM",
     },
     Need {
         name: "KVM_CAP_IRQCHIP",
         number: KVM_CAP_IRQCHIP,
         enough: Enough::Any,
-        purpose: "interrupt controllers inside of KVM",
+        purpose: "interrupt controllers in KVM",
     },
     Need { name: "KVM_CAP_IRQFD", number: KVM_CAP_IRQFD, enough: Enough::Any, purpose: "the serial port's interrupt" },
     Need {
@@ -70,11 +70,11 @@ const NEEDS: [Need; 7] = [
         name: "KVM_CAP_MAX_VCPUS",
         number: KVM_CAP_MAX_VCPUS,
         enough: Enough::Any,
-        purpose: "vCPUs that a VM may have",
+        purpose: "maximum number of vCPUs",
     },
 ];
 
-/// Asks KVM about everything that vector14 needs.
+/// Asks KVM for every capability that vector14 needs.
 pub(super) fn ask(kvm: &Kvm) -> Vec<Capability> {
     NEEDS.iter().map(|need| need.judge(kvm.check_extension_raw(need.number.into()))).collect()
 }

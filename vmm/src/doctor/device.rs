@@ -1,4 +1,4 @@
-//! The KVM device: is it there, may we open it, is it KVM?
+//! The KVM device: whether it exists, can be opened, and is KVM.
 
 use std::ffi::CString;
 use std::fmt;
@@ -12,45 +12,45 @@ use serde::Serialize;
 /// Where the KVM device usually is.
 pub const DEFAULT_PATH: &str = "/dev/kvm";
 
-/// The one version of the KVM API that there has been since Linux 2.6.22 (KVM API, 4.1).
+/// The only version of the KVM API since Linux 2.6.22 (KVM API, 4.1).
 const API_VERSION: i32 = 12;
 
 /// The KVM device.
 #[derive(Clone, Debug, Serialize)]
 pub struct Device {
-    /// Where it is.
+    /// Path of the device.
     pub path: PathBuf,
-    /// How it is.
+    /// State of the device.
     #[serde(flatten)]
     pub state: DeviceState,
 }
 
-/// How the KVM device is.
+/// State of the KVM device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum DeviceState {
-    /// It can be opened, and makes VMs.
+    /// The device can be opened, and creates VMs.
     Usable {
         /// KVM_GET_API_VERSION.
         api_version: i32,
     },
-    /// There is no such file.
+    /// The device does not exist.
     Missing,
-    /// We have no right to open it for reading and writing.
+    /// The device can't be opened for reading and writing, for lack of permission.
     Denied,
-    /// It is there, and can't be opened for some other reason.
+    /// The device exists, but can't be opened for some other reason.
     Unopenable {
-        /// The reason.
+        /// The host's error.
         error: String,
     },
-    /// It is something else, or a KVM that nobody has seen yet.
+    /// The file is not KVM's device, or it has an unknown version of the KVM API.
     NotKvm {
         /// KVM_GET_API_VERSION, or -1 where it failed.
         api_version: i32,
     },
-    /// It is KVM, and KVM_CREATE_VM fails.
+    /// The device is KVM's, but KVM_CREATE_VM fails.
     NoVms {
-        /// Why.
+        /// The host's error.
         error: String,
     },
 }
@@ -60,16 +60,17 @@ impl fmt::Display for DeviceState {
         match self {
             Self::Usable { api_version } => write!(f, "usable, API version {api_version}"),
             Self::Missing => write!(f, "does not exist"),
-            Self::Denied => write!(f, "exists, but we have no right to open it"),
+            Self::Denied => write!(f, "exists, but permission to open it is denied"),
             Self::Unopenable { error } => write!(f, "can't be opened: {error}"),
             Self::NotKvm { api_version: -1 } => write!(f, "is not a KVM device"),
-            Self::NotKvm { api_version } => write!(f, "speaks KVM API version {api_version}, not {API_VERSION}"),
-            Self::NoVms { error } => write!(f, "is KVM, but makes no VM: {error}"),
+            Self::NotKvm { api_version } => write!(f, "has KVM API version {api_version}, not {API_VERSION}"),
+            Self::NoVms { error } => write!(f, "is KVM, but can't create a VM: {error}"),
         }
     }
 }
 
-/// Opens the device and sees whether it is KVM and makes VMs. A KVM that makes none can still be asked things.
+/// Opens the device, and checks that it is KVM and creates VMs. A KVM that can't create VMs is still returned, for
+/// queries.
 pub(super) fn open(path: &Path) -> (Device, Option<Kvm>) {
     let (state, kvm) = match kvm_at(path) {
         Ok(kvm) => match state_of(&kvm) {
@@ -125,7 +126,7 @@ mod tests {
     fn a_missing_right_is_not_a_missing_device() {
         assert_eq!(state_of_error(&io::Error::from_raw_os_error(libc::EACCES)), DeviceState::Denied);
         assert_eq!(state_of_error(&io::Error::from_raw_os_error(libc::ENOENT)), DeviceState::Missing);
-        // The device node without the module behind it.
+        // The device node exists, and its module is not loaded.
         let state = state_of_error(&io::Error::from_raw_os_error(libc::ENODEV));
         assert!(matches!(state, DeviceState::Unopenable { .. }));
     }

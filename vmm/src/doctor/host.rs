@@ -1,16 +1,16 @@
-//! The processor and the kernel's modules, as the kernel's own files tell of them.
+//! The processor and the kernel's modules, as the kernel reports them in files.
 
 use std::fs;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-/// Where a host tells of itself.
+/// The files in which the kernel describes a host.
 #[derive(Clone, Debug)]
 pub struct Host {
-    /// A folder with an entry for each module of the kernel.
+    /// A folder with one entry per kernel module.
     pub modules: PathBuf,
-    /// The processor's description.
+    /// The file that describes the processors.
     pub cpuinfo: PathBuf,
 }
 
@@ -23,21 +23,21 @@ impl Default for Host {
 /// The processor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Cpu {
-    /// Its name.
+    /// The processor's model name.
     pub model: String,
-    /// Those of its flags that matter here: [`FLAGS`].
+    /// The flags among [`FLAGS`] that the processor has.
     pub flags: Vec<&'static str>,
 }
 
-/// Flags of /proc/cpuinfo that matter: the two kinds of virtualisation, whether this is a virtual machine itself, and
-/// what changes how faults look.
+/// Flags of /proc/cpuinfo that matter: the two kinds of virtualisation, whether this is itself a virtual machine, and
+/// the features that affect faults.
 pub const FLAGS: [&str; 8] = ["svm", "vmx", "hypervisor", "la57", "smep", "smap", "pku", "fred"];
 
-/// Modules that make /dev/kvm, and the one that they share.
+/// Modules that provide /dev/kvm, and the one that they share.
 const MODULES: [&str; 4] = ["kvm", "kvm_amd", "kvm_intel", "kvm_pvm"];
 
 impl Host {
-    /// KVM's modules that are loaded.
+    /// KVM modules that are loaded.
     pub(super) fn modules(&self) -> Vec<String> {
         MODULES.iter().filter(|name| self.modules.join(name).exists()).map(ToString::to_string).collect()
     }
@@ -58,7 +58,7 @@ impl Host {
 }
 
 impl Cpu {
-    /// Whether it has the flag.
+    /// Whether the processor has the flag.
     #[must_use]
     pub fn has(&self, flag: &str) -> bool {
         self.flags.contains(&flag)

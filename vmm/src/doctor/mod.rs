@@ -1,13 +1,13 @@
-//! What this host's KVM offers, whether that is enough, and what to do where it is not.
+//! What this host's KVM offers, whether that is sufficient, and what to do if it is not.
 //!
-//! [`examine`] asks and decides; [`Diagnosis`] is what it found, for `vector14 doctor` to show. It creates a VM to see
-//! whether that works, and drops it again.
+//! [`examine`] queries the host and decides; [`Diagnosis`] is the result, which `vector14 doctor` shows. It creates a
+//! VM to see whether that works, and drops it again.
 //!
 //! # Layout
-//! - [`device`]: the KVM device: is it there, may we open it, is it KVM?
+//! - [`device`]: whether the KVM device exists, can be opened, and is KVM
 //! - [`capability`]: what vector14 needs of KVM_CHECK_EXTENSION
 //! - [`host`]: the processor and the kernel's modules
-//! - `advice`: from what is missing to what to do
+//! - `advice`: what to do about what is missing
 
 mod advice;
 pub mod capability;
@@ -25,7 +25,7 @@ pub use host::{Cpu, Host};
 use crate::config::EngineChoice;
 use crate::engine::offer;
 
-/// What was found out about a host.
+/// The results of examining a host.
 #[derive(Clone, Debug, Serialize)]
 pub struct Diagnosis {
     /// Whether guests can run here with their faults intercepted.
@@ -36,24 +36,24 @@ pub struct Diagnosis {
     pub modules: Vec<String>,
     /// The processor.
     pub cpu: Cpu,
-    /// What KVM can do of what vector14 needs; empty where KVM could not be asked.
+    /// The capabilities that vector14 needs, with KVM's answers; empty if KVM could not be asked.
     pub capabilities: Vec<Capability>,
-    /// The engines, and whether they can run here; the one that `engine = "auto"` takes comes first.
+    /// The engines, and whether they can run here; the one that `engine = "auto"` selects comes first.
     pub engines: Vec<Engine>,
-    /// The engine that `engine = "auto"` takes; `None` where none can run.
+    /// The engine that `engine = "auto"` selects; `None` if no engine can run.
     pub auto: Option<&'static str>,
-    /// What to do about what is missing, a sentence each.
+    /// What to do about what is missing, one sentence each.
     pub advice: Vec<String>,
 }
 
 /// One way to intercept faults.
 #[derive(Clone, Debug, Serialize)]
 pub struct Engine {
-    /// As `intercept.engine` names it.
+    /// The engine's name in `intercept.engine`.
     pub name: &'static str,
-    /// Whether it can run here.
+    /// Whether the engine can run here.
     pub available: bool,
-    /// Why, or why not.
+    /// Why the engine can run here, or why not.
     pub reason: String,
 }
 
@@ -74,14 +74,14 @@ pub fn examine(kvm: &Path, host: &Host) -> Diagnosis {
 fn gate(device: &Device, capabilities: &[Capability]) -> Engine {
     let lacking: Vec<_> = capabilities.iter().filter(|capability| !capability.sufficient).map(|c| c.name).collect();
     let (available, reason) = match (&device.state, &lacking[..]) {
-        (DeviceState::Usable { .. }, []) => (true, "needs nothing that this KVM lacks".to_owned()),
+        (DeviceState::Usable { .. }, []) => (true, "this KVM has everything that it needs".to_owned()),
         (DeviceState::Usable { .. }, [_, ..]) => (false, format!("this KVM lacks {}", lacking.join(", "))),
         (state, _) => (false, state.to_string()),
     };
     Engine { name: EngineChoice::Gate.name(), available, reason }
 }
 
-/// It needs what `gate` needs, and what only a changed KVM has.
+/// Needs what `gate` needs, and an extension that only a patched KVM has.
 fn exception_bitmap(gate: &Engine, missing: Option<&'static str>) -> Engine {
     let (available, reason) = match (gate.available, missing) {
         (true, None) => (true, "this KVM lets faults leave the guest before they are delivered".to_owned()),

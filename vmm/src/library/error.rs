@@ -1,4 +1,4 @@
-//! Why a library is not loaded, and what to do about it.
+//! Why a library can't be loaded, and what to do about it.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,67 +6,67 @@ use std::time::Duration;
 
 use vector14_hook::abi::{Mismatch, SYMBOL};
 
-/// Why a library is not loaded.
+/// Why a library can't be loaded.
 #[derive(Debug, thiserror::Error)]
 #[error("hook library {}: {reason}", .path.display())]
 pub struct LibraryError {
-    /// Its file.
+    /// Path of the library.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// What is wrong with the library.
     pub reason: Reason,
 }
 
 /// What is wrong with a library.
 #[derive(Debug, thiserror::Error)]
 pub enum Reason {
-    /// It can't be read.
+    /// The file can't be read.
     #[error("{0}")]
     Unreadable(io::Error),
-    /// It is a folder, or something else that is no file.
+    /// The path is a folder, or something else that is not a regular file.
     #[error("no regular file")]
     NotFile,
-    /// It is far too large for a library.
+    /// The file is far too large for a library.
     #[error("{0} bytes are far too many for a hook")]
     TooLarge(u64),
-    /// It is something else.
+    /// The file is something other than a shared library.
     #[error("{0}, and no shared library")]
     NotLibrary(String),
-    /// It is cut short, or makes no sense.
-    #[error("cut short or damaged: {0}")]
+    /// The file is truncated or malformed.
+    #[error("truncated or damaged: {0}")]
     Damaged(String),
-    /// It is for other machines.
+    /// The library is made for another architecture.
     #[error("made for {0}; this vector14 runs on x86-64")]
     Architecture(String),
-    /// It is a library of some other kind.
+    /// The library does not export a hook.
     #[error("exports no symbol `{SYMBOL}`")]
     NoSymbol,
-    /// Its descriptor is not one of ours.
+    /// The descriptor does not match this version of the interface.
     #[error("{0}")]
     Descriptor(Mismatch),
-    /// The dynamic linker refuses it.
+    /// The dynamic linker refuses to load the library.
     #[error("can't be loaded: {0}")]
     Load(String),
-    /// The process that has loaded it for a trial came to an end.
+    /// The trial process that loaded the library ended early.
     #[error("ends the process that loads it: {0}")]
     EndsProcess(String),
-    /// The process that has loaded it for a trial had to be killed.
+    /// The trial process that loaded the library had to be killed.
     #[error("is not loaded after {0:?}")]
     Hangs(Duration),
-    /// There is no process in which it can be tried.
+    /// A trial process can't be started.
     #[error("can't be tried in a process of its own: {0}")]
     Trial(io::Error),
-    /// The host has no room for a copy of it.
+    /// The host has no room for a copy of the library.
     #[error("can't be copied into memory: {0}")]
     Host(io::Error),
 }
 
 impl LibraryError {
-    /// What to do about it.
+    /// What to do about the error.
     #[must_use]
     pub fn help(&self) -> &'static str {
         match &self.reason {
             Reason::Unreadable(_) => {
-                "build it first; a relative path starts at the folder of the config file, and a library of cargo's is in \
+                "build it first; a relative path starts at the folder of the config file, and cargo puts libraries into \
                  target/debug/"
             }
             Reason::NotFile | Reason::TooLarge(_) => "name the library itself, such as target/debug/libmine.so",
@@ -84,7 +84,7 @@ impl LibraryError {
                 "rebuild it against this vector14: its SDK in Rust (hooks/sdk), or the header that `vector14 hook header` prints"
             }
             Reason::Descriptor(Mismatch::Text(_) | Mismatch::NoOnFault) => {
-                "mend and rebuild it: the header that `vector14 hook header` prints says what has to be there"
+                "mend and rebuild it: the header that `vector14 hook header` prints says what is required"
             }
             Reason::Load(_) => {
                 "if it needs another library, install that or name its folder in LD_LIBRARY_PATH; if a symbol is missing, \
@@ -93,7 +93,7 @@ impl LibraryError {
             Reason::EndsProcess(_) | Reason::Hangs(_) => {
                 "build it again: it is damaged, or its constructors or destructors do not return"
             }
-            Reason::Trial(_) => "see that /proc is mounted, and that the host has processes to spare (ulimit -u)",
+            Reason::Trial(_) => "check that /proc is mounted, and that the host can start another process (ulimit -u)",
             Reason::Host(_) => "free memory on the host; see also the sysctl vm.memfd_noexec",
         }
     }

@@ -1,7 +1,7 @@
-//! What can be known of a library before any of its code runs.
+//! Checks a library before any of its code runs.
 //!
-//! The dynamic linker trusts a file's headers: it maps what they name, and reads and writes where its tables say. So a file
-//! that is cut short is found here, and so is one whose tables lead outside of it.
+//! The dynamic linker trusts a file's headers: it maps what they name, and reads and writes where its tables point. So
+//! truncated files are refused here, and so are files whose tables point outside of them.
 
 use std::ops::Range;
 
@@ -21,7 +21,7 @@ use super::Reason;
 
 type File<'a> = ElfBytes<'a, AnyEndian>;
 
-/// Checks that `image` is a library that exports a descriptor of our version of the interface.
+/// Checks that `image` is a library that exports a descriptor of this version of the interface.
 pub(super) fn check(image: &[u8]) -> Result<(), Reason> {
     check_kind(image)?;
     let file = File::minimal_parse(image).map_err(damaged)?;
@@ -34,7 +34,7 @@ pub(super) fn check(image: &[u8]) -> Result<(), Reason> {
     let symbol = find_symbol(&file)?;
     let found = Prefix::from_bytes(&read_prefix(image, &segments, &symbol)?);
     found.check().map_err(Reason::Descriptor)?;
-    // One of another version may have another size.
+    // A descriptor of another version may have another size.
     let size = size_of::<Descriptor>() as u64;
     if symbol.st_size < size {
         return Err(damaged(format!("its `{SYMBOL}` has {} bytes instead of {size}", symbol.st_size)));
@@ -81,9 +81,9 @@ fn check_type(file: &File<'_>) -> Result<(), Reason> {
     }
 }
 
-/// The segments that are mapped, all of which are in the file.
+/// The segments to map. All of their contents are in the file.
 fn loaded_segments(file: &File<'_>, image: &[u8]) -> Result<Vec<ProgramHeader>, Reason> {
-    // Sections come last in the file: where they are whole, so is all that comes before them.
+    // Sections come last in the file: if they are complete, so is everything before them.
     file.section_headers_with_strtab().map_err(damaged)?;
     let headers = file.segments().ok_or_else(|| damaged("it has no segments"))?;
     let segments: Vec<_> = headers.iter().filter(|header| header.p_type == PT_LOAD).collect();
@@ -92,7 +92,7 @@ fn loaded_segments(file: &File<'_>, image: &[u8]) -> Result<Vec<ProgramHeader>, 
         let in_memory = segment.p_vaddr.checked_add(segment.p_memsz).filter(|end| *end < 1 << 40);
         if end.is_none() || in_memory.is_none() || segment.p_filesz > segment.p_memsz {
             return Err(damaged(format!(
-                "its segment at {:#x} needs {} bytes from {} on, and the file has {}",
+                "its segment at {:#x} needs {} bytes at offset {}, but the file has {}",
                 segment.p_vaddr,
                 segment.p_filesz,
                 segment.p_offset,
@@ -109,13 +109,13 @@ fn dynamic(file: &File<'_>, tag: i64) -> Result<Option<u64>, Reason> {
     Ok(table.and_then(|table| table.iter().find(|entry| entry.d_tag == tag)).map(|entry| entry.d_val()))
 }
 
-/// What the dynamic linker looks for is in the segments.
+/// Checks that the tables that the dynamic linker uses are in the segments.
 fn check_dynamic(file: &File<'_>, segments: &[ProgramHeader]) -> Result<(), Reason> {
     let is_dynamic = |header: &ProgramHeader| header.p_type == PT_DYNAMIC;
     if !file.segments().is_some_and(|headers| headers.iter().any(|header| is_dynamic(&header))) {
-        return Err(damaged("it has no table for the dynamic linker"));
+        return Err(damaged("it has no dynamic table"));
     }
-    // Each with the tag of its size, where it has one.
+    // Each table's tag, with the tag of its size where it has one.
     let tables = [
         (DT_STRTAB, Some(DT_STRSZ)),
         (DT_RELA, Some(DT_RELASZ)),
@@ -137,19 +137,19 @@ fn check_dynamic(file: &File<'_>, segments: &[ProgramHeader]) -> Result<(), Reas
         };
         if size > 0 && !segments.iter().any(is_inside) {
             return Err(damaged(format!(
-                "its dynamic table has tag {tag:#x} lead to {size} bytes at {start:#x}, outside of it"
+                "tag {tag:#x} of its dynamic table points to {size} bytes at {start:#x}, outside of the file"
             )));
         }
     }
     Ok(())
 }
 
-/// The addresses of a segment whose contents are in the file.
+/// Addresses of the part of a segment that the file contains.
 fn in_file(segment: &ProgramHeader) -> Range<u64> {
     segment.p_vaddr..segment.p_vaddr + segment.p_filesz
 }
 
-/// The symbol of the descriptor; its value is relative to where the library is loaded.
+/// Finds the symbol of the descriptor; its value is relative to the library's load address.
 fn find_symbol(file: &File<'_>) -> Result<Symbol, Reason> {
     let Some((symbols, names)) = file.dynamic_symbol_table().map_err(damaged)? else { return Err(Reason::NoSymbol) };
     let is_ours = |symbol: &Symbol| {
@@ -159,14 +159,14 @@ fn find_symbol(file: &File<'_>) -> Result<Symbol, Reason> {
     symbols.iter().find(is_ours).ok_or(Reason::NoSymbol)
 }
 
-/// The first bytes of the descriptor, as they are in the file: no relocation changes them.
+/// Reads the first bytes of the descriptor from the file. No relocation changes them.
 fn read_prefix(image: &[u8], segments: &[ProgramHeader], symbol: &Symbol) -> Result<[u8; Prefix::LENGTH], Reason> {
     let address = symbol.st_value;
     let segment = segments.iter().find(|segment| in_file(segment).contains(&address));
     let offset = segment.map(|segment| segment.p_offset + (address - segment.p_vaddr));
     let offset = offset.and_then(|offset| usize::try_from(offset).ok());
     let bytes = offset.and_then(|offset| image.get(offset..)?.first_chunk());
-    bytes.copied().ok_or_else(|| damaged(format!("its `{SYMBOL}` at {address:#x} is outside of it")))
+    bytes.copied().ok_or_else(|| damaged(format!("its `{SYMBOL}` at {address:#x} is outside of the file")))
 }
 
 #[cfg(test)]

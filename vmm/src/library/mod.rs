@@ -1,9 +1,9 @@
-//! Hooks that are loaded from shared libraries.
+//! Hooks loaded from shared libraries.
 //!
-//! A library's file is read once. What was read is looked at (`inspect`) and then loaded from memory, so that a file that is
-//! rebuilt meanwhile changes nothing of what runs, and can be loaded again beside it. Before anything of it runs, the
-//! version of the interface that it is made for is read out of its file; before anything of it runs in this process, it is loaded
-//! in another (`trial`). Nothing here is on the path of a fault.
+//! A library's file is read once. The bytes are inspected (`inspect`) and then loaded from memory: a rebuild of the
+//! file does not affect the code that runs, and the new file can be loaded beside the old one. The interface version is
+//! read from the file before any code of the library runs. The library is loaded in another process (`trial`) before it
+//! is loaded in this one. Nothing here is on the path of a fault.
 
 mod error;
 mod inspect;
@@ -25,10 +25,10 @@ pub use self::watch::watch;
 use crate::sys::dynamic;
 use crate::sys::library::foreign;
 
-/// No library is larger than this, in bytes: anything larger is taken for a file named by mistake.
+/// Largest library that is loaded, in bytes; a larger file was probably named by mistake.
 const FILE_MAX: u64 = 1 << 30;
 
-/// A library that is loaded, and stays so. Clones are the same library.
+/// A loaded library, which is never unloaded. Clones refer to the same library.
 #[derive(Clone, Debug)]
 pub struct Library {
     path: PathBuf,
@@ -37,18 +37,18 @@ pub struct Library {
 }
 
 impl Library {
-    /// Loads the library at `path`. Its constructors run, in another process first where this program [serves
+    /// Loads the library at `path` and runs its constructors, first in another process if this program [serves
     /// trials](serve_trials).
     ///
     /// # Errors
-    /// [`LibraryError`]; where that is not [`Reason::Load`] or [`Reason::Descriptor`], nothing of the library has run in this
-    /// process.
+    /// [`LibraryError`]. Unless its reason is [`Reason::Load`] or [`Reason::Descriptor`], no code of the library has
+    /// run in this process.
     pub fn load(path: &Path) -> Result<Self, LibraryError> {
         let failed = |reason| LibraryError { path: path.to_owned(), reason };
         let (image, stamp) = read(path).map_err(failed)?;
         inspect::check(&image).map_err(failed)?;
 
-        // For debuggers. The host takes no longer one.
+        // The name is for debuggers. The host accepts no longer name.
         const NAME_MAX: usize = 200;
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
         let name = CString::new(&name[..name.len().min(NAME_MAX)]).unwrap_or_default();
@@ -58,19 +58,19 @@ impl Library {
         Ok(Self { path: path.to_owned(), stamp, hook })
     }
 
-    /// The file that it was loaded from.
+    /// The file that the library was loaded from.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The state of that file when it was read.
+    /// The state of the library's file when it was read.
     #[must_use]
     pub fn stamp(&self) -> Stamp {
         self.stamp
     }
 
-    /// What its hook calls itself.
+    /// The name that its hook gives itself.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.hook.name()
@@ -82,41 +82,41 @@ impl Library {
         self.hook.summary()
     }
 
-    /// The options that its hook understands.
+    /// The options that its hook accepts.
     #[must_use]
     pub fn options(&self) -> &[OptionDoc] {
         self.hook.options()
     }
 
-    /// Finds what [`Library::create`] would object to, without leaving a trace.
+    /// Reports what [`Library::create`] would object to, without side effects.
     ///
     /// # Errors
-    /// What the hook finds wrong.
+    /// The hook rejects the options.
     pub fn check(&self, options: &Options) -> Result<(), OptionsError> {
         self.hook.check(options)
     }
 
-    /// Makes a hook.
+    /// Creates a hook.
     ///
     /// # Errors
-    /// What the hook finds wrong.
+    /// The hook rejects the options.
     pub fn create(&self, options: &Options) -> Result<Box<dyn Hook>, OptionsError> {
         self.hook.create(options)
     }
 }
 
-/// By which it is seen that a file has changed.
+/// Identifies one state of a file; it differs after the file has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
-    /// Seconds and nanoseconds since the epoch.
+    /// Last modification, in seconds and nanoseconds since the epoch.
     modified: (i64, i64),
 }
 
 impl Stamp {
-    /// Of the file at `path`; `None` where there is none at the moment.
+    /// The stamp of the file at `path`; `None` if there is no such file at the moment.
     #[must_use]
     pub fn of(path: &Path) -> Option<Self> {
         path.metadata().ok().map(|metadata| Self::from_metadata(&metadata))
@@ -128,7 +128,7 @@ impl Stamp {
     }
 }
 
-/// Has the dynamic linker load a library, and reads its descriptor.
+/// Loads a library with the dynamic linker, and reads its descriptor.
 fn open(library: File) -> Result<Foreign, Reason> {
     let loaded = dynamic::Loaded::open(library).map_err(Reason::Load)?;
     let symbol = CString::new(abi::SYMBOL).unwrap_or_default();
@@ -136,7 +136,7 @@ fn open(library: File) -> Result<Foreign, Reason> {
     foreign(descriptor).map_err(Reason::Descriptor)
 }
 
-/// The file's content. What might wait for its other end is not opened.
+/// Reads the file. Opens regular files only, because others may block.
 fn read(path: &Path) -> Result<(Vec<u8>, Stamp), Reason> {
     let metadata = path.metadata().map_err(Reason::Unreadable)?;
     if !metadata.is_file() {

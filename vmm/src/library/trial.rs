@@ -1,8 +1,8 @@
 //! Loads a library in another process first, and asks its hook about options. The dynamic linker trusts what it loads: a damaged
-//! library can make it crash or hang, and the process with it.
+//! library can crash or hang the process.
 //!
-//! The other process is the same program. One that calls [`serve_trials`] at the start of `main` has its libraries tried; in any
-//! other they are loaded without a trial.
+//! The other process runs the same program. Only a program that calls [`serve_trials`] at the start of `main` tries its
+//! libraries; any other loads them without a trial.
 
 use std::fs::File;
 use std::io;
@@ -18,18 +18,19 @@ use vector14_hook::Options;
 
 use super::{Reason, open};
 
-/// The argument of a process that is to try the library which is its standard input.
+/// Argument that tells a process to try the library on its standard input.
 const ARGUMENT: &str = "--try-hook-library";
-/// A library that takes longer to load is refused.
+/// Time within which a library must load.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How often the process is looked at.
+/// Interval between two checks of the process.
 const BEAT: Duration = Duration::from_millis(1);
 
 /// Whether this program serves trials.
 static SERVED: AtomicBool = AtomicBool::new(false);
 
-/// Loads the library on standard input and ends the process, if that is what it was started for; returns otherwise, and from then
-/// on every library is tried in such a process before it is loaded. Call this at the start of `main`, before any thread is started.
+/// If this process was started for a trial, loads the library on standard input and exits. Otherwise returns, and from
+/// then on every library is tried in such a process before it is loaded. Call this at the start of `main`, before any
+/// thread is started.
 pub fn serve_trials() {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_none_or(|argument| argument != ARGUMENT) || arguments.next().is_some() {
@@ -37,20 +38,20 @@ pub fn serve_trials() {
         return;
     }
     let none = Rlimit { current: Some(0), maximum: Some(0) };
-    // Without it a crash leaves a core file.
+    // Otherwise a crash would leave a core file.
     let _ = setrlimit(Resource::Core, none);
-    // An error comes again, and is told, where the library is loaded next. The hook is asked once: what its descriptor points to may
-    // be damaged too.
+    // An error recurs, and is reported, when the library is loaded for good. The hook is asked about options because
+    // what its descriptor points to may be damaged too.
     let library = io::stdin().as_fd().try_clone_to_owned();
     let _ = library.map(|library| open(library.into()).map(|hook| hook.check(&Options::default())));
-    // With the library's destructors.
+    // Runs the library's destructors.
     std::process::exit(0);
 }
 
-/// Loads `library` in a process of its own.
+/// Loads `library` in another process.
 ///
 /// # Errors
-/// [`Reason::EndsProcess`]; [`Reason::Host`].
+/// [`Reason::EndsProcess`], [`Reason::Hangs`], [`Reason::Trial`] or [`Reason::Host`].
 pub(super) fn run(library: &File) -> Result<(), Reason> {
     if !SERVED.load(Ordering::Relaxed) {
         return Ok(());
@@ -65,7 +66,7 @@ pub(super) fn run(library: &File) -> Result<(), Reason> {
     }
 }
 
-/// Waits for the end of `child`; `None` where it had to be killed.
+/// Waits for `child` to end; `None` if it had to be killed.
 fn wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
     let deadline = Instant::now() + TIMEOUT;
     loop {

@@ -1,5 +1,5 @@
-//! `vector14 run --watch`: a hook is loaded anew whenever its library is rebuilt, and takes the place of the old one while the
-//! guest goes on.
+//! `vector14 run --watch`: reloads a hook whenever its library is rebuilt, and replaces the old hook while the guest
+//! goes on.
 
 use std::time::Duration;
 
@@ -9,14 +9,15 @@ use super::{Library, LibraryError, Stamp};
 use crate::config::{HookConfig, Problem};
 use crate::vm::{HandleError, State, VmError, VmHandle};
 
-/// So often the libraries' files are looked at. What was the same twice holds still, and can be loaded.
+/// Interval between two looks at the libraries' files. A file that has not changed between two looks can be loaded.
 const BEAT: Duration = Duration::from_millis(200);
 
-/// Looks after `hooks`, which the VM's chain begins with, until the VM ends: each that was loaded from a library is replaced when
-/// that has changed. `tell` gets a line for each attempt. A library that can't be loaded leaves the old hook in its place.
+/// Watches `hooks`, which the VM's chain begins with, until the VM ends. A hook that was loaded from a library is
+/// replaced when its library changes. `tell` gets one line per attempt. If a library can't be loaded, the old hook
+/// stays.
 ///
 /// # Errors
-/// The host refuses a thread.
+/// The host can't start a thread.
 pub fn watch(
     vm: VmHandle,
     hooks: &[HookConfig],
@@ -41,23 +42,23 @@ pub fn watch(
 
 /// A hook whose library may be rebuilt.
 struct Watched {
-    /// Its name in the chain.
+    /// The hook's name in the chain.
     name: String,
     library: Library,
-    /// The state of the file that was loaded, or could not be.
+    /// State of the file at the last attempt to load it, successful or not.
     tried: Stamp,
-    /// What the file looked like at the last beat.
+    /// State of the file at the last beat.
     last: Option<Stamp>,
 }
 
-/// Why a hook stays as it is.
+/// Why a hook was not replaced.
 #[derive(Debug, thiserror::Error)]
 enum Stays {
     #[error("{0}; {help}", help = .0.help())]
     Library(LibraryError),
     #[error("{}", all(.0))]
     Options(Vec<Problem>),
-    #[error("there is another hook in its place")]
+    #[error("another hook has taken its place")]
     Displaced,
     #[error(transparent)]
     Vm(#[from] HandleError),
@@ -70,8 +71,8 @@ impl Watched {
         Some(Self { name, library, tried, last: Some(tried) })
     }
 
-    /// Looks at the file, and replaces the hook where it is another and holds still. Returns whether there is still
-    /// something to look after.
+    /// Checks the file, and replaces the hook if the file has changed and is stable. Returns whether there is still
+    /// something to watch.
     fn look(&mut self, vm: &VmHandle, types: &[HookType], tell: &impl Fn(&str)) -> bool {
         let now = Stamp::of(self.library.path());
         let holds_still = std::mem::replace(&mut self.last, now) == now;
@@ -84,7 +85,7 @@ impl Watched {
                 tell(&format!("hook `{name}` was loaded anew from {path}; the old one is still busy, and ends later"))
             }
             Err(gone @ (Stays::Displaced | Stays::Vm(HandleError::Edit(_)))) => {
-                tell(&format!("{path} is not watched any more: {gone}"));
+                tell(&format!("stopped watching {path}: {gone}"));
                 return false;
             }
             Err(stays) => tell(&format!("hook `{name}` stays as it was: {stays}")),
@@ -92,9 +93,9 @@ impl Watched {
         true
     }
 
-    /// Returns how many hooks are not ended yet.
+    /// Replaces the hook. Returns how many old hooks have not ended yet.
     fn replace(&self, vm: &VmHandle, types: &[HookType]) -> Result<usize, Stays> {
-        // With the options that it has now.
+        // Keeps the hook's current options.
         let hook = vm.origin(&self.name)?;
         if hook.library.as_ref().map(Library::path) != Some(self.library.path()) {
             return Err(Stays::Displaced);

@@ -1,5 +1,5 @@
-//! Linux's bzImage: the setup header (Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header"), and the
-//! protected-mode kernel behind it, which is entered in its 64-bit half.
+//! Linux's bzImage: the setup header (Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header"), followed by the
+//! protected-mode kernel, which is entered at its 64-bit entry point.
 
 use linux_loader::loader::bootparam::{LOADED_HIGH, XLF_KERNEL_64, setup_header};
 use vector14_hook::Pa;
@@ -10,61 +10,64 @@ use super::space::Space;
 use super::zero_page::LongModeKernel;
 use crate::boot::layout::HIGH_MEMORY;
 
-/// Offsets in the file: `boot_flag`, `header`, and behind `init_size`, the last field that is needed.
+/// Offset of `boot_flag` in the file.
 const BOOT_FLAG: usize = 0x1fe;
+/// Offset of `header`, the magic number.
 const MAGIC: usize = 0x202;
+/// End of `init_size`, the last field that is needed.
 const FIELDS_END: usize = 0x264;
-/// Where the setup header begins, and the byte that says where it ends: so many bytes behind [`MAGIC`].
+/// Offset of the setup header.
 const SETUP_HEADER: usize = 0x1f1;
+/// Offset of the byte that gives the end of the setup header, counted from [`MAGIC`].
 const HEADER_LENGTH: usize = 0x201;
 
-/// 2.12 brought `xloadflags`, and with it a 64-bit entry that can be relied on.
+/// Oldest supported protocol: 2.12 introduced `xloadflags`, which say reliably whether there is a 64-bit entry point.
 const OLDEST_PROTOCOL: u16 = 0x020c;
 const SECTOR: usize = 512;
-/// Where the 64-bit entry is in the protected-mode kernel.
+/// Offset of the 64-bit entry point in the protected-mode kernel.
 const ENTRY_64: u64 = 0x200;
 
 /// What can be wrong with a bzImage.
 #[derive(Debug, thiserror::Error)]
 pub enum BzImageError {
-    /// The file ends too early.
+    /// The file is truncated.
     #[error("truncated: its {what} would end at byte {end}, and the file has {length}")]
     Truncated {
-        /// What is cut off.
+        /// The part that is truncated.
         what: &'static str,
-        /// Where it would end, in bytes.
+        /// Where the part should end, in bytes.
         end: usize,
         /// Size of the file, in bytes.
         length: usize,
     },
-    /// The setup header is shorter than its version says.
+    /// The setup header is shorter than its version requires.
     #[error("damaged: its setup header ends at byte {end:#x} of the file, and must reach {FIELDS_END:#x}")]
     ShortHeader {
-        /// Where it ends.
+        /// Offset of its end in the file.
         end: usize,
     },
-    /// An old kernel.
+    /// The kernel's boot protocol is too old.
     #[error("too old: it has boot protocol {}.{:02}, and 2.12 is needed (Linux 3.8)", .0 >> 8, .0 & 0xff)]
     OldProtocol(u16),
-    /// A kernel that is loaded below 1 MiB.
+    /// The kernel is one that is loaded below 1 MiB.
     #[error("a zImage, to be loaded below 1 MiB (loadflags {0:#x}): make a bzImage")]
     ZImage(u8),
-    /// A 32-bit kernel.
+    /// The kernel has no 64-bit entry point.
     #[error("not an x86-64 kernel: it has no 64-bit entry point (xloadflags {0:#x})")]
     Not64Bit(u16),
-    /// An alignment that is none.
-    #[error("damaged: kernel_alignment is {0:#x}, no power of two")]
+    /// The alignment is not a power of two.
+    #[error("damaged: kernel_alignment is {0:#x}, not a power of two")]
     Alignment(u32),
 }
 
-/// A bzImage whose parts are all there.
+/// A bzImage that is complete.
 pub(super) struct BzImage<'a> {
     header: setup_header,
-    /// What is loaded.
+    /// The protected-mode kernel, which is loaded.
     kernel: &'a [u8],
 }
 
-/// Whether the file has a setup header, or would have if it did not end before.
+/// Whether the file has a setup header, or would have one if it were not truncated.
 pub(super) fn is_bzimage(image: &[u8]) -> bool {
     let has = |at: usize, bytes: &[u8]| image.get(at..).is_some_and(|rest| rest.starts_with(bytes));
     has(MAGIC, b"HdrS") || has(BOOT_FLAG, &[0x55, 0xaa]) && image.len() < MAGIC + 4
@@ -107,10 +110,10 @@ impl<'a> BzImage<'a> {
         Ok(Self { header, kernel })
     }
 
-    /// Puts the kernel where it wants to run, with the memory around it that it needs to unpack itself (`init_size`).
+    /// Places the kernel where it can run, with the memory around it that it needs to unpack itself (`init_size`).
     pub(super) fn place(mut self, space: &mut Space<'_>) -> Result<LongModeKernel, LoadReason> {
         let preferred = self.header.pref_address;
-        // A relocatable kernel runs where it is loaded, but nowhere below its preferred address.
+        // A relocatable kernel runs where it is loaded, but not below its preferred address.
         let start = if self.header.relocatable_kernel == 0 {
             Some(preferred)
         } else {
@@ -121,7 +124,7 @@ impl<'a> BzImage<'a> {
         let range = range.ok_or_else(|| LoadReason::Damaged(format!("pref_address is {preferred:#x}")))?;
         space.claim(range.clone(), "another one")?;
         space.memory().write(Pa(range.start), self.kernel)?;
-        // Below 4 GiB, or it would not have been there to claim.
+        // The range is below 4 GiB, because `claim` accepts no other.
         self.header.code32_start = u32::try_from(range.start).unwrap_or_default();
         Ok(LongModeKernel {
             rip: Pa(range.start + ENTRY_64),
@@ -132,7 +135,7 @@ impl<'a> BzImage<'a> {
     }
 }
 
-/// The setup header in its full length: fields that this kernel's version does not have are 0.
+/// The setup header in full length; fields that are missing in this kernel's version are 0.
 fn read_header(bytes: &[u8]) -> setup_header {
     let mut header = setup_header::default();
     let length = bytes.len().min(size_of::<setup_header>());

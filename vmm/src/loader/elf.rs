@@ -1,4 +1,4 @@
-//! ELF kernels: what they are made for, their segments, and where they are entered.
+//! ELF kernels: their machine type, their segments, and their entry point.
 
 use std::ops::Range;
 
@@ -11,19 +11,19 @@ use vector14_hook::Pa;
 use super::error::LoadReason;
 use super::space::Space;
 
-/// More program headers than this are refused: every segment is compared with every other. Linux reads at most 64 KiB of
-/// them, 1,170, from a program.
+/// Maximum number of program headers. There is a limit because every segment is compared with every other. Linux reads
+/// at most 64 KiB of a program's headers, which is 1,170.
 const HEADERS_MAX: usize = 1024;
 
-/// An ELF file of a kernel.
+/// The ELF file of a kernel.
 pub(super) type ElfFile<'a> = ElfBytes<'a, AnyEndian>;
 
-/// Which ELF files a protocol takes.
+/// Which ELF files a boot protocol accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Width {
-    /// For long mode.
+    /// Files for long mode.
     Bits64,
-    /// Entered in 32-bit mode, whatever the file's class.
+    /// Files of either class: the kernel is entered in 32-bit mode.
     Any,
 }
 
@@ -31,7 +31,7 @@ pub(super) enum Width {
 #[derive(Debug)]
 pub(super) struct Extent {
     pub(super) segments: Vec<ProgramHeader>,
-    /// Where the last of them ends.
+    /// Where the last segment ends.
     pub(super) end: u64,
 }
 
@@ -43,17 +43,17 @@ pub(super) fn is_elf64(image: &[u8]) -> bool {
     is_elf(image) && image.get(EI_CLASS) == Some(&ELFCLASS64)
 }
 
-/// Parses a file that is a statically linked x86 executable.
+/// Parses a file, which must be a statically linked x86 executable.
 pub(super) fn parse(image: &[u8], width: Width) -> Result<ElfFile<'_>, LoadReason> {
     if !is_elf(image) {
         return Err(LoadReason::NotElf(image.iter().copied().take(4).collect()));
     }
-    // Section headers are of no interest here; a file whose are cut off still loads.
+    // Section headers are not needed: a file whose section headers are truncated still loads.
     let file = ElfFile::minimal_parse(image).map_err(damaged)?;
     let header = file.ehdr;
     let is_32_bit = image.get(EI_CLASS) == Some(&ELFCLASS32);
     if header.e_machine != if is_32_bit { EM_386 } else { EM_X86_64 } {
-        // A 32-bit file for x86-64 is of the x32 ABI, or has its class wrong.
+        // A 32-bit file for x86-64 uses the x32 ABI, or has the wrong class.
         let class = if is_32_bit { "a 32-bit" } else { "an" };
         let machine = elf::to_str::e_machine_to_string(header.e_machine);
         return Err(LoadReason::WrongKind(format!("{class} ELF file for machine {machine}")));
@@ -74,7 +74,8 @@ pub(super) fn parse(image: &[u8], width: Width) -> Result<ElfFile<'_>, LoadReaso
     Ok(file)
 }
 
-/// Puts every segment at its physical address. Memory is still zero: nothing clears what a file leaves out.
+/// Loads every segment at its physical address. Memory must still be zero: bytes that a file leaves out are not
+/// cleared.
 pub(super) fn place_segments(file: &ElfFile<'_>, space: &mut Space<'_>) -> Result<Extent, LoadReason> {
     let mut extent = Extent { segments: Vec::new(), end: 0 };
     for segment in file.segments().into_iter().flatten().filter(|segment| segment.p_type == PT_LOAD) {
@@ -83,7 +84,7 @@ pub(super) fn place_segments(file: &ElfFile<'_>, space: &mut Space<'_>) -> Resul
             let ProgramHeader { p_memsz, p_filesz, .. } = segment;
             return Err(LoadReason::Damaged(format!("a segment of {p_memsz} bytes has {p_filesz} in the file")));
         }
-        let range = physical(&segment).ok_or_else(|| LoadReason::Damaged("a segment ends behind 2^64".to_owned()))?;
+        let range = physical(&segment).ok_or_else(|| LoadReason::Damaged("a segment ends beyond 2^64".to_owned()))?;
         extent.end = extent.end.max(range.end);
         space.claim(range.clone(), "another one")?;
         space.memory().write(Pa(range.start), data)?;
@@ -92,15 +93,15 @@ pub(super) fn place_segments(file: &ElfFile<'_>, space: &mut Space<'_>) -> Resul
     Ok(extent)
 }
 
-/// The entry point of a kernel whose header names it as a physical address.
+/// The entry point of a kernel whose header gives it as a physical address.
 pub(super) fn physical_entry(file: &ElfFile<'_>, extent: &Extent) -> Result<Pa, LoadReason> {
     let entry = file.ehdr.e_entry;
     let mut ranges = extent.segments.iter().filter_map(physical);
     if ranges.any(|range| range.contains(&entry)) { Ok(Pa(entry)) } else { Err(LoadReason::Entry(entry)) }
 }
 
-/// The entry point of a kernel whose header names it as a virtual address: where the segment's physical address puts
-/// it, as GRUB has it.
+/// The entry point of a kernel whose header gives it as a virtual address, translated through its segment's physical
+/// address, as GRUB does.
 pub(super) fn virtual_entry(file: &ElfFile<'_>, extent: &Extent) -> Result<Pa, LoadReason> {
     let entry = file.ehdr.e_entry;
     let offset = |segment: &ProgramHeader| {

@@ -1,4 +1,4 @@
-//! Why a kernel, or what goes with it, can't be loaded.
+//! Why a kernel, or a file that goes with it, can't be loaded.
 
 use std::fmt;
 use std::ops::Range;
@@ -14,11 +14,11 @@ use super::multiboot::HeaderError;
 #[derive(Debug, thiserror::Error)]
 #[error("{part} {}: {reason}", .path.display())]
 pub struct LoadError {
-    /// What it is to the guest.
+    /// What the file is to the guest.
     pub part: Part,
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// What is wrong with the file.
     pub reason: LoadReason,
 }
 
@@ -49,97 +49,97 @@ pub enum LoadReason {
     /// The file can't be read.
     #[error("{0}")]
     Unreadable(std::io::Error),
-    /// A folder or a device.
+    /// The path is a folder or a device.
     #[error("not a file")]
     NotAFile,
-    /// There is nothing in it.
+    /// The file is empty.
     #[error("the file is empty")]
     Empty,
-    /// Larger than any kernel.
+    /// The file is larger than any kernel.
     #[error("the file has {size} bytes, and no kernel has more than {limit}")]
     HugeFile {
-        /// Its size, in bytes.
+        /// Size of the file, in bytes.
         size: u64,
-        /// What is allowed, in bytes.
+        /// Largest size allowed, in bytes.
         limit: u64,
     },
-    /// None of the kinds of kernels that are known.
+    /// The file has no known kernel format.
     #[error(
         "not a kernel of a known kind: it begins with {0:02x?}; known are Linux's bzImage and vmlinux, x86-64 ELF files, \
          and multiboot kernels"
     )]
     Unknown(Vec<u8>),
-    /// Not an ELF file, where one must be.
+    /// The file is not an ELF file, and the protocol requires one.
     #[error("not an ELF file: it begins with {0:02x?}, not with 7f 45 4c 46")]
     NotElf(Vec<u8>),
-    /// For another machine, or of another kind.
+    /// The file is for another machine, or is not a kernel.
     #[error("not an x86-64 kernel: {0}")]
     WrongKind(String),
-    /// Headers that can't be right, or point behind the end of the file.
+    /// Headers are invalid, or point beyond the end of the file.
     #[error("damaged or truncated: {0}")]
     Damaged(String),
-    /// More program headers than any kernel has.
+    /// The file has more program headers than any kernel.
     #[error("its ELF header announces {count} program headers, and at most {limit} are loaded")]
     TooManyHeaders {
-        /// How many there are.
+        /// Number of program headers.
         count: usize,
-        /// How many are allowed.
+        /// Largest number allowed.
         limit: usize,
     },
-    /// Linux's setup header.
+    /// Linux's setup header is invalid.
     #[error(transparent)]
     BzImage(#[from] BzImageError),
-    /// Multiboot's header.
+    /// Multiboot's header is invalid.
     #[error(transparent)]
     Multiboot(#[from] HeaderError),
-    /// A place where there is no RAM.
+    /// The kernel needs memory that is not RAM.
     #[error(
         "too large: it needs guest memory at {:#x}..{:#x}, and RAM below 4 GiB ends at {ram_end:#x}; raise vm.memory",
         .needs.start, .needs.end
     )]
     TooLarge {
-        /// Guest-physical range that is asked for.
+        /// The guest-physical range that the kernel needs.
         needs: Range<u64>,
-        /// Where RAM below 4 GiB ends.
+        /// End of RAM below 4 GiB.
         ram_end: u64,
     },
-    /// A place above what boot protocols can map.
+    /// The kernel needs memory above what boot protocols can map.
     #[error("it needs guest memory at {:#x}..{:#x}: what is loaded must lie below 4 GiB, and outside of the hole from {hole:#x}", .needs.start, .needs.end)]
     TooHigh {
-        /// Guest-physical range that is asked for.
+        /// The guest-physical range that the kernel needs.
         needs: Range<u64>,
-        /// Where RAM ends at the latest.
+        /// Start of the hole, where RAM ends at the latest.
         hole: u64,
     },
-    /// Nowhere is enough room.
+    /// No free range is large enough.
     #[error("too large: its {size} bytes find no room in guest memory from {from:#x} to {to:#x}")]
     NoRoom {
-        /// Its size, in bytes.
+        /// Size of the file, in bytes.
         size: u64,
-        /// Where the place for it begins,
+        /// Start of the searched range.
         from: u64,
-        /// and ends.
+        /// End of the searched range.
         to: u64,
     },
-    /// Two parts want the same memory, or one wants what the boot protocol needs.
+    /// Two parts need the same memory, or a part overlaps what the boot protocol needs.
     #[error("its segment at {:#x}..{:#x} overlaps {with} at {:#x}..{:#x}", .segment.start, .segment.end, .other.start, .other.end)]
     Overlap {
         /// Guest-physical range of the segment.
         segment: Range<u64>,
-        /// What is there already.
+        /// What already occupies the memory.
         with: &'static str,
-        /// Where that is.
+        /// Guest-physical range of that part.
         other: Range<u64>,
     },
-    /// The entry point is in no segment.
+    /// The entry point is not in any segment.
     #[error("its entry point {0:#x} is in none of its segments")]
     Entry(u64),
-    /// The command line is longer than the kernel takes.
+    /// The command line is longer than the kernel accepts.
     #[error("boot.cmdline has {length} bytes, and this kernel takes at most {limit}")]
     CmdlineTooLong {
-        /// Its length, in bytes.
+        /// Length of the command line, in bytes.
         length: usize,
-        /// What is allowed, in bytes.
+        /// Longest command line that the kernel accepts, in bytes.
         limit: u64,
     },
     /// The kernel and its modules leave no room for the boot information.
@@ -153,13 +153,13 @@ pub enum LoadReason {
         /// Guest-physical range that it must lie in.
         within: Range<u64>,
     },
-    /// Modules for a kernel that takes none.
+    /// Modules are given to a kernel that takes none.
     #[error("a kernel of the kind {0} takes no modules: only multiboot kernels do")]
     NoModules(Format),
-    /// An initrd for a kernel that takes none.
+    /// An initrd is given to a kernel that takes none.
     #[error("a multiboot kernel takes no initrd: name the file in boot.modules")]
     NoInitrd,
-    /// Guest memory can't be written; only its size can be at fault.
+    /// Guest memory can't be written. The only possible cause is its size.
     #[error("guest memory is too small: {0}")]
     Memory(#[from] GuestError),
 }

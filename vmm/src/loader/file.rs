@@ -1,4 +1,4 @@
-//! The files that `[boot]` names.
+//! Access to the files that `[boot]` names.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,10 +10,10 @@ use vm_memory::{Bytes, GuestAddress};
 use super::error::LoadReason;
 use crate::memory::Memory;
 
-/// Debug information is not loaded: a kernel's file may be larger than memory, within reason.
+/// Largest kernel file, in bytes. Debug information is not loaded, so a file may be larger than guest memory.
 const KERNEL_LIMIT: u64 = 2 << 30;
 
-/// The whole of a kernel's file.
+/// Reads a kernel's file completely.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, LoadReason> {
     let (file, size) = open(path)?;
     if size > KERNEL_LIMIT {
@@ -24,9 +24,9 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, LoadReason> {
     Ok(image)
 }
 
-/// Opens a file with something in it, and returns its size in bytes.
+/// Opens a file that is not empty, and returns its size in bytes.
 pub(super) fn open(path: &Path) -> Result<(File, u64), LoadReason> {
-    // A pipe would wait for its other end: look before opening.
+    // Checks the type first: opening a pipe would block.
     let metadata = std::fs::metadata(path).map_err(LoadReason::Unreadable)?;
     if !metadata.is_file() {
         return Err(LoadReason::NotAFile);
@@ -38,7 +38,7 @@ pub(super) fn open(path: &Path) -> Result<(File, u64), LoadReason> {
     Ok((file, metadata.len()))
 }
 
-/// Reads as much of `file` into guest memory as fills `range`.
+/// Fills `range` of guest memory from `file`.
 pub(super) fn read_into(mut file: File, range: &Range<u64>, memory: &Memory) -> Result<(), LoadReason> {
     let size = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
     let read = memory.map().read_exact_volatile_from(GuestAddress(range.start), &mut file, size);

@@ -1,4 +1,4 @@
-//! What kind of kernel a file is.
+//! Recognises the format of a kernel's file.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use super::multiboot::Search;
 use super::{bzimage, elf, multiboot, notes};
 use crate::config::ProtocolChoice;
 
-/// What kind of kernel a file is.
+/// The format of a kernel's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Linux as distributions ship it: compressed, with a setup header.
@@ -23,10 +23,9 @@ pub enum Format {
 }
 
 impl Format {
-    /// Recognises a kernel; `choice` leaves less to be recognised, or nothing.
+    /// Recognises the format of a kernel; `choice` restricts what it may be.
     ///
-    /// A file that is several things at once is the first of these: a bzImage, a multiboot kernel, a vmlinux, an ELF
-    /// kernel.
+    /// If several formats match, the first of these is used: bzImage, multiboot, vmlinux, other ELF.
     pub(super) fn of(image: &[u8], choice: ProtocolChoice) -> Result<Self, LoadReason> {
         match choice {
             ProtocolChoice::Auto => detect(image),
@@ -37,7 +36,7 @@ impl Format {
         }
     }
 
-    /// What kind of guest it makes.
+    /// The kind of guest that a kernel of this format is.
     #[must_use]
     pub fn guest(self) -> GuestKind {
         match self {
@@ -65,7 +64,8 @@ fn detect(image: &[u8]) -> Result<Format, LoadReason> {
     if let Some(other) = foreign_image(image) {
         return Err(LoadReason::WrongKind(other.to_owned()));
     }
-    // A header whose checksum is wrong is one of a kernel that can't be anything else. An ELF64 file can.
+    // A file whose header has a wrong checksum is a multiboot kernel, unless it is an ELF64 file, which may be another
+    // kernel.
     let search = multiboot::search(image);
     match search {
         Search::Found(_) => Ok(Format::Multiboot),
@@ -80,8 +80,8 @@ fn detect(image: &[u8]) -> Result<Format, LoadReason> {
     }
 }
 
-/// Kernel images that are no ELF files and have a magic number of their own, by offset (Linux,
-/// Documentation/arch/arm64/booting.rst and riscv/boot-image-header.rst), and what kernels come packed in.
+/// Recognises images that are not ELF files and have a magic number of their own (Linux,
+/// Documentation/arch/arm64/booting.rst and riscv/boot-image-header.rst), and the compression formats of kernels.
 fn foreign_image(image: &[u8]) -> Option<&'static str> {
     const FOREIGN: [(usize, &[u8], &str); 6] = [
         (0x38, b"ARM\x64", "a Linux Image for ARM64"),

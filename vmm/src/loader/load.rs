@@ -1,4 +1,4 @@
-//! From `[boot]` to a kernel in memory.
+//! Loads the kernel that `[boot]` describes.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -19,26 +19,26 @@ use crate::boot::layout::{BOOT_PARAMS, CMDLINE_LIMIT, LONG_MODE};
 use crate::config::{BootConfig, Kernel};
 use crate::memory::Memory;
 
-/// A kernel in memory.
+/// A kernel in guest memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
-    /// How it is entered.
+    /// How the kernel is entered.
     pub entry: Entry,
-    /// What its file was recognised as.
+    /// The format that the file was recognised as.
     pub format: Format,
-    /// What kind of guest it is: that decides how its interception is armed.
+    /// The kind of guest, which decides how interception is armed.
     pub guest: GuestKind,
-    /// Where it says that there is room for the `gate` engine's stubs: the descriptor of its ELF note of name `vector14` and type
-    /// 1, which is the start and the end of the range, each a little-endian u64.
+    /// Room for the `gate` engine's stubs, as the kernel declares it: the descriptor of its ELF note of name `vector14`
+    /// and type 1, which contains the start and the end of the range, each a little-endian u64.
     pub stub: Option<Range<Va>>,
-    /// Ranges of its code that belong to nobody, as far as its file says.
+    /// Ranges of its code that nothing uses, according to its file.
     pub unused: Vec<Range<Pa>>,
 }
 
-/// Puts the kernel, what goes with it, and the tables that it is entered with into `memory`, which is still all zero.
+/// Loads the kernel, the files that go with it, and the tables for its entry into `memory`, which is still all zero.
 ///
 /// # Errors
-/// [`LoadError`], with memory unspecified.
+/// [`LoadError`]; the contents of memory are then unspecified.
 pub fn load(boot: &BootConfig, memory: &Memory) -> Result<Loaded, LoadError> {
     let path = match &boot.kernel {
         Kernel::Tiny => Path::new("tiny"),
@@ -68,7 +68,7 @@ pub fn load(boot: &BootConfig, memory: &Memory) -> Result<Loaded, LoadError> {
     Ok(Loaded { entry, format, guest: format.guest(), stub: room.named, unused: room.unused })
 }
 
-/// Places a kernel that is entered in long mode; returns also what its file says of room for stubs.
+/// Places a kernel that is entered in long mode. Also returns what its file declares as room for stubs.
 fn place_long_mode(
     format: Format,
     image: &[u8],
@@ -85,7 +85,7 @@ fn place_long_mode(
     Ok((kernel, if is_linux { StubRoom::of_linux(&file) } else { StubRoom::of(&file, &extent) }))
 }
 
-/// Gives a kernel that is entered in long mode its initrd, command line and boot parameters.
+/// Writes the initrd, the command line and the boot parameters of a kernel that is entered in long mode.
 fn finish_long_mode(
     kernel: LongModeKernel,
     format: Format,
@@ -109,7 +109,7 @@ fn finish_long_mode(
     zero_page::write(&kernel, &initrd, &boot.cmdline, space.memory()).map_err(of_kernel)
 }
 
-/// Gives a multiboot kernel its modules and boot information; returns where the latter is.
+/// Writes the modules and the boot information of a multiboot kernel. Returns the address of the latter.
 fn finish_multiboot(
     kernel_end: u64,
     path: &Path,
@@ -128,7 +128,7 @@ fn finish_multiboot(
         file::read_into(file, &range, space.memory()).map_err(of_module)?;
         modules.push((range, module.string.as_str()));
     }
-    // As QEMU and the first GRUB have it: kernels expect their own name in front.
+    // As QEMU and the first GRUB do: kernels expect their own name first.
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     info::write(&name, &boot.cmdline, &modules, space).map_err(of_kernel)
 }

@@ -1,19 +1,19 @@
-//! The memory map that the guest is told of, in the terms of INT 15h, AX=E820h (ACPI 6.5, 15.1), which Linux and Multiboot
-//! share.
+//! The memory map that the guest receives, in the terms of INT 15h, AX=E820h (ACPI 6.5, 15.1), which Linux and
+//! Multiboot share.
 
 use std::ops::Range;
 
 use crate::boot::layout::{EBDA, HIGH_MEMORY};
 use crate::memory::Memory;
 
-/// What a range may be used for, by its number.
+/// The use of a range, by its number in the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Ram = 1,
     Reserved = 2,
 }
 
-/// RAM in ascending order, and the reserved range below 1 MiB, where firmware's tables are.
+/// RAM in ascending order, and the reserved range below 1 MiB that contains firmware's tables.
 pub(super) fn memory_map(memory: &Memory) -> Vec<(Range<u64>, Kind)> {
     let mut map = Vec::new();
     for (start, size) in memory.ram() {

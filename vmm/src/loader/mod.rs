@@ -1,16 +1,16 @@
-//! Kernels: a file is recognised, checked, and put into guest memory with what it wants to be told.
+//! Kernels: recognises and checks a file, and loads it into guest memory together with its boot information.
 //!
-//! Everything that can be wrong with a file is found here, before the first KVM_RUN, and named with its values: no file
-//! makes this panic.
+//! Every error in a file is found here, before the first KVM_RUN, and is reported with the values at fault. No file
+//! makes this code panic.
 //!
 //! # Layout
 //! - `load`: from `[boot]` to a [`Loaded`], top down
 //! - `format`: what kind of kernel a file is
-//! - `elf`, `notes`, `unused`: ELF kernels, what their notes say, and what of their code belongs to nobody
-//! - `bzimage`, `zero_page`: Linux's setup header, and the boot parameters that long-mode kernels are given
+//! - `elf`, `notes`, `unused`: ELF kernels, their notes, and the parts of their code that nothing uses
+//! - `bzimage`, `zero_page`: Linux's setup header, and the boot parameters of long-mode kernels
 //! - `multiboot`: Multiboot's header and boot information
-//! - `space`, `map`: what of guest memory is taken, and what the guest is told of it
-//! - `file`: the files themselves; [`error`]: what can be wrong
+//! - `space`, `map`: which guest memory is taken, and the memory map that the guest gets
+//! - `file`: access to the files; [`error`]: what can be wrong
 
 mod bzimage;
 mod elf;

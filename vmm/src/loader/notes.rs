@@ -1,4 +1,4 @@
-//! What the notes of an ELF kernel say.
+//! The notes of an ELF kernel.
 
 use std::ops::Range;
 
@@ -8,12 +8,12 @@ use vector14_hook::Va;
 
 use super::elf::ElfFile;
 
-/// Type of the note of name `vector14` that names a range for stubs.
+/// Type of the note, of name `vector14`, that declares a range for stubs.
 const STUB_NOTE: u64 = 1;
 /// `XEN_ELFNOTE_GUEST_OS` (Xen, public/elfnote.h).
 const XEN_GUEST_OS: u64 = 6;
 
-/// Whether the file is a Linux kernel. Any of these tells:
+/// Whether the file is a Linux kernel. Any of these identifies it:
 /// - a note of name `Linux`, which its build puts there since 4.19 (include/linux/elfnote.h);
 /// - a note of name `Xen` that says the guest is `linux`: other kernels have notes of that name too;
 /// - a section `__ksymtab`, of the symbols that modules use.
@@ -26,14 +26,14 @@ pub(super) fn is_linux(file: &ElfFile<'_>) -> bool {
     by_note || matches!(file.section_header_by_name("__ksymtab"), Ok(Some(_)))
 }
 
-/// Where the kernel says that there is room for stubs.
+/// The range that the kernel declares as room for stubs.
 pub(super) fn stub(file: &ElfFile<'_>) -> Option<Range<Va>> {
     let note = notes(file).find(|note| note.name == b"vector14\0" && note.n_type == STUB_NOTE)?;
     let (start, end) = note.desc.split_first_chunk()?;
     Some(Va(u64::from_le_bytes(*start))..Va(u64::from_le_bytes(end.try_into().ok()?)))
 }
 
-/// All notes, up to the first that is damaged in each segment.
+/// All notes of each segment, up to the first one that is damaged.
 fn notes<'a>(file: &ElfFile<'a>) -> impl Iterator<Item = NoteAny<'a>> {
     let segments = file.segments().into_iter().flatten().filter(|segment| segment.p_type == PT_NOTE);
     let notes = segments.filter_map(|segment| file.segment_data_as_notes(&segment).ok()).flatten();

@@ -1,6 +1,6 @@
-//! What of guest memory is taken while a kernel is being loaded, and by what.
+//! Which guest memory is taken while a kernel is being loaded, and by what.
 //!
-//! All of it lies in the RAM below the hole: that is what the boot protocols map, and 32-bit fields can point at.
+//! Everything is placed in the RAM below the hole: boot protocols map it, and 32-bit fields can address it.
 
 use std::ops::Range;
 
@@ -10,14 +10,14 @@ use super::error::LoadReason;
 use crate::boot::layout::{BDA_AND_GDT, EBDA, HIGH_MEMORY};
 use crate::memory::{HOLE_START, Memory};
 
-/// Guest memory, and what of it is taken.
+/// Guest memory, and the ranges of it that are taken.
 pub(super) struct Space<'a> {
     memory: &'a Memory,
     taken: Vec<(Range<u64>, &'static str)>,
 }
 
 impl<'a> Space<'a> {
-    /// All of `memory`, less what every kernel finds in it.
+    /// All of `memory`, without the ranges that are taken for every kernel.
     pub(super) fn new(memory: &'a Memory) -> Result<Self, LoadReason> {
         let taken = vec![(EBDA..HIGH_MEMORY, "the reserved range")];
         let mut space = Self { memory, taken };
@@ -29,7 +29,7 @@ impl<'a> Space<'a> {
         self.memory
     }
 
-    /// Takes `range`, if it is RAM and free.
+    /// Takes `range`, which must be RAM and free.
     pub(super) fn claim(&mut self, range: Range<u64>, what: &'static str) -> Result<(), LoadReason> {
         if range.is_empty() {
             return Ok(());
@@ -48,8 +48,8 @@ impl<'a> Space<'a> {
         Ok(())
     }
 
-    /// Takes the highest free range of whole pages for `size` bytes above 1 MiB and below `limit`; returns the `size`
-    /// bytes at its start.
+    /// Takes the highest free range of whole pages that has room for `size` bytes above 1 MiB and below `limit`.
+    /// Returns the `size` bytes at its start.
     pub(super) fn allocate_high(&mut self, size: u64, limit: u64) -> Result<Range<u64>, LoadReason> {
         let to = limit.min(self.ram_end());
         let ends = self.taken.iter().map(|(taken, _)| taken.start).filter(|end| *end < to).chain([to]);
@@ -58,7 +58,8 @@ impl<'a> Space<'a> {
         self.take(found.ok_or(LoadReason::NoRoom { size, from: HIGH_MEMORY, to })?)
     }
 
-    /// The same with the lowest free range in `within`.
+    /// Takes the lowest free range of whole pages in `within` that has room for `size` bytes. Returns the `size` bytes
+    /// at its start.
     pub(super) fn allocate_low(&mut self, size: u64, within: Range<u64>) -> Result<Range<u64>, LoadReason> {
         let (from, to) = (within.start, within.end.min(self.ram_end()));
         let starts = self.taken.iter().map(|(taken, _)| taken.end).filter(|start| *start > from).chain([from]);
@@ -67,7 +68,7 @@ impl<'a> Space<'a> {
         self.take(found.ok_or(LoadReason::NoRoom { size, from, to })?)
     }
 
-    /// `size` bytes at `start`, if they end at `limit` at the latest and are free.
+    /// The `size` bytes at `start`, if they are free and end no later than `limit`.
     fn free(&self, start: u64, size: u64, limit: u64) -> Option<Range<u64>> {
         let range = start..start.checked_add(size)?;
         (range.end <= limit && self.overlapping(&range).is_none()).then_some(range)
@@ -83,7 +84,7 @@ impl<'a> Space<'a> {
         self.taken.iter().find(|(taken, _)| range.start < taken.end && taken.start < range.end)
     }
 
-    /// Where RAM below the hole ends.
+    /// End of the RAM below the hole.
     fn ram_end(&self) -> u64 {
         self.memory.ram().first().map_or(0, |(start, size)| start + size)
     }

@@ -1,5 +1,5 @@
-//! What of an ELF kernel's code belongs to nobody, as far as its file says. The file says nothing of what the kernel does at run
-//! time, so whoever uses a place looks whether there is still padding.
+//! Finds the parts of an ELF kernel's code that nothing uses, according to its file. The file does not say what the
+//! kernel does at run time, so whoever uses such a place first checks that it still contains padding.
 
 use std::ops::Range;
 
@@ -10,17 +10,17 @@ use vector14_hook::{PAGE_SIZE, Pa, Va};
 use super::elf::{ElfFile, Extent};
 use super::notes;
 
-/// Shortest gap that is of use, in bytes, and longest that is alignment.
+/// Lengths of usable gaps, in bytes: shorter gaps are of no use, and longer ones are not alignment.
 const GAP: Range<u64> = 6..64;
-/// No more ranges than this are kept.
+/// Maximum number of ranges that are kept.
 const LIMIT: usize = 1 << 14;
 
-/// What a kernel's file says of room for stubs.
+/// Room for stubs, according to a kernel's file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct StubRoom {
-    /// The range that its note names.
+    /// The range that the kernel's note names.
     pub(super) named: Option<Range<Va>>,
-    /// What belongs to nobody.
+    /// Ranges that nothing uses.
     pub(super) unused: Vec<Range<Pa>>,
 }
 
@@ -29,13 +29,13 @@ impl StubRoom {
         Self { named: notes::stub(file), unused: find(file, &extent.segments) }
     }
 
-    /// The same of Linux: it patches its padding while it runs, and has filler.
+    /// The room in a Linux kernel. It patches its padding at run time, and has filler instead.
     pub(super) fn of_linux(file: &ElfFile<'_>) -> Self {
         Self { named: notes::stub(file), unused: Vec::new() }
     }
 }
 
-/// Guest-physical ranges of executable segments, and of the pages that these begin and end in.
+/// Guest-physical ranges that nothing uses, in executable segments and in the pages in which these begin and end.
 fn find(file: &ElfFile<'_>, segments: &[ProgramHeader]) -> Vec<Range<Pa>> {
     let mut ranges = around_segments(segments);
     ranges.extend(between_functions(file, segments));
@@ -43,8 +43,8 @@ fn find(file: &ElfFile<'_>, segments: &[ProgramHeader]) -> Vec<Range<Pa>> {
     ranges
 }
 
-/// The rest of the first and of the last page of each executable segment. What follows the whole kernel is not among it: that is
-/// where kernels begin to allocate.
+/// The rest of the first and of the last page of each executable segment. The range after the whole kernel is left out,
+/// because kernels begin to allocate there.
 fn around_segments(segments: &[ProgramHeader]) -> Vec<Range<Pa>> {
     let mut by_address: Vec<_> = segments.iter().filter(|segment| segment.p_memsz > 0).collect();
     by_address.sort_by_key(|segment| segment.p_paddr);
@@ -63,14 +63,15 @@ fn around_segments(segments: &[ProgramHeader]) -> Vec<Range<Pa>> {
     ranges
 }
 
-/// What lies between the end of a function and the next symbol, if it is no longer than the alignment of the latter asks for.
+/// The gaps between the end of a function and the next symbol that are no longer than the alignment of the latter
+/// requires.
 fn between_functions(file: &ElfFile<'_>, segments: &[ProgramHeader]) -> Vec<Range<Pa>> {
     let Ok(Some((symbols, _))) = file.symbol_table() else { return Vec::new() };
     let placed = symbols.iter().filter(|symbol| {
         let is_place = !matches!(symbol.st_symtype(), STT_SECTION | STT_FILE);
         is_place && symbol.st_shndx != SHN_UNDEF && symbol.st_shndx < SHN_LORESERVE
     });
-    // Start and end of each, and whether something is known to follow.
+    // Start and end of each symbol, and whether it is a function of known size.
     let mut extents: Vec<_> = placed
         .map(|symbol| {
             let end = symbol.st_value.saturating_add(symbol.st_size);
@@ -94,7 +95,7 @@ fn between_functions(file: &ElfFile<'_>, segments: &[ProgramHeader]) -> Vec<Rang
     gaps
 }
 
-/// Where a range of the code that a file has is loaded; `code` are its executable segments, by their virtual addresses.
+/// Where a range of the file's code is loaded; `code` are the executable segments, by virtual address.
 fn physical(code: &[&ProgramHeader], range: Range<u64>) -> Option<Range<Pa>> {
     let after = code.partition_point(|segment| segment.p_vaddr <= range.start);
     let segment = code.get(after.checked_sub(1)?)?;

@@ -13,30 +13,31 @@ use crate::acpi;
 use crate::boot::layout::{BOOT_PARAMS, CMDLINE, CMDLINE_LIMIT};
 use crate::memory::Memory;
 
-/// Longest command line of a Linux kernel that does not say, in bytes: `COMMAND_LINE_SIZE` less its NUL.
+/// Longest command line of a Linux kernel that declares no limit, in bytes: `COMMAND_LINE_SIZE` without its NUL.
 pub(super) const LINUX_CMDLINE_LIMIT: u64 = 2047;
 
-/// `initrd_addr_max` where no setup header says, as kernels have it: this byte is the last that an initrd may have.
+/// Default of `initrd_addr_max` without a setup header, as in Linux: the address of the last byte that an initrd may
+/// occupy.
 const INITRD_ADDR_MAX: u64 = 0x7fff_ffff;
 
-/// A boot loader without a number of its own.
+/// Type of a boot loader without an assigned number.
 const UNDEFINED_LOADER: u8 = 0xff;
 
-/// A kernel in memory that is entered in long mode, and what is to be known before the rest is put there.
+/// A long-mode kernel in memory, and what is needed to place the rest.
 #[derive(Clone, Copy)]
 pub(super) struct LongModeKernel {
-    /// Where it is entered.
+    /// The entry point.
     pub(super) rip: Pa,
-    /// What its boot parameters begin with.
+    /// The setup header, which begins its boot parameters.
     pub(super) header: setup_header,
-    /// Longest command line that it takes, in bytes.
+    /// Longest command line that the kernel accepts, in bytes.
     pub(super) cmdline_limit: u64,
-    /// An initrd ends here at the latest.
+    /// The highest end of an initrd.
     pub(super) initrd_limit: u64,
 }
 
 impl LongModeKernel {
-    /// A kernel without a setup header: it gets one that says what loaders and kernels look for.
+    /// A kernel without a setup header. It gets a header with the fields that loaders and kernels check.
     pub(super) fn of_elf(rip: Pa, cmdline_limit: u64) -> Self {
         let header = setup_header {
             boot_flag: 0xaa55,
@@ -48,7 +49,7 @@ impl LongModeKernel {
     }
 }
 
-/// Writes command line and boot parameters; an empty `initrd` is none.
+/// Writes the command line and the boot parameters. An empty `initrd` means none.
 pub(super) fn write(
     kernel: &LongModeKernel,
     initrd: &Range<u64>,
@@ -76,7 +77,7 @@ pub(super) fn write(
     memory.map().write_obj(params, GuestAddress(BOOT_PARAMS.0)).map_err(|_| LoadReason::Memory(outside))
 }
 
-/// Everything that is loaded lies below 4 GiB.
+/// An address as 32 bits: everything that is loaded lies below 4 GiB.
 fn low(address: u64) -> u32 {
     debug_assert!(u32::try_from(address).is_ok(), "{address:#x}");
     u32::try_from(address).unwrap_or(u32::MAX)

@@ -1,7 +1,7 @@
-//! The exit of a read by user code of a page that is not present, in 64-bit mode with four levels of page tables.
+//! The exit of a user-mode read from a page that is not present, in 64-bit mode with four levels of page tables.
 //!
-//! Memory that matters is mapped at its own address by pages of 4 KiB, as in kernels: IDT, GDT, the handler with filler behind
-//! it, the handler's stack, the code that faulted.
+//! The memory that matters is identity-mapped by pages of 4 KiB: IDT, GDT, the handler followed by filler, the
+//! handler's stack, and the code that faulted.
 
 use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events};
 use vector14_hook::{ErrorCode, GuestError, Pa};
@@ -26,10 +26,10 @@ const PAGE_TABLE: u64 = 0x4000;
 const IDT: u64 = 0x5000;
 const GDT: u64 = 0x6000;
 const HANDLER: u64 = 0x7000;
-/// Where the CPU has pushed the error code.
+/// Address at which the CPU pushed the error code.
 const FRAME: u64 = 0x8fd0;
 const CODE: u64 = 0x9000;
-/// What the code reads: nothing is mapped there.
+/// Address that the code reads; nothing is mapped there.
 const ABSENT: u64 = 0x10_0000;
 
 const KERNEL_CS: u16 = 0x10;
@@ -39,11 +39,11 @@ const USER_RSP: u64 = 0x7fff_f000;
 /// IF, RF and the bit that is always set.
 const USER_RFLAGS: u64 = 0x1_0202;
 
-/// Memory as it is when the code faults for the first time.
+/// Guest memory at the first fault of the code.
 pub(super) fn memory() -> Result<Memory, VmError> {
-    /// Present, writable, for user code.
+    /// Present, writable, user-accessible.
     const MAPPED: u64 = 7;
-    /// Code in 64-bit mode, privilege level 3.
+    /// Descriptor of a code segment in 64-bit mode, privilege level 3.
     const USER_CODE: u64 = 0x00af_fb00_0000_ffff;
     let memory = Memory::new(2 << 20)?;
     let tables = [(PML4, PDPT), (PDPT, PAGE_DIRECTORY), (PAGE_DIRECTORY, PAGE_TABLE)];
@@ -60,7 +60,7 @@ pub(super) fn memory() -> Result<Memory, VmError> {
     Ok(memory)
 }
 
-/// The lower half of a present 64-bit interrupt gate; the upper one is 0 for a handler below 4 GiB.
+/// The lower half of a present 64-bit interrupt gate; the upper half is 0 for a handler below 4 GiB.
 fn interrupt_gate() -> u64 {
     HANDLER & 0xffff | u64::from(KERNEL_CS) << 16 | 0x8e << 40 | HANDLER >> 16 << 48
 }
@@ -73,7 +73,7 @@ fn in_memory<T>(result: Result<T, GuestError>) -> Result<T, VmError> {
     host("the recorded guest's memory", result.map_err(std::io::Error::other))
 }
 
-/// System registers at the exit; CS and SS as the handler has them.
+/// System registers at the exit; CS and SS are those of the handler.
 pub(super) fn system_registers() -> kvm_sregs {
     kvm_sregs {
         cs: kvm_segment { selector: KERNEL_CS, l: 1, present: 1, ..kvm_segment::default() },
@@ -89,7 +89,7 @@ pub(super) fn system_registers() -> kvm_sregs {
     }
 }
 
-/// What KVM leaves behind at the exit.
+/// The state that KVM leaves at the exit.
 pub(super) struct Recording {
     pub(super) exit: VmExit,
     regs: kvm_regs,
@@ -97,7 +97,7 @@ pub(super) struct Recording {
 }
 
 impl Recording {
-    /// The exit in a guest with this memory. Gate 14 leads to the stub already, where there is one.
+    /// The exit in a guest with this memory. With a stub, gate 14 must already point to it.
     pub(super) fn of(exit: Exit, memory: &Memory) -> Result<Self, VmError> {
         let user = kvm_regs { rdi: ABSENT, rip: CODE, rsp: USER_RSP, rflags: USER_RFLAGS, ..kvm_regs::default() };
         let system = system_registers();
@@ -116,7 +116,7 @@ impl Recording {
         Ok(Self { exit: VmExit::Io(io), regs, sregs: system })
     }
 
-    /// Makes the vCPU and the handler's stack what they were at the exit.
+    /// Restores the vCPU and the handler's stack to their state at the exit.
     pub(super) fn restore(&self, cpu: &mut Vcpu, memory: &Memory) -> Result<(), VmError> {
         *cpu.regs_mut() = self.regs;
         *cpu.sregs_mut() = self.sregs;

@@ -1,4 +1,4 @@
-//! `vector14 hook`: what the author of a hook needs.
+//! `vector14 hook`: tools for authors of hooks.
 
 mod name;
 mod project;
@@ -14,16 +14,16 @@ use super::{Failure, output};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make a cargo project for a hook, with a test and a config that runs it
+    /// Create a cargo project for a hook, with a test and a config that runs it
     New {
-        /// The project's folder, which must not be there; its last part is the hook's name
+        /// The project's folder, which must not exist yet; its last component is the hook's name
         #[arg(value_hint = ValueHint::DirPath)]
         name: PathBuf,
-        /// The SDK that it is to be built with: the folder hooks/sdk of a checkout of vector14
+        /// The SDK to build with: the folder hooks/sdk of a checkout of vector14
         #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath)]
         sdk: Option<PathBuf>,
     },
-    /// Print vector14_hook.h, which a hook in C is written against
+    /// Print vector14_hook.h, the header for hooks in C
     Header,
 }
 

@@ -1,6 +1,6 @@
-//! What a package may be called.
+//! Which names a package may have.
 
-/// Rust's keywords, strict and reserved, and the names that would hide a crate which every program has.
+/// Rust's keywords, strict and reserved, and names that would shadow a crate that every program has.
 const TAKEN: &[&str] = &[
     "Self",
     "abstract",
@@ -64,18 +64,18 @@ const TAKEN: &[&str] = &[
     "yield",
 ];
 
-/// Says why cargo would not take `name` for a package; `None` where it would.
+/// Why cargo would refuse `name` for a package; `None` if it would accept it.
 pub(super) fn objection(name: &str) -> Option<String> {
     let starts_well = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
     let bad = name.chars().find(|letter| !letter.is_ascii_alphanumeric() && *letter != '-' && *letter != '_');
     if name.is_empty() {
         Some("it is empty".to_owned())
     } else if let Some(bad) = bad {
-        Some(format!("it has the character {bad:?}, and may have letters, digits, - and _"))
+        Some(format!("it has the character {bad:?}; only letters, digits, - and _ are allowed"))
     } else if !starts_well {
         Some("it must begin with a letter or _".to_owned())
     } else if TAKEN.contains(&name) {
-        Some("Rust has it for something else".to_owned())
+        Some("Rust reserves it".to_owned())
     } else {
         None
     }

@@ -1,4 +1,4 @@
-//! A cargo project for a hook, which builds at once.
+//! Creates a cargo project for a hook, ready to build.
 
 use std::fs;
 use std::io;
@@ -16,43 +16,43 @@ const SOURCE: &str = include_str!("template/lib.rs.in");
 const CONFIG: &str = include_str!("template/config.toml.in");
 const IGNORED: &str = "/target\n";
 
-/// Why there is no project.
+/// Why a project can't be created.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub(in crate::cli) enum ProjectError {
-    /// Cargo would not take the name.
+    /// Cargo would refuse the name.
     #[error("a hook can't be called `{name}`: {objection}")]
     #[diagnostic(help("choose a name such as `mine` or `count-writes`"))]
     Name {
-        /// The name.
+        /// The name that was chosen.
         name: String,
-        /// Why not.
+        /// Why cargo would refuse it.
         objection: String,
     },
-    /// Something is there already.
+    /// The folder exists already.
     #[error("{} exists already", .folder.display())]
     #[diagnostic(help("choose another name, or remove it first"))]
     Exists {
-        /// The folder that was to be made.
+        /// The folder that was to be created.
         folder: PathBuf,
     },
-    /// The SDK is not there.
+    /// There is no SDK at the path.
     #[error("there is no SDK for hooks in {}", .sdk.display())]
     #[diagnostic(help("name the folder hooks/sdk of a checkout of vector14: --sdk PATH"))]
     NoSdk {
-        /// Where it was looked for.
+        /// Where the SDK was looked for.
         sdk: PathBuf,
     },
-    /// The project can't be written.
+    /// A file or folder of the project can't be written.
     #[error("{}: {error}", .path.display())]
     Write {
-        /// The file or folder.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The host's error.
         error: io::Error,
     },
 }
 
-/// A project that is to be made.
+/// A project to be created.
 pub(super) struct Project {
     folder: PathBuf,
     name: String,
@@ -66,7 +66,7 @@ impl Project {
         if let Some(objection) = name::objection(&name) {
             return Err(ProjectError::Name { name, objection });
         }
-        // A dangling link counts too.
+        // A dangling symlink also counts as existing.
         if folder.symlink_metadata().is_ok() {
             return Err(ProjectError::Exists { folder: folder.to_owned() });
         }
@@ -77,7 +77,7 @@ impl Project {
         Ok(Self { folder: folder.to_owned(), name, sdk })
     }
 
-    /// Makes it.
+    /// Writes the project's files.
     pub(super) fn write(&self) -> Result<(), ProjectError> {
         let failed = |path: &Path, error| ProjectError::Write { path: path.to_owned(), error };
         let source = self.folder.join("src");
@@ -95,12 +95,12 @@ impl Project {
         self.lock()
     }
 
-    /// Has it use the versions of crates that vector14 was built with: they are on this machine already.
+    /// Locks the project to the crate versions that vector14 was built with: they are on this machine already.
     fn lock(&self) -> Result<(), ProjectError> {
         let (versions, lock) = (self.sdk.join("../../Cargo.lock"), self.folder.join("Cargo.lock"));
         match fs::read(&versions) {
             Ok(content) => fs::write(&lock, content).map_err(|error| ProjectError::Write { path: lock, error }),
-            // Cargo chooses some.
+            // Cargo then chooses the versions.
             Err(_) => Ok(()),
         }
     }
@@ -114,7 +114,7 @@ impl Project {
         format!("lib{}.so", self.name.replace('-', "_"))
     }
 
-    /// For whoever has asked for it.
+    /// What to tell the user to do next.
     pub(super) fn next_steps(&self) -> String {
         let (folder, name) = (self.folder.display(), &self.name);
         format!(

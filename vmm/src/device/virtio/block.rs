@@ -14,13 +14,13 @@ use super::image::{Access, Image, SECTOR};
 use super::queue::QueueError;
 use super::{Backend, Chain, MAX_REQUEST};
 
-/// Type, reserved, sector (virtio 1.2, 5.2.6).
+/// Length of a request's header: type, reserved, sector (virtio 1.2, 5.2.6).
 const HEADER: usize = 16;
-/// Length of a disk's name, without a NUL where it is used up (virtio 1.2, 5.2.6.1).
+/// Length of a disk's name, which has no NUL if it uses all of it (virtio 1.2, 5.2.6.1).
 const NAME: usize = 20;
-/// Data is copied in pieces of this size, which is also the largest buffer that a driver is to use (SIZE_MAX).
+/// Data is copied in pieces of this size, which is also the largest buffer that a driver may use (SIZE_MAX).
 const PIECE: u32 = 64 << 10;
-/// The most buffers that a driver is to use for a request's data (SEG_MAX).
+/// Maximum number of buffers that a driver may use for a request's data (SEG_MAX).
 const SEGMENTS: u32 = 62;
 const _: () = assert!(PIECE as u64 * SEGMENTS as u64 <= MAX_REQUEST && SEGMENTS + 2 <= super::QUEUE_SIZE as u32);
 
@@ -32,12 +32,12 @@ pub(crate) struct Block {
     piece: Vec<u8>,
 }
 
-/// Why a request fails; the guest is told, and goes on.
+/// Why a request fails. The guest is told through the status, except for `Queue`.
 enum Failure {
     Input(&'static str),
     Host(io::Error),
     Unsupported,
-    /// It does not: there is no request.
+    /// The chain is not a request, so there is no status to write.
     Queue(QueueError),
 }
 
@@ -55,7 +55,7 @@ impl Block {
         Self { image, name, config, piece: vec![0; PIECE as usize] }
     }
 
-    /// Does what the request asks for. Returns how many bytes were written into `writable`.
+    /// Executes a request. Returns how many bytes were written into `writable`.
     fn carry_out(
         &mut self,
         kind: u32,
@@ -95,10 +95,10 @@ impl Block {
         }
     }
 
-    /// Where in the image `length` bytes from `sector` on are.
+    /// The range of the image that holds `length` bytes from `sector`.
     fn range(&self, sector: u64, length: u64) -> Result<Range<u64>, Failure> {
         if !length.is_multiple_of(SECTOR) {
-            return Err(Failure::Input("data that is no whole number of sectors"));
+            return Err(Failure::Input("data that is not a whole number of sectors"));
         }
         if length > MAX_REQUEST {
             return Err(Failure::Input("more data than SIZE_MAX and SEG_MAX allow"));
@@ -108,7 +108,7 @@ impl Block {
     }
 }
 
-/// The part of the buffer that the next copy takes.
+/// The part of the buffer that the next copy uses.
 fn piece(buffer: &mut [u8], left: u64) -> &mut [u8] {
     let length = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
     &mut buffer[..length]
@@ -131,7 +131,7 @@ impl Backend for Block {
         &self.config
     }
 
-    /// Header, data, and one byte for the status, however they are cut into buffers (virtio 1.2, 5.2.6 and 2.7.4).
+    /// Serves a request of header, data and one status byte, in buffers of any sizes (virtio 1.2, 5.2.6 and 2.7.4).
     fn serve(&mut self, chain: &mut Chain<'_>) -> Result<u32, QueueError> {
         let refused = chain.refuse("must have a header to read and a status to write");
         if chain.readable.length() < HEADER as u64 {

@@ -1,5 +1,5 @@
-//! A chain of descriptors (virtio 1.2, 2.7.5). It is read once and checked, and from then on it is a list of ranges
-//! inside of guest memory: a guest that changes descriptors meanwhile changes nothing.
+//! A chain of descriptors (virtio 1.2, 2.7.5). It is read once and checked; after that it is a list of ranges in guest
+//! memory, which the guest can't change by changing descriptors.
 
 use std::collections::VecDeque;
 
@@ -35,17 +35,17 @@ impl<'m> Chain<'m> {
             }
             ended = !descriptor.has_next();
         }
-        // The iterator also ends where the next descriptor lies outside of the table, or a loop has gone round.
+        // The iterator also ends if the next descriptor is outside of the table, or after a loop of descriptors.
         if ended { Ok(Self { readable, writable }) } else { Err(QueueError::Endless { head }) }
     }
 
-    /// What there is to say of a chain that is no request.
+    /// The error for a chain that is not a valid request.
     pub(super) fn refuse(&self, what: &'static str) -> QueueError {
         QueueError::Request { what, readable: self.readable.length(), writable: self.writable.length() }
     }
 }
 
-/// Ranges of guest memory, used up from the front.
+/// Ranges of guest memory, consumed from the front.
 pub(crate) struct Buffers<'m> {
     memory: &'m GuestRam,
     ranges: VecDeque<(GuestAddress, u32)>,
@@ -56,7 +56,7 @@ impl<'m> Buffers<'m> {
         Self { memory, ranges: VecDeque::new() }
     }
 
-    /// How many bytes are left.
+    /// Number of bytes left.
     pub(super) fn length(&self) -> u64 {
         self.ranges.iter().map(|(_, length)| u64::from(*length)).sum()
     }
@@ -71,7 +71,7 @@ impl<'m> Buffers<'m> {
         self.walk(data.len(), |memory, address, part| memory.write_slice(&data[part], address))
     }
 
-    /// Takes the last byte away, and gives it as a buffer of its own.
+    /// Removes the last byte, and returns it as a buffer of its own.
     pub(super) fn split_last(&mut self) -> Option<Self> {
         while let Some((address, length)) = self.ranges.pop_back() {
             if let Some(rest) = length.checked_sub(1) {
@@ -83,8 +83,8 @@ impl<'m> Buffers<'m> {
         None
     }
 
-    /// Takes `length` bytes off the front, and visits each piece of them: its address, and which part of the whole it
-    /// is.
+    /// Consumes `length` bytes from the front. Calls the visitor for each piece, with its address and the range of the
+    /// whole that it covers.
     fn walk(
         &mut self,
         length: usize,

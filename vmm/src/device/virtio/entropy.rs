@@ -1,14 +1,14 @@
-//! The entropy device (virtio 1.2, 5.4): the host's random numbers.
+//! The entropy device (virtio 1.2, 5.4): random numbers from the host.
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 
 use super::queue::QueueError;
 use super::{Backend, Chain};
 
-/// The most that is given at once, in bytes; a driver asks again (virtio 1.2, 5.4.6.1).
+/// Maximum number of bytes per request; a driver then asks again (virtio 1.2, 5.4.6.1).
 const MOST: usize = 256;
 
-/// The device; it has no state.
+/// The device, which has no state.
 pub(crate) struct Entropy;
 
 impl Backend for Entropy {
@@ -26,7 +26,7 @@ impl Backend for Entropy {
 
     fn serve(&mut self, chain: &mut Chain<'_>) -> Result<u32, QueueError> {
         if chain.readable.length() > 0 || chain.writable.length() == 0 {
-            return Err(chain.refuse("entropy is written, into buffers to write only"));
+            return Err(chain.refuse("must have only buffers that the device writes"));
         }
         let mut random = [0; MOST];
         let length = usize::try_from(chain.writable.length()).unwrap_or(MOST).min(MOST);
@@ -34,7 +34,7 @@ impl Backend for Entropy {
         match getrandom::fill(random) {
             Ok(()) => chain.writable.write(random).map(|()| u32::try_from(random.len()).unwrap_or_default()),
             Err(error) => {
-                // The driver is told that it got nothing, and asks again.
+                // The driver is told that it got no bytes, and asks again.
                 tracing::debug!("the host has no random numbers: {error}");
                 Ok(0)
             }

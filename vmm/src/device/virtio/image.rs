@@ -1,4 +1,4 @@
-//! A raw disk image: a file that is a disk's sectors, one after the other.
+//! A raw disk image: a file that contains a disk's sectors in order.
 
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom};
@@ -16,32 +16,32 @@ pub(crate) enum Access {
     ReadWrite,
 }
 
-/// Why a file can't be a disk.
+/// Why a file can't be used as a disk.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// The host refuses.
+    /// The host returned an error.
     #[error(transparent)]
     Host(#[from] io::Error),
-    /// A socket, a pipe, a device other than a block device.
+    /// The file is a socket, a pipe, or a device other than a block device.
     #[error("not a file with a disk's sectors")]
     NoFile,
-    /// The file may not be written to, and the disk is writable.
+    /// The file is read-only, and the disk is writable.
     #[error("the file is read-only: give the disk `readonly = true`, or the file its write permission")]
     ReadOnly,
-    /// Nothing to make a disk of.
+    /// The file is too small for a single sector.
     #[error("the file has {size} bytes: a disk has at least one sector of {SECTOR} bytes")]
     TooSmall {
-        /// Its size, in bytes.
+        /// Size of the file, in bytes.
         size: u64,
     },
-    /// The last sector is cut off.
+    /// The last sector is truncated.
     #[error("the file has {size} bytes: must be a multiple of the sector size, {SECTOR} bytes")]
     Torn {
-        /// Its size, in bytes.
+        /// Size of the file, in bytes.
         size: u64,
     },
-    /// Another VM, or another disk of this one, has it.
-    #[error("the file is in use: a writable disk's image is nobody else's")]
+    /// Another VM, or another disk of this one, uses the file.
+    #[error("the file is in use: the image of a writable disk can't be shared")]
     InUse,
 }
 
@@ -67,11 +67,11 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// Opens a disk's file. It is not locked, and not changed.
+    /// Opens a disk's file. The file is not locked, and not changed.
     pub(crate) fn open(disk: &DiskConfig) -> Result<Self, ImageError> {
         let DiskConfig { path, readonly } = disk;
         let access = if *readonly { Access::Read } else { Access::ReadWrite };
-        // What might wait for its other end is not opened.
+        // Files that may block on open are refused first.
         let metadata = fs::metadata(path)?;
         if metadata.is_dir() {
             return Err(io::Error::from(io::ErrorKind::IsADirectory).into());
@@ -93,7 +93,7 @@ impl Image {
         }
     }
 
-    /// Keeps other VMs from writing to it while it is open, and from having it at all where this one writes.
+    /// Locks the image while it is open: shared for a read-only disk, exclusive for a writable one.
     pub(crate) fn lock(self) -> Result<Self, ImageError> {
         let locked = match self.access {
             Access::Read => self.file.try_lock_shared(),

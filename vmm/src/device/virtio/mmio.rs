@@ -1,4 +1,4 @@
-//! The registers of a virtio device (virtio 1.2, 4.2.2), and its life from reset to DRIVER_OK (3.1).
+//! The registers of a virtio device (virtio 1.2, 4.2.2), and its states from reset to DRIVER_OK (3.1).
 
 use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE as ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER as DRIVER,
@@ -26,20 +26,20 @@ use crate::sys::ram::GuestRam;
 const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 const VERSION: u32 = 2;
 const VENDOR: u32 = u32::from_le_bytes(*b"VC14");
-/// What every device here offers; none other than modern drivers are served.
+/// Features that every device here offers. Only modern drivers are served.
 const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1;
 
 /// A device with one queue, number 0.
 pub(crate) struct Mmio {
     backend: Box<dyn Backend>,
     memory: GuestRam,
-    /// An irqfd.
+    /// The device's interrupt, an irqfd.
     interrupt: EventFd,
     /// What the driver has set since the last reset.
     driver: Driver,
-    /// The queue, from QueueReady on.
+    /// The queue, once the driver has written QueueReady.
     queue: Option<Virtqueue>,
-    /// Whether something has been said of what this device's driver does wrong.
+    /// Whether a warning about this device's driver has been logged.
     warned: bool,
 }
 
@@ -56,7 +56,7 @@ struct Driver {
 }
 
 impl Mmio {
-    /// A device that has just been reset, in front of `memory`.
+    /// A device after reset, with access to `memory`.
     pub(crate) fn new(backend: Box<dyn Backend>, memory: GuestRam, interrupt: EventFd) -> Self {
         Self { backend, memory, interrupt, driver: Driver::default(), queue: None, warned: false }
     }
@@ -76,7 +76,7 @@ impl Mmio {
             // A length of -1: there are no shared memory regions (virtio 1.2, 4.2.2, SHMLenLow).
             VIRTIO_MMIO_SHM_LEN_LOW..=VIRTIO_MMIO_SHM_LEN_HIGH
             | VIRTIO_MMIO_SHM_BASE_LOW..=VIRTIO_MMIO_SHM_BASE_HIGH => u32::MAX,
-            // The configuration never changes.
+            // The configuration is constant.
             VIRTIO_MMIO_CONFIG_GENERATION => 0,
             _ => 0,
         }
@@ -105,10 +105,10 @@ impl Mmio {
         FEATURES | self.backend.features()
     }
 
-    /// Bits are added until 0 takes all of them away (virtio 1.2, 2.1.1 and 4.2.3.1).
+    /// Sets status bits. A driver only adds bits, until it writes 0 to clear them all (virtio 1.2, 2.1.1 and 4.2.3.1).
     ///
     /// Setting DRIVER_OK serves the queue. Linux 5.10's entropy driver makes its first request before DRIVER_OK, and notifies
-    /// the device of it only then.
+    /// the device of that request only then.
     fn set_status(&mut self, value: u32) -> Result<(), QueueError> {
         if value == 0 {
             self.driver = Driver::default();
@@ -150,18 +150,18 @@ impl Mmio {
         Ok(())
     }
 
-    /// Whether the driver has come as far as `status`, and made no mistake.
+    /// Whether the driver has reached `status` without breaking a rule.
     fn is_alive(&self, status: u32) -> bool {
         self.driver.status & (status | NEEDS_RESET) == status
     }
 
     fn interrupt(&mut self, cause: u32) {
         self.driver.interrupt_status |= cause;
-        // The counter can't overflow: KVM takes what is in it at once.
+        // The counter can't overflow: KVM consumes it at once.
         let _ = self.interrupt.write(1);
     }
 
-    /// Nothing more happens until the driver resets the device (virtio 1.2, 2.1.2).
+    /// Marks the device as broken. It does nothing more until the driver resets it (virtio 1.2, 2.1.2).
     fn mark_broken(&mut self, error: &QueueError) {
         if !self.warned {
             self.warned = true;
@@ -193,7 +193,7 @@ impl Layout {
     }
 }
 
-/// Half 0 or 1 of `whole`; there are no others.
+/// Half 0 (low) or 1 (high) of `whole`.
 fn half(whole: u64, half: u32) -> u32 {
     let [a, b, c, d, e, f, g, h] = whole.to_le_bytes();
     match half {
@@ -212,7 +212,7 @@ fn set_half(whole: &mut u64, half: u32, value: u32) {
 }
 
 impl Device for Mmio {
-    /// Registers are read in aligned words, the configuration in any way (virtio 1.2, 4.2.2.2).
+    /// Reads registers in aligned words, and the configuration in any size (virtio 1.2, 4.2.2.2).
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         let Ok(offset) = u32::try_from(offset) else { return };
         if let Some(start) = offset.checked_sub(VIRTIO_MMIO_CONFIG) {

@@ -1,4 +1,4 @@
-//! A split virtqueue (virtio 1.2, 2.7): where the driver has put it, and serving it. The rings are virtio-queue's.
+//! A split virtqueue (virtio 1.2, 2.7): its place in guest memory, and serving it. virtio-queue implements the rings.
 
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{GuestAddress, GuestMemoryError};
@@ -7,7 +7,7 @@ use super::chain::Chain;
 use super::{Backend, QUEUE_SIZE};
 use crate::sys::ram::GuestRam;
 
-/// What a driver has done that no driver may.
+/// How a driver has broken the rules.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum QueueError {
     #[error("a queue of {size} descriptors: must be a power of two of at most {QUEUE_SIZE}")]
@@ -22,11 +22,11 @@ pub(crate) enum QueueError {
     Endless { head: u16 },
     #[error("the chain at descriptor {head} has {length} bytes at {address:#x}: not in memory")]
     Buffer { head: u16, address: u64, length: u32 },
-    #[error("the chain at descriptor {head} has a buffer to be read behind one to be written")]
+    #[error("the chain at descriptor {head} has a readable buffer after a writable one")]
     Order { head: u16 },
     #[error("a request of {readable} bytes to read and {writable} to write: {what}")]
     Request { what: &'static str, readable: u64, writable: u64 },
-    #[error("a request lacks {missing} bytes")]
+    #[error("a request is {missing} bytes too short")]
     Short { missing: usize },
     #[error("memory at {:#x}: {source}", .address.0)]
     Access { address: GuestAddress, source: GuestMemoryError },
@@ -41,7 +41,7 @@ pub(super) struct Layout {
     pub(super) used: u64,
 }
 
-/// A queue that lies in guest memory as a whole, and may be served.
+/// A queue that is entirely in guest memory, and can be served.
 #[derive(Debug)]
 pub(super) struct Virtqueue(Queue);
 
@@ -63,8 +63,8 @@ impl Virtqueue {
         }
     }
 
-    /// Serves what is available, up to a queue's worth: a driver that adds to it meanwhile notifies the device of that.
-    /// Returns whether anything was served.
+    /// Serves the available chains, at most one queue's worth: a driver that adds chains meanwhile notifies the device
+    /// of them. Returns whether anything was served.
     pub(super) fn serve(&mut self, memory: &GuestRam, backend: &mut dyn Backend) -> Result<bool, QueueError> {
         for served in 0..self.0.size() {
             let Some(chain) = self.0.iter(memory).map_err(QueueError::Rings)?.next() else { return Ok(served > 0) };

@@ -1,4 +1,4 @@
-//! Files that are no libraries of ours, and every way in which one can be cut short. None of them is loaded.
+//! Files that are not hook libraries, and one that is truncated in every way. None of them is loaded.
 
 use std::path::Path;
 use std::process::Command;
@@ -22,7 +22,7 @@ const vector14_descriptor vector14_hook = {
 };
 "#;
 
-/// What the C compiler makes of a source.
+/// The C compiler's output for a source.
 fn compile(source: &str, flags: &[&str]) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -105,7 +105,7 @@ fn a_file_that_is_cut_short_anywhere_is_refused() {
 #[test]
 fn changed_bytes_are_no_reason_to_panic() {
     let good = library(HOOK);
-    // A small generator of numbers: the same every time.
+    // A small pseudorandom generator with a fixed seed.
     let mut state = 0x1234_5678_9abc_def1_u64;
     let mut next = || {
         state ^= state << 13;
@@ -116,7 +116,7 @@ fn changed_bytes_are_no_reason_to_panic() {
     for round in 0..20_000 {
         let mut image = good.clone();
         for _ in 0..1 + round % 4 {
-            // Half of them in the headers, at both ends of the file.
+            // Half of the changes hit the headers, at both ends of the file.
             let span = [64 + 56 * 11, image.len(), 1024, image.len()][next() % 4];
             let at = if next() % 4 == 0 { image.len() - 1 - next() % span } else { next() % span };
             image[at] = next().to_le_bytes()[0];

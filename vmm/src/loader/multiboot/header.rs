@@ -1,60 +1,61 @@
-//! The header (3.1): looked for in the first 8 KiB of the file, known by its magic number and checksum.
+//! The header (3.1), which is searched for in the first 8 KiB of the file and is identified by its magic number and
+//! checksum.
 
-/// The whole header lies in this many bytes at the beginning of the file.
+/// The whole header lies in this number of bytes at the beginning of the file.
 const SEARCHED: usize = 8192;
 const MAGIC: u32 = 0x1bad_b002;
-/// What a Multiboot 2 header begins with.
+/// Magic number of a Multiboot 2 header.
 const MAGIC_2: u32 = 0xe852_50d6;
 
-/// Flags: modules begin at pages, which they always do here;
+/// Flag: modules must be page-aligned, which they always are here.
 const PAGE_ALIGN: u32 = 1 << 0;
-/// memory must be told of, which it always is;
+/// Flag: the boot information must describe memory, which it always does here.
 const MEMORY_INFO: u32 = 1 << 1;
-/// a video mode must be set, which can't be done;
+/// Flag: a video mode must be set, which is not supported.
 const VIDEO_MODE: u32 = 1 << 2;
-/// the header says where the kernel goes, and not the ELF header.
+/// Flag: the header, and not the ELF header, says where the kernel is loaded.
 const ADDRESSES: u32 = 1 << 16;
-/// A loader that does not know one of these must refuse the kernel (3.1.2).
+/// Flags that a loader must know, or else refuse the kernel (3.1.2).
 const REQUIRED: u32 = 0xffff;
 
-/// What can be wrong with a multiboot kernel.
+/// What can be wrong with a multiboot header.
 #[derive(Debug, thiserror::Error)]
 pub enum HeaderError {
-    /// There is none.
+    /// The file has no multiboot header.
     #[error("no multiboot header (1badb002) in its first {SEARCHED} bytes")]
     Missing,
-    /// There is one, of the other version.
+    /// The header is one of version 2.
     #[error("a multiboot 2 kernel: only version 1 of Multiboot is known")]
     Version2,
     /// The sum of magic number, flags and checksum is not 0.
     #[error("multiboot header at byte {offset:#x}: magic number, flags and checksum make {sum:#x}, and must make 0")]
     Checksum {
-        /// Where the header is in the file.
+        /// Offset of the header in the file.
         offset: usize,
-        /// The sum.
+        /// The sum, which should be 0.
         sum: u32,
     },
-    /// The file ends, or the searched range, before the header does.
-    #[error("multiboot header at byte {offset:#x}: its address fields are cut off")]
+    /// The header extends beyond the end of the file or of the searched range.
+    #[error("multiboot header at byte {offset:#x}: its address fields are truncated")]
     Truncated {
-        /// Where the header is in the file.
+        /// Offset of the header in the file.
         offset: usize,
     },
-    /// It asks for something that is not known.
+    /// The header asks for features that are not supported.
     #[error("multiboot header: flags {flags:#x} ask for something that is not offered: bits {unknown:#x}{}", video(*.unknown))]
     Flags {
-        /// All of its flags.
+        /// All flags of the header.
         flags: u32,
-        /// Those that are at fault.
+        /// The flags that are not supported.
         unknown: u32,
     },
-    /// Address fields that contradict each other or the file.
+    /// Address fields contradict each other or the file.
     #[error("multiboot header: {what}: header {header:#x}, load {load:#x}..{load_end:#x}, bss end {bss_end:#x}", header = .addresses.header,
         load = .addresses.load, load_end = .addresses.load_end, bss_end = .addresses.bss_end)]
     Addresses {
-        /// What is wrong with them.
+        /// What is wrong with the fields.
         what: &'static str,
-        /// The fields.
+        /// The address fields.
         addresses: Addresses,
     },
 }
@@ -63,36 +64,36 @@ fn video(unknown: u32) -> &'static str {
     if unknown & VIDEO_MODE == 0 { "" } else { " (a video mode: there is no display)" }
 }
 
-/// A header that is in order.
+/// A valid header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::loader) struct Header {
-    /// Where it is in the file.
+    /// Offset of the header in the file.
     pub(super) offset: usize,
-    /// Where the kernel goes; `None`: where its ELF header says.
+    /// Where the kernel is loaded; `None`: where its ELF header says.
     pub(super) addresses: Option<Addresses>,
 }
 
-/// The address fields of a header (3.1.3), physical addresses all.
+/// The address fields of a header (3.1.3), all of them physical addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses {
-    /// Where the header itself goes: that ties the file to memory.
+    /// Address of the header itself, which ties offsets in the file to addresses.
     pub header: u32,
-    /// Where what is loaded begins.
+    /// Start of the part that is loaded from the file.
     pub load: u32,
-    /// Where it ends; 0: with the file.
+    /// End of the part that is loaded from the file; 0: the end of the file.
     pub load_end: u32,
-    /// Where the zeroed memory behind it ends; 0: there is none.
+    /// End of the zeroed memory after that part; 0: there is none.
     pub bss_end: u32,
     /// The entry point.
     pub entry: u32,
 }
 
-/// What a search for a header has found.
+/// The result of a search for a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::loader) enum Search {
-    /// A magic number with its checksum, at this offset in the file.
+    /// A magic number with a valid checksum is at this offset in the file.
     Found(usize),
-    /// Only a magic number.
+    /// There is only a magic number with a wrong checksum.
     BadChecksum {
         offset: usize,
         sum: u32,
@@ -100,7 +101,7 @@ pub(in crate::loader) enum Search {
     Nothing,
 }
 
-/// Looks for a header.
+/// Searches for a header.
 pub(in crate::loader) fn search(image: &[u8]) -> Search {
     let searched = &image[..image.len().min(SEARCHED)];
     let mut bad = Search::Nothing;
@@ -118,7 +119,7 @@ pub(in crate::loader) fn search(image: &[u8]) -> Search {
     bad
 }
 
-/// Reads the header, and refuses what it asks for in vain.
+/// Reads the header, and refuses one that asks for features that are not supported.
 pub(super) fn read(image: &[u8]) -> Result<Header, HeaderError> {
     let searched = &image[..image.len().min(SEARCHED)];
     let offset = match search(image) {

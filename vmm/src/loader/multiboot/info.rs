@@ -1,4 +1,5 @@
-//! The boot information (3.3): memory, command line, modules, memory map and the loader's name, in one piece of low memory.
+//! The boot information (3.3): memory, command line, modules, memory map and the loader's name, in one range of low
+//! memory.
 
 use std::ops::Range;
 
@@ -9,18 +10,18 @@ use crate::loader::error::LoadReason;
 use crate::loader::map::{Kind, memory_map};
 use crate::loader::space::Space;
 
-/// Size of the structure, with the fields for video that are left empty.
+/// Size of the structure, including the video fields, which are left empty.
 const SIZE: usize = 116;
 
-/// Flags: which fields are valid.
+/// Flag: the memory fields are valid.
 const MEMORY: u32 = 1 << 0;
 const CMDLINE: u32 = 1 << 2;
 const MODULES: u32 = 1 << 3;
 const MEMORY_MAP: u32 = 1 << 6;
 const LOADER_NAME: u32 = 1 << 9;
 
-/// Writes the boot information of a kernel called `name` to where it has room in [`MULTIBOOT_INFO`], and returns where that
-/// is. Modules are in memory already: each is its range and its string.
+/// Writes the boot information of a kernel called `name` to a free range in [`MULTIBOOT_INFO`], and returns its
+/// address. Modules are in memory already; each is given as its range and its string.
 pub(in crate::loader) fn write(
     name: &str,
     cmdline: &str,
@@ -33,7 +34,7 @@ pub(in crate::loader) fn write(
     let cmdline = if cmdline.is_empty() { name.to_owned() } else { format!("{name} {cmdline}") };
     let map = memory_map(space.memory());
     let info_at = |start| Info::new(start, &cmdline, modules, &map).bytes;
-    // The size is the same wherever it is.
+    // The size does not depend on the address.
     let size = info_at(MULTIBOOT_INFO.start).len();
     let place = space.allocate_low(size as u64, MULTIBOOT_INFO);
     let start = place.map_err(|_| LoadReason::InfoTooLarge { size, within: MULTIBOOT_INFO })?.start;
@@ -41,9 +42,9 @@ pub(in crate::loader) fn write(
     Ok(Pa(start))
 }
 
-/// The boot information and what it points at.
+/// The boot information and everything that it points to.
 struct Info {
-    /// Where it goes.
+    /// Address at which the boot information is written.
     start: u64,
     bytes: Vec<u8>,
 }
@@ -66,7 +67,7 @@ impl Info {
         info.set(24, at);
         let at = info.address();
         for (range, kind) in map {
-            // The size of the entry, without the size itself.
+            // The size of the entry, without the size field itself.
             info.push_words(&[20]);
             info.bytes.extend(range.start.to_le_bytes());
             info.bytes.extend((range.end - range.start).to_le_bytes());
@@ -79,12 +80,12 @@ impl Info {
         info
     }
 
-    /// Sets the field at an offset of the structure.
+    /// Sets the field at an offset in the structure.
     fn set(&mut self, offset: usize, value: u32) {
         self.bytes[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
     }
 
-    /// Where the next byte goes.
+    /// Address of the next byte.
     fn address(&self) -> u32 {
         low(self.start + self.bytes.len() as u64)
     }
@@ -105,7 +106,7 @@ impl Info {
     }
 }
 
-/// Everything that is told of here lies below 4 GiB, or is a size in KiB of what does.
+/// A value as 32 bits: an address below 4 GiB, or a size in KiB of memory below it.
 fn low(value: u64) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }

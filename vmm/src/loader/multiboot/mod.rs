@@ -1,5 +1,5 @@
-//! Multiboot 1 (Multiboot Specification 0.6.96): the header by which a kernel is known, where the kernel goes, and the
-//! boot information that it is given.
+//! Multiboot 1 (Multiboot Specification 0.6.96): the header that identifies a kernel, where the kernel is loaded, and
+//! the boot information that it receives.
 
 mod header;
 pub(super) mod info;

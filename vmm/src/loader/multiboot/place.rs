@@ -1,4 +1,4 @@
-//! Where a multiboot kernel goes: where its header says, or else its ELF header.
+//! Places a multiboot kernel where its header says, or else where its ELF header says.
 
 use vector14_hook::Pa;
 
@@ -11,15 +11,15 @@ use crate::loader::unused::StubRoom;
 /// A multiboot kernel in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::loader) struct Placed {
-    /// Where it is entered.
+    /// The entry point.
     pub(in crate::loader) eip: Pa,
-    /// Where it ends: modules follow.
+    /// End of the kernel, where modules follow.
     pub(in crate::loader) end: u64,
-    /// What its file says of room for stubs.
+    /// Room for stubs, according to the kernel's file.
     pub(in crate::loader) room: StubRoom,
 }
 
-/// Puts a kernel into memory.
+/// Loads a kernel into memory.
 pub(in crate::loader) fn place(image: &[u8], space: &mut Space<'_>) -> Result<Placed, LoadReason> {
     let header = header::read(image)?;
     match header.addresses {
@@ -35,7 +35,7 @@ fn place_elf(image: &[u8], space: &mut Space<'_>) -> Result<Placed, LoadReason> 
     Ok(Placed { eip: elf::virtual_entry(&file, &extent)?, end: extent.end, room })
 }
 
-/// Any kind of file whose header says where it goes: the "a.out kludge" of 3.1.3.
+/// Places a file of any format whose header has addresses: the "a.out kludge" of 3.1.3.
 fn place_flat(
     image: &[u8],
     header: &Header,
@@ -51,7 +51,7 @@ fn place_flat(
     } else {
         let size =
             addresses.load_end.checked_sub(addresses.load).ok_or(refuse("what is loaded ends before it begins"))?;
-        image[start..].get(..usize_of(size)).ok_or(refuse("what is loaded ends behind the file"))?
+        image[start..].get(..usize_of(size)).ok_or(refuse("what is loaded ends beyond the file"))?
     };
     let load = u64::from(addresses.load);
     let load_end = load + data.len() as u64;

@@ -54,7 +54,7 @@ fn a_bad_elf_kernel_is_told_apart() {
     refused(&images::elf64(&[(ENTRY, 0x1000)])[..180], "truncated");
     refused(&images::elf64(&[(ENTRY, 0x1000_0000)]), "raise vm.memory");
     refused(&images::elf64(&[(1 << 32, 0x1000)]), "must lie below 4 GiB");
-    refused(&images::elf64(&[(u64::MAX - 8, 0x1000)]), "behind 2^64");
+    refused(&images::elf64(&[(u64::MAX - 8, 0x1000)]), "beyond 2^64");
     refused(&images::elf64(&[(ENTRY, 0x2000), (ENTRY + 0x1000, 0x1000)]), "overlaps another one at 0x100000..0x102000");
     refused(&images::elf64(&[(0x7000, 0x1000)]), "overlaps what the boot protocol needs");
     refused(&images::elf64(&[(0xf_f000, 0x1000)]), "overlaps the reserved range at 0x9fc00..0x100000");

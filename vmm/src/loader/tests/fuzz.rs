@@ -1,4 +1,4 @@
-//! No file makes the loader panic or hang: good images, damaged at random but the same way each time.
+//! No file makes the loader panic or hang: good images with random damage, from a fixed seed.
 
 #![expect(clippy::cast_possible_truncation, reason = "64-bit hosts only")]
 
@@ -9,7 +9,7 @@ use crate::memory::Memory;
 /// Damaged images for each good one and protocol.
 const ROUNDS: u32 = 500;
 
-/// Values that loaders trip over.
+/// Values that often expose errors in loaders.
 const EDGES: [u64; 8] = [0, 1, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff, 1 << 32, u64::MAX - 4095, u64::MAX];
 
 /// Marsaglia's xorshift.
@@ -27,7 +27,7 @@ impl Random {
         (self.next() % limit.max(1) as u64) as usize
     }
 
-    /// One to four changes: a flipped bit, an edge value over a field, a piece cut off or doubled.
+    /// Makes one to four changes: a flipped bit, an edge value written over a field, a part removed or duplicated.
     fn damage(&mut self, image: &mut Vec<u8>) {
         // Most fields are near the beginning.
         let reach = if self.below(4) == 0 { image.len() } else { image.len().min(0x280) };
@@ -71,7 +71,7 @@ fn no_damage_makes_the_loader_panic() {
             }
         }
     }
-    // Much damage does no harm, and much does.
+    // Some damage is harmless, and some is not.
     let total = ROUNDS * 16;
     assert!((total / 20..total - total / 20).contains(&loaded), "{loaded} of {total} load");
 }

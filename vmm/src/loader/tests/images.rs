@@ -1,4 +1,4 @@
-//! Kernels for tests, made by hand: small, and right in all that a loader looks at.
+//! Handmade kernels for tests: small, and valid in everything that a loader checks.
 
 #![expect(clippy::cast_possible_truncation, reason = "values that are written here, and fit")]
 
@@ -18,7 +18,7 @@ pub(super) fn elf64(segments: &[(u64, u64)]) -> Vec<u8> {
     elf64_with_notes(segments, &[])
 }
 
-/// The same with notes, in a segment of their own.
+/// As [`elf64`], with notes in a segment of their own.
 pub(super) fn elf64_with_notes(segments: &[(u64, u64)], notes: &[NoteParts<'_>]) -> Vec<u8> {
     let notes = note_bytes(notes);
     let count = segments.len() as u64 + 1;
@@ -41,7 +41,7 @@ pub(super) fn elf64_with_notes(segments: &[(u64, u64)], notes: &[NoteParts<'_>])
     image
 }
 
-/// An ELF32 multiboot kernel: one segment at [`ENTRY`], entered behind its header.
+/// An ELF32 multiboot kernel: one segment at [`ENTRY`], with the entry point after the header.
 pub(super) fn multiboot_elf32(flags: u32) -> Vec<u8> {
     const DATA: u32 = 52 + 32;
     let mut image = b"\x7fELF\x01\x01\x01".to_vec();
@@ -55,7 +55,7 @@ pub(super) fn multiboot_elf32(flags: u32) -> Vec<u8> {
     image
 }
 
-/// A multiboot kernel without any other header: its own is 16 bytes into the file, and says `addresses`.
+/// A multiboot kernel without any other header. Its header is 16 bytes into the file, and contains `addresses`.
 pub(super) fn multiboot_flat(addresses: [u32; 5]) -> Vec<u8> {
     let mut image = vec![CODE; 16];
     put32(&mut image, &multiboot_header(1 << 16 | 3));
@@ -64,7 +64,7 @@ pub(super) fn multiboot_flat(addresses: [u32; 5]) -> Vec<u8> {
     image
 }
 
-/// Address fields of [`multiboot_flat`] that are in order: header, load, load end, bss end, entry.
+/// Valid address fields for [`multiboot_flat`]: header, load, load end, bss end, entry.
 pub(super) const FLAT: [u32; 5] = [0x10_0010, 0x10_0000, 0x10_0080, 0x10_3000, 0x10_0030];
 
 fn multiboot_header(flags: u32) -> [u32; 3] {
@@ -107,7 +107,7 @@ pub(super) fn bzimage() -> Vec<u8> {
     image
 }
 
-/// The bzImage with bytes of its own.
+/// The bzImage with some of its bytes replaced.
 pub(super) fn patched(patches: &[(usize, &[u8])]) -> Vec<u8> {
     let mut image = bzimage();
     for (at, bytes) in patches {

@@ -1,4 +1,4 @@
-//! Linux's bzImage, and what a kernel in long mode is told.
+//! Linux's bzImage, and the information that a kernel in long mode receives.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn a_bzimage_is_entered_in_its_64_bit_half() {
     assert_eq!((loaded.format, loaded.guest), (Format::BzImage, GuestKind::Linux));
     assert_eq!(loaded.entry, Entry::LongMode { rip: Pa(0x20_0200), boot_params: Pa(BOOT_PARAMS) });
     assert_eq!(bytes(&memory, 0x20_0000), [CODE; 2048]);
-    // The setup header is there up to its end, and nothing of what follows it in the file.
+    // The setup header is copied up to its end, without anything that follows it in the file.
     assert_eq!(bytes(&memory, BOOT_PARAMS + 0x202), *b"HdrS\x0f\x02");
     assert_eq!(word(&memory, BOOT_PARAMS + 0x214), 0x20_0000, "code32_start");
     assert_eq!(word(&memory, BOOT_PARAMS + 0x260), 0x1_0000, "init_size");
@@ -89,5 +89,5 @@ fn a_bad_bzimage_is_told_apart() {
     refused(&patched(&[(field::VERSION, &[0x0b, 2])]), "it has boot protocol 2.11, and 2.12 is needed");
     refused(&patched(&[(field::XLOADFLAGS, &[0])]), "no 64-bit entry point (xloadflags 0x0)");
     refused(&patched(&[(field::LOADFLAGS, &[0])]), "a zImage");
-    refused(&patched(&[(field::KERNEL_ALIGNMENT, &[1])]), "kernel_alignment is 0x200001, no power of two");
+    refused(&patched(&[(field::KERNEL_ALIGNMENT, &[1])]), "kernel_alignment is 0x200001, not a power of two");
 }

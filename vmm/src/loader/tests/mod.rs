@@ -1,10 +1,10 @@
-//! Good kernels, where they end up and what they are told; bad ones, and what is said of them.
+//! Good kernels, where they are placed and what they are told; bad kernels, and the errors that they cause.
 //!
 //! # Layout
-//! - `elf`, `linux`, `multiboot`: a file a kind of kernel
-//! - `unused`: what of a kernel belongs to nobody
-//! - below: what holds for all of them
-//! - `fuzz`: files that are damaged at random
+//! - `elf`, `linux`, `multiboot`: one file per kind of kernel
+//! - `unused`: the parts of a kernel that nothing uses
+//! - below: what holds for all kinds
+//! - `fuzz`: randomly damaged files
 //! - `images`: the kernels
 
 mod elf;
@@ -31,7 +31,7 @@ const MIB: u64 = 1 << 20;
 const BOOT_PARAMS: u64 = 0x7000;
 const INFO: u64 = 0x1_0000;
 
-/// A folder for the files that a `[boot]` names.
+/// A folder for the files that `[boot]` names.
 pub(super) struct Files(TempDir);
 
 impl Files {
@@ -63,7 +63,7 @@ fn good(kernel: &[u8]) -> (Loaded, Memory) {
     try_load(kernel, 8 * MIB).unwrap()
 }
 
-/// What is said of a kernel that is refused.
+/// The error for a kernel that is refused.
 #[track_caller]
 fn said(kernel: &[u8], size: u64) -> String {
     try_load(kernel, size).map(|(loaded, _)| loaded).unwrap_err().to_string()

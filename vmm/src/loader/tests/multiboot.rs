@@ -1,4 +1,4 @@
-//! Multiboot kernels, and what they are told.
+//! Multiboot kernels, and the information that they receive.
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn a_multiboot_kernel_without_elf_header_goes_where_its_own_header_says() {
 
 #[test]
 fn what_the_protocol_needs_goes_where_a_low_kernel_is_not() {
-    // As kvm-unit-tests' real-mode kernel: from 32 KiB on, over what is the first choice for the boot information.
+    // As kvm-unit-tests' real-mode kernel: from 32 KiB, over the preferred place of the boot information.
     let image = images::multiboot_flat([0x8010, 0x8000, 0x8080, 0x3_1000, 0x8030]);
     let (loaded, memory) = good(&image);
     assert_eq!(loaded.entry, Entry::ProtectedMode { eip: Pa(0x8030), info: Pa(0x3_1000) });
@@ -58,8 +58,8 @@ fn a_bad_multiboot_kernel_is_told_apart() {
     let mut image = flat(FLAT);
     image[24] ^= 1;
     refused(&image, "multiboot header at byte 0x10: magic number, flags and checksum make 0x");
-    refused(&flat(FLAT)[..0x20], "multiboot header at byte 0x10: its address fields are cut off");
-    refused(&flat(FLAT)[..0x40], "what is loaded ends behind the file: header 0x100010, load 0x100000..0x100080");
+    refused(&flat(FLAT)[..0x20], "multiboot header at byte 0x10: its address fields are truncated");
+    refused(&flat(FLAT)[..0x40], "what is loaded ends beyond the file: header 0x100010, load 0x100000..0x100080");
     refused(&images::multiboot_elf32(1 << 2), "bits 0x4 (a video mode: there is no display)");
     refused(&images::multiboot_elf32(1 << 15 | 1), "flags 0x8001 ask for something that is not offered: bits 0x8000");
     good(&images::multiboot_elf32(0xfffe_0003));

@@ -1,4 +1,4 @@
-//! What a kernel's file says to belong to nobody.
+//! The parts of a kernel that nothing uses, according to its file.
 
 use ::elf::abi::{EM_X86_64, ET_EXEC, PF_R, PF_W, PF_X, PT_LOAD, SHT_STRTAB, SHT_SYMTAB, STT_FUNC, STT_NOTYPE};
 

@@ -1,4 +1,4 @@
-//! Drivers that do what the specification asks of them.
+//! Drivers that follow the specification.
 
 use super::*;
 
@@ -67,7 +67,7 @@ fn what_is_written_to_a_disk_is_read_again() {
     assert_eq!(&disk.take::<[u8; 12]>(BUFFERS + 0x1000), b"vector14-3\0\0");
 }
 
-/// A request may be cut into buffers in any way (virtio 1.2, 2.7.4).
+/// A request may be split into buffers in any way (virtio 1.2, 2.7.4).
 #[test]
 fn a_request_in_pieces_is_a_request() {
     let mut disk = Driver::disk(2, false).run();

@@ -1,19 +1,18 @@
-//! Drivers that do their worst: the device says DEVICE_NEEDS_RESET, works again after a reset, and nothing else
-//! happens.
+//! Hostile drivers: the device sets DEVICE_NEEDS_RESET, works again after a reset, and nothing else happens.
 
 use super::*;
 
-/// A valid disk request, for what is put in front of it to be the only thing that is wrong.
+/// A valid disk request, so that only what is put before it is wrong.
 const TAIL: Descriptor = (BUFFERS + 0x2000, 1, WRITE, 0);
 
-/// The device is broken, its driver has been told, and a reset mends it.
+/// Checks that the device is broken, that its driver was told, and that a reset repairs it.
 #[track_caller]
 fn broken(mut driver: Driver, name: &str) {
     assert_eq!(driver.get(VIRTIO_MMIO_STATUS) & BROKEN, BROKEN, "{name}");
     if driver.get(VIRTIO_MMIO_STATUS) & OK == OK {
         assert!(driver.interrupted() && driver.get(VIRTIO_MMIO_INTERRUPT_STATUS) & 2 != 0, "{name}");
     }
-    // Whatever it is asked for now, it does nothing.
+    // The broken device does nothing that it is asked for.
     let used: u16 = driver.take(USED + 2);
     driver.offer(0);
     assert_eq!(driver.take::<u16>(USED + 2), used, "{name}");
@@ -57,7 +56,7 @@ fn chains_that_are_none() {
     }
 }
 
-/// An indirect table may be as long as 65,535 descriptors: no more of them are looked at than a queue has.
+/// An indirect table may have up to 65,535 descriptors. No more of them are read than a queue has.
 #[test]
 fn a_chain_longer_than_a_queue() {
     let mut driver = Driver::disk(2, false).run();
@@ -73,7 +72,7 @@ fn queues_that_are_none() {
     let good = [DESCRIPTORS, AVAILABLE, USED];
     let cases = [
         ("no size", 0, good),
-        ("a size that is no power of two", 7, good),
+        ("a size that is not a power of two", 7, good),
         ("a queue larger than the device's", 256, good),
         ("an absurd size", u32::MAX, good),
         ("a size whose low half is good", 0x1_0008, good),
@@ -115,7 +114,7 @@ fn notifications_out_of_turn_are_ignored() {
     assert_eq!(driver.get(VIRTIO_MMIO_STATUS), OK);
 }
 
-/// Rings on top of each other, and buffers on top of rings: nonsense, but the guest's own memory.
+/// Rings that overlap each other, and buffers that overlap rings: invalid, but all of it is the guest's own memory.
 #[test]
 fn rings_that_overlap_are_survived() {
     for addresses in [[0x1000; 3], [0x1000, 0x1000, 0x1004], [0x1000, 0x1010, 0x1020]] {
@@ -130,7 +129,7 @@ fn rings_that_overlap_are_survived() {
     }
 }
 
-/// A xorshift generator: the same numbers in every run.
+/// A xorshift generator with a fixed seed.
 struct Random(u64);
 
 impl Random {
@@ -160,8 +159,7 @@ impl Random {
     }
 }
 
-/// Anything at all, half of it on top of a device that works: what counts is that every step comes back, and that the
-/// device works after a reset.
+/// Random operations, half of them on a working device: every step must return, and the device must work after a reset.
 #[test]
 fn nonsense_of_all_kinds_is_survived() {
     let mut random = Random(0x1425_3647_5869_7a8b);

@@ -1,4 +1,4 @@
-//! Devices as a driver meets them: through their registers, with queues in plain guest memory.
+//! Devices as a driver sees them: through their registers, with queues in plain guest memory.
 
 mod good;
 mod hostile;
@@ -43,7 +43,7 @@ struct Driver {
 }
 
 impl Driver {
-    /// A driver that has not begun yet.
+    /// A driver that has not started yet.
     fn new(backend: Box<dyn Backend>) -> Self {
         let memory = ram::map(&[(0, MEMORY, Backing::Small)]).unwrap();
         let interrupt = EventFd::new(libc::EFD_NONBLOCK).unwrap();
@@ -73,7 +73,7 @@ impl Driver {
         assert_eq!(self.device.write(u64::from(register), &value.to_le_bytes()), None);
     }
 
-    /// Everything up to the queue (virtio 1.2, 3.1.1), with the features that the device offers.
+    /// Initialises the device up to the queue (virtio 1.2, 3.1.1), with all features that it offers.
     fn start(mut self) -> Self {
         self.set(VIRTIO_MMIO_STATUS, 0);
         self.set(VIRTIO_MMIO_STATUS, 1);
@@ -103,7 +103,7 @@ impl Driver {
         self.set(VIRTIO_MMIO_QUEUE_READY, 1);
     }
 
-    /// All of it: the device can be used.
+    /// Initialises the device completely.
     fn run(self) -> Self {
         let mut this = self.start();
         this.queue(u32::from(SIZE), [DESCRIPTORS, AVAILABLE, USED]);
@@ -130,7 +130,7 @@ impl Driver {
         }
     }
 
-    /// Makes the chain that begins at descriptor `head` available, and says so.
+    /// Makes the chain at descriptor `head` available, and notifies the device.
     fn offer(&mut self, head: u16) {
         self.put(AVAILABLE + 4 + 2 * u64::from(self.available % SIZE), head);
         self.available = self.available.wrapping_add(1);
@@ -138,7 +138,8 @@ impl Driver {
         self.set(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
     }
 
-    /// Sends `descriptors` as one chain. Returns how many bytes the device says it has written, if it was done with it.
+    /// Sends `descriptors` as one chain. Returns how many bytes the device reports as written, if it has used the
+    /// chain.
     fn send(&mut self, descriptors: &[Descriptor]) -> Option<u32> {
         let before: u16 = self.take(USED + 2);
         self.describe(DESCRIPTORS, descriptors);
@@ -147,8 +148,8 @@ impl Driver {
         (after == before.wrapping_add(1)).then(|| self.take(USED + 4 + 8 * u64::from(before % SIZE) + 4))
     }
 
-    /// A disk request: `data` is its length, and whether the device writes it. Returns the status byte, and what was
-    /// used.
+    /// Sends a disk request. `data` is the length of its data, and `flags` says whether the device writes it. Returns
+    /// the status byte, and the used length.
     fn request(&mut self, kind: u32, sector: u64, data: u32, flags: u16) -> (u8, Option<u32>) {
         self.put(BUFFERS, kind);
         self.put(BUFFERS + 8, sector);
