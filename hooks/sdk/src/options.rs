@@ -52,8 +52,10 @@ impl Options {
 
     /// Options from a JSON object.
     pub(crate) fn from_json(json: &str, base: impl Into<PathBuf>) -> Result<Self, OptionsError> {
-        let values = serde_json::from_str(json)
-            .map_err(|error| OptionsError { key: None, message: format!("the options are not a JSON object: {error}") })?;
+        let values = serde_json::from_str(json).map_err(|error| OptionsError {
+            key: None,
+            message: format!("the options are not a JSON object: {error}"),
+        })?;
         Ok(Self::new(values, base))
     }
 
