@@ -246,7 +246,7 @@ const MAPPING: crate::Mapping = crate::Mapping {
     entry: 0x1067,
 };
 
-/// Packs three small numbers into one.
+/// Packs small numbers into one.
 fn together(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |all, byte| all << 8 | u64::from(*byte))
 }
