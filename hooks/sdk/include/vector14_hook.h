@@ -34,7 +34,7 @@ typedef struct vector14_sizes vector14_sizes;
 typedef struct vector14_prefix vector14_prefix;
 typedef struct vector14_descriptor vector14_descriptor;
 
-/* The general registers of the context that faulted, as they will be when it goes on. */
+/* The general registers of the faulting context; the guest resumes with these values. */
 struct vector14_registers {
     uint64_t rax;
     uint64_t rbx;
@@ -64,33 +64,33 @@ struct vector14_registers {
 
 /* Text in UTF-8, without a NUL at its end. */
 struct vector14_text {
-    /* The first byte. NULL: there is no text, which is not the same as an empty one. */
+    /* The first byte. NULL means no text, which is not the same as an empty text. */
     const char *bytes;
-    /* How many bytes there are. */
+    /* Length in bytes. */
     size_t length;
 };
 
-/* Takes text. The caller of a function lends it for the time of the call. */
+/* Receives text. A sink that is passed to a function is valid until the function returns. */
 struct vector14_sink {
-    /* Adds bytes to the text; they are copied. The first argument is `context`. */
+    /* Appends bytes to the text; the bytes are copied. Pass `context` as the first argument. */
     void (*write)(void *context, const char *bytes, size_t length);
-    /* Whatever `write` needs. */
+    /* The first argument for `write`. */
     void *context;
 };
 
 /* One guest page fault, with the context that it interrupted. */
 struct vector14_fault {
-    /* Position among all faults of this VM, from 0. */
+    /* Number of the fault among all faults of this VM, from 0. */
     uint64_t sequence;
     /* The linear address whose access faulted (CR2). */
     uint64_t address;
-    /* The faulting instruction. */
+    /* Address of the faulting instruction. */
     uint64_t rip;
     /* Stack pointer of the interrupted context. */
     uint64_t rsp;
     /* Flags of the interrupted context. */
     uint64_t rflags;
-    /* Root of the page tables in force. */
+    /* CR3 at the exit: the page tables that were in use. */
     uint64_t cr3;
     /* The vCPU that faulted, from 0 to 7. */
     uint32_t vcpu;
@@ -107,75 +107,75 @@ struct vector14_fault {
 /* What happens with a fault. */
 typedef uint32_t vector14_verdict_kind;
 #define VECTOR14_VERDICT_PASS 0 /* No opinion: the next hook is asked. */
-#define VECTOR14_VERDICT_REINJECT 1 /* The guest's own handler runs, with what the CPU would have shown it. */
-#define VECTOR14_VERDICT_REINJECT_AS 2 /* The guest's own handler runs, with `address` and `error_code` of the verdict. */
-#define VECTOR14_VERDICT_RESOLVE 3 /* The instruction is tried again; the guest's handler never runs. */
+#define VECTOR14_VERDICT_REINJECT 1 /* The guest's own handler runs, with the error code and CR2 that the CPU supplied. */
+#define VECTOR14_VERDICT_REINJECT_AS 2 /* The guest's own handler runs, with the verdict's `address` and `error_code`. */
+#define VECTOR14_VERDICT_RESOLVE 3 /* The instruction is retried; the guest's handler never runs. */
 #define VECTOR14_VERDICT_SKIP 4 /* The instruction has no effect, and the next one runs. */
-#define VECTOR14_VERDICT_RAISE 5 /* The exception `vector` of the verdict is raised instead of #PF. */
+#define VECTOR14_VERDICT_RAISE 5 /* The exception in the verdict's `vector` is raised instead of #PF. */
 #define VECTOR14_VERDICT_STOP 6 /* The VM stops; the text says why. */
 
-/* A verdict. It is PASS and all 0 when `on_fault` is called. */
+/* A verdict. When `on_fault` is called, it is initialised to PASS and zeroes. */
 struct vector14_verdict {
-    /* Which one. */
+    /* The kind of verdict. */
     vector14_verdict_kind kind;
-    /* For REINJECT_AS, and for RAISE where `has_error_code` is set. */
+    /* For REINJECT_AS, and for RAISE if `has_error_code` is 1: the error code to push. */
     uint32_t error_code;
-    /* For REINJECT_AS. */
+    /* For REINJECT_AS: the address in CR2. */
     uint64_t address;
     /* For RAISE: an IDT vector, 0 to 31. */
     uint8_t vector;
-    /* For RAISE: 1 where the exception comes with an error code, otherwise 0. */
+    /* For RAISE: 1 if the exception has an error code, otherwise 0. */
     uint8_t has_error_code;
     /* 0. */
     uint8_t padding[6];
 };
 
-/* How a call of the guest's ended. */
+/* The status of a guest call. */
 typedef uint32_t vector14_guest_status;
-#define VECTOR14_GUEST_STATUS_OK 0 /* Well. */
+#define VECTOR14_GUEST_STATUS_OK 0 /* The call succeeded. */
 #define VECTOR14_GUEST_STATUS_NOT_MAPPED 1 /* The guest does not map the virtual address `value`. */
-#define VECTOR14_GUEST_STATUS_MALFORMED 2 /* A reserved bit on the way, or a virtual address `value` that is not canonical. */
+#define VECTOR14_GUEST_STATUS_MALFORMED 2 /* The virtual address `value` is not canonical, or an entry on its walk has a reserved bit set. */
 #define VECTOR14_GUEST_STATUS_OUTSIDE_MEMORY 3 /* There is no memory at the physical address `value`. */
-#define VECTOR14_GUEST_STATUS_ALREADY_MAPPED 4 /* The virtual address `value` is mapped already. */
-#define VECTOR14_GUEST_STATUS_CONTENDED 5 /* Other vCPUs change the page-table entry of the virtual address `value` all the time. */
+#define VECTOR14_GUEST_STATUS_ALREADY_MAPPED 4 /* The virtual address `value` is already mapped. */
+#define VECTOR14_GUEST_STATUS_CONTENDED 5 /* Other vCPUs keep changing the page-table entry of the virtual address `value`. */
 #define VECTOR14_GUEST_STATUS_UNALIGNED 6 /* The address `value` is not a multiple of 4096. */
 #define VECTOR14_GUEST_STATUS_POOL_EXHAUSTED 7 /* All `value` pages of the pool are in use. */
-#define VECTOR14_GUEST_STATUS_NOT_TAKEN 8 /* The page `value` is none that this hook has taken. */
+#define VECTOR14_GUEST_STATUS_NOT_TAKEN 8 /* The page `value` is not one that this hook allocated. */
 #define VECTOR14_GUEST_STATUS_UNREADABLE_CODE 9 /* The instruction at `value` can't be read. */
-#define VECTOR14_GUEST_STATUS_NO_INSTRUCTION 10 /* The bytes at `value` are no instruction. */
+#define VECTOR14_GUEST_STATUS_NO_INSTRUCTION 10 /* The bytes at `value` do not decode as an instruction. */
 #define VECTOR14_GUEST_STATUS_FLUSH 11 /* The vCPUs' translations can't be flushed; `value` is the errno. */
-#define VECTOR14_GUEST_STATUS_NO_GUEST 12 /* There is a recorded fault and no guest. */
+#define VECTOR14_GUEST_STATUS_NO_GUEST 12 /* The fault is a recorded one, and there is no guest. */
 #define VECTOR14_GUEST_STATUS_POOL_REFUSED 13 /* KVM refuses memory for more pages of the pool; `value` is the errno. */
-#define VECTOR14_GUEST_STATUS_NO_TABLE 14 /* The virtual address `value` has no last-level page table, and Linux can't use one of the pool's. */
+#define VECTOR14_GUEST_STATUS_NO_TABLE 14 /* The virtual address `value` has no last-level page table, and Linux can't use one from the pool. */
 
-/* What kind of guest it is. */
+/* The kind of guest kernel. */
 typedef uint32_t vector14_guest_kind;
-#define VECTOR14_GUEST_OTHER 0 /* None of the below. */
+#define VECTOR14_GUEST_OTHER 0 /* Any other kernel. */
 #define VECTOR14_GUEST_LINUX 1 /* Linux. */
 
-/* How a call of the guest's ended, and the address or number that this is about. */
+/* The result of a guest call: its status, and the address or number that the status refers to. */
 struct vector14_guest_result {
-    /* How it ended. */
+    /* The status. */
     vector14_guest_status status;
     /* 0. */
     uint32_t padding;
-    /* What it is about; 0 where all is well. */
+    /* The value that the status refers to; 0 if the call succeeded. */
     uint64_t value;
 };
 
-/* Where a virtual address leads. */
+/* The translation of a virtual address. */
 struct vector14_translation {
     /* The physical address. */
     uint64_t address;
     /* Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB. */
     uint64_t page_size;
-    /* What the mapping allows: bit 0 writes, 1 user mode, 2 instruction fetches. */
+    /* Access rights that the mapping grants: bit 0 writes, 1 user mode, 2 instruction fetches. */
     uint32_t access;
     /* 0. */
     uint32_t padding;
 };
 
-/* A leaf of the page tables as it was before it was changed. */
+/* A leaf mapping, as it was before a change. */
 struct vector14_mapping {
     /* Physical address of the page's frame. */
     uint64_t frame;
@@ -183,49 +183,49 @@ struct vector14_mapping {
     uint64_t page_size;
     /* Physical address of the leaf's entry. */
     uint64_t slot;
-    /* The entry. */
+    /* The entry's old value. */
     uint64_t entry;
-    /* What the mapping allowed: bit 0 writes, 1 user mode, 2 instruction fetches. */
+    /* Access rights that the mapping granted: bit 0 writes, 1 user mode, 2 instruction fetches. */
     uint32_t access;
-    /* 1 where the CPU had written through it, otherwise 0. */
+    /* 1 if the leaf was dirty (the CPU had written to the page), otherwise 0. */
     uint32_t dirty;
 };
 
-/* A page-table entry on the way to an address. */
+/* One page-table entry that a walk read. */
 struct vector14_table_entry {
     /* Physical address of the entry. */
     uint64_t slot;
-    /* The entry. */
+    /* The entry's value. */
     uint64_t entry;
-    /* Level of its table; level 1 maps 4 KiB. */
+    /* Level of the table that holds the entry; entries of level 1 map 4 KiB. */
     uint32_t level;
     /* 0. */
     uint32_t padding;
 };
 
-/* Where a walk ended: at the last of its entries. */
+/* How a walk ended: the state of the last entry. */
 typedef uint32_t vector14_step;
-#define VECTOR14_STEP_LEAF 0 /* It is a leaf; `translation` is filled in. */
-#define VECTOR14_STEP_ABSENT 1 /* It is not present. */
-#define VECTOR14_STEP_RESERVED 2 /* It has a reserved bit. */
+#define VECTOR14_STEP_LEAF 0 /* The last entry is a leaf; `translation` is filled in. */
+#define VECTOR14_STEP_ABSENT 1 /* The last entry is not present. */
+#define VECTOR14_STEP_RESERVED 2 /* The last entry has a reserved bit set. */
 
-/* A walk through the page tables, entry by entry. */
+/* A page walk: every entry that was read, and how the walk ended. */
 struct vector14_walk {
     /* The entries that were read, from the top-level table down. */
     vector14_table_entry entries[5];
-    /* How many of them there are. */
+    /* Number of entries. */
     uint32_t count;
-    /* Where it ended. */
+    /* How the walk ended. */
     vector14_step end;
-    /* Where the address leads, if it ended at a leaf. */
+    /* The translation, if the walk ended at a leaf. */
     vector14_translation translation;
 };
 
-/* The bytes of an instruction, and those behind it. */
+/* The bytes at the instruction pointer, and the mode in which the CPU executes them. */
 struct vector14_code {
-    /* Where the first byte is. */
+    /* Address of the first byte. */
     uint64_t rip;
-    /* How many bytes could be read. */
+    /* Number of bytes that could be read. */
     uint32_t count;
     /* Operand and address size: 16, 32 or 64. */
     uint32_t bits;
@@ -233,76 +233,78 @@ struct vector14_code {
     uint8_t bytes[16];
 };
 
-/* What else decides how the faulting instruction ran. */
+/* System registers of the faulting vCPU, as they were at the fault. */
 struct vector14_system_registers {
-    /* CR0: paging, and whether read-only pages hold for the kernel. */
+    /* CR0: paging, and whether write protection applies to the kernel. */
     uint64_t cr0;
     /* CR4: the paging mode, SMEP, SMAP, protection keys. */
     uint64_t cr4;
     /* EFER: long mode, NX. */
     uint64_t efer;
-    /* Where FS begins. */
+    /* Base of the FS segment. */
     uint64_t fs_base;
-    /* Where GS begins. */
+    /* Base of the GS segment. */
     uint64_t gs_base;
 };
 
-/* The guest, while a fault waits for its verdict. Valid until the function returns that was given it, on its thread. */
+/* The guest, while a fault waits for its verdict. Valid until the function that received it returns, and only on its
+ * thread. */
 struct vector14_guest {
-    /* What can be done with it; each function takes the guest itself as its first argument. */
+    /* The functions of the guest; each takes the guest as its first argument. */
     const vector14_guest_calls *calls;
-    /* The host's. */
+    /* Private to the host. */
     void *context;
 };
 
-/* What can be done with a guest. Where a result's status is not OK, what it should have filled in is unspecified. */
+/* The functions of a guest. If a result's status is not OK, the contents of output arguments are unspecified. */
 struct vector14_guest_calls {
-    /* The interrupted registers. What is written to them is in force when the guest goes on. */
+    /* General registers of the faulting context, for reading and writing. The guest resumes with these values. */
     vector14_registers *(*registers)(vector14_guest *guest);
-    /* System registers of the vCPU that faulted. */
+    /* System registers of the faulting vCPU. */
     void (*system_registers)(vector14_guest *guest, vector14_system_registers *registers);
-    /* What kind of guest it is. */
+    /* The kind of guest kernel. */
     vector14_guest_kind (*kind)(vector14_guest *guest);
-    /* The page tables that virtual addresses go through. */
+    /* The CR3 whose page tables translate virtual addresses. */
     uint64_t (*address_space)(vector14_guest *guest);
-    /* Sends virtual addresses through other page tables, until the hook returns. */
+    /* Translates virtual addresses by other page tables until the hook returns. */
     void (*use_address_space)(vector14_guest *guest, uint64_t cr3);
-    /* Every page-table entry on the way to an address. */
+    /* Walks the page tables for an address and returns every entry. */
     vector14_guest_result (*walk)(vector14_guest *guest, uint64_t address, vector14_walk *walk);
-    /* Where an address leads. */
+    /* Translates a virtual address. */
     vector14_guest_result (*translate)(vector14_guest *guest, uint64_t address, vector14_translation *translation);
-    /* Reads virtual memory, without regard to rights. */
+    /* Reads virtual memory; access rights are ignored. */
     vector14_guest_result (*read)(vector14_guest *guest, uint64_t address, void *buffer, size_t length);
-    /* Writes virtual memory, without regard to rights. */
+    /* Writes virtual memory; access rights are ignored. */
     vector14_guest_result (*write)(vector14_guest *guest, uint64_t address, const void *data, size_t length);
     /* Reads physical memory. */
     vector14_guest_result (*read_physical)(vector14_guest *guest, uint64_t address, void *buffer, size_t length);
     /* Writes physical memory. */
     vector14_guest_result (*write_physical)(vector14_guest *guest, uint64_t address, const void *data, size_t length);
-    /* Replaces 8 aligned bytes of physical memory that still are `current`; `exchanged` is 1 where they were, otherwise 0. */
+    /* Atomically replaces 8 aligned bytes of physical memory if they equal `current`. Sets `exchanged` to 1 if it did,
+     * otherwise to 0. */
     vector14_guest_result (*compare_exchange)(vector14_guest *guest, uint64_t address, uint64_t current, uint64_t new_value, uint8_t *exchanged);
-    /* Takes a zeroed page of 4 KiB from the pool of host-owned pages. */
+    /* Allocates a zeroed 4 KiB page from the pool of host-owned pages. */
     vector14_guest_result (*allocate_page)(vector14_guest *guest, uint64_t *page);
-    /* Gives such a page back, which must not be mapped any more. */
+    /* Returns a page to the pool. It must no longer be mapped, and translations to it must have been flushed. */
     vector14_guest_result (*free_page)(vector14_guest *guest, uint64_t page);
-    /* Maps a page of 4 KiB to a frame; `access`: bit 0 writes, 1 user mode, 2 instruction fetches. In a Linux guest the last-level
-     * page table must be there, and the kernel complains of the page when it finds it. */
+    /* Maps a 4 KiB page to a frame. `access`: bit 0 writes, 1 user mode, 2 instruction fetches. In a Linux guest the
+     * last-level page table must exist, and the kernel reports a bad page map if munmap, exit or fork finds the page. */
     vector14_guest_result (*map)(vector14_guest *guest, uint64_t page, uint64_t frame, uint32_t access);
     /* Makes the leaf that maps a page absent. */
     vector14_guest_result (*unmap)(vector14_guest *guest, uint64_t page, vector14_mapping *mapping);
-    /* Gives the leaf that maps a page other rights. */
+    /* Sets the access rights of the leaf that maps a page. */
     vector14_guest_result (*protect)(vector14_guest *guest, uint64_t page, uint32_t access, vector14_mapping *mapping);
-    /* Makes every vCPU forget its translations. */
+    /* Flushes the translations of every vCPU. */
     vector14_guest_result (*flush)(vector14_guest *guest);
-    /* The bytes of the instruction that faulted. */
+    /* The bytes of the faulting instruction. */
     vector14_guest_result (*code)(vector14_guest *guest, vector14_code *code);
-    /* The instruction that faulted, as Intel writes it, and its length in bytes. */
+    /* The faulting instruction in Intel syntax, and its length in bytes. */
     vector14_guest_result (*instruction)(vector14_guest *guest, vector14_sink *text, uint32_t *length);
     /* Nanoseconds since the VM was started. */
     uint64_t (*elapsed)(vector14_guest *guest);
     /* Writes a line to the VM's log under this hook's name. */
     void (*log)(vector14_guest *guest, vector14_text message);
-    /* Puts a result into words. */
+    /* Describes a result as text. */
     void (*explain)(vector14_guest *guest, vector14_guest_result result, vector14_sink *text);
 };
 
@@ -310,37 +312,37 @@ struct vector14_guest_calls {
 struct vector14_options {
     /* A JSON object with an entry for each option. */
     vector14_text json;
-    /* The folder that relative paths among them start from. */
+    /* The folder that relative paths in the options are relative to. */
     vector14_text folder;
 };
 
-/* What is wrong with a hook's options. */
+/* An error in a hook's options. */
 struct vector14_options_error {
-    /* Takes the name of the option at fault; nothing: it is all of them together. */
+    /* Receives the name of the wrong option; write nothing if the error is about all of them. */
     vector14_sink *key;
-    /* Takes what was got and what is allowed. */
+    /* Receives the error message: the value that was given, and what is allowed. */
     vector14_sink *message;
 };
 
-/* What is known of one option, for "vector14 hooks" and "vector14 check". */
+/* The documentation of one option, for "vector14 hooks" and "vector14 check". */
 struct vector14_option_doc {
     /* Key in the hook's table. */
     vector14_text name;
-    /* What it takes, in a word. */
+    /* The kind of value, such as "path" or "address". */
     vector14_text value;
-    /* What holds when it is not given; no text: it must be. */
+    /* The default; no text means that the option is required. */
     vector14_text default_value;
-    /* One line on what it does. */
+    /* One line that describes the option. */
     vector14_text help;
 };
 
-/* How a function of a hook's ended. */
+/* The status that a hook's function returns. */
 typedef uint32_t vector14_status;
-#define VECTOR14_STATUS_OK 0 /* Well. */
-#define VECTOR14_STATUS_FAILED 1 /* Not well; the text says why. The fault is reinjected, and the hook left out. */
-#define VECTOR14_STATUS_PANICKED 2 /* It panicked, or what its language has in the place of that; the text says why and where. */
+#define VECTOR14_STATUS_OK 0 /* The function succeeded. */
+#define VECTOR14_STATUS_FAILED 1 /* The function failed; the text says why. The fault is reinjected, and the hook is disabled. */
+#define VECTOR14_STATUS_PANICKED 2 /* The function panicked, or did the equivalent in its language; the text says why and where. */
 
-/* The sizes of all structs, in bytes, as the library knows them. */
+/* The sizes of all structs, in bytes, that the library was built with. */
 struct vector14_sizes {
     uint32_t descriptor;
     uint32_t text;
@@ -383,7 +385,7 @@ struct vector14_sizes {
     sizeof(vector14_options_error), \
     sizeof(vector14_option_doc) }
 
-/* What a descriptor begins with in every version of this interface. */
+/* The start of a descriptor, the same in every version of this interface. */
 struct vector14_prefix {
     /* VECTOR14_MAGIC. */
     uint64_t magic;
@@ -393,29 +395,29 @@ struct vector14_prefix {
     vector14_sizes sizes;
 };
 
-/* A kind of hook. A library exports one, under the name vector14_hook. The functions are called on any thread, `on_fault` from
- * several at once; none may throw, jump or unwind out of itself. A library is never unloaded. */
+/* A kind of hook. A library exports one, under the name vector14_hook. Its functions are called on any thread,
+ * `on_fault` on several threads at once. None may throw, longjmp or unwind out. A library is never unloaded. */
 struct vector14_descriptor {
     /* VECTOR14_PREFIX. */
     vector14_prefix prefix;
-    /* What to call the hook. */
+    /* The name of the hook. */
     vector14_text name;
-    /* One line on what it does. */
+    /* One line that describes the hook. */
     vector14_text summary;
-    /* The options that it understands. */
+    /* The options that the hook understands. */
     const vector14_option_doc *options;
-    /* How many there are. */
+    /* Number of options. */
     size_t option_count;
-    /* Finds what `create` would object to, without leaving a trace. NULL: nothing. */
+    /* Reports errors that `create` would report, without side effects. NULL: there is nothing to check. */
     vector14_status (*check)(const vector14_options *options, vector14_options_error *error);
-    /* Makes a hook, whatever that is: the other functions get it back. NULL: there is nothing to be made. */
+    /* Creates a hook. The pointer is passed to the other functions. NULL: there is nothing to create. */
     vector14_status (*create)(const vector14_options *options, void **hook, vector14_options_error *error);
-    /* Decides about one fault. The text is the reason of STOP, or of a failure. */
+    /* Decides about one fault. The text is the reason for STOP or for a failure. */
     vector14_status (*on_fault)(void *hook, const vector14_fault *fault, vector14_guest *guest, vector14_verdict *verdict, vector14_sink *text);
-    /* Called once, after the last fault. The text is the report, as JSON:
-     * {"tables": [{"title": "", "columns": [""], "rows": [[""]]}], "warnings": [""]}, or nothing. NULL: there is none. */
+    /* Called once, after the last fault. The text is the report, as JSON: {"tables": [{"title": "", "columns": [""],
+     * "rows": [[""]]}], "warnings": [""]}, or nothing. NULL: there is no report. */
     vector14_status (*on_end)(void *hook, vector14_guest *guest, vector14_sink *text);
-    /* Frees what `create` made. NULL: there is nothing to be freed. */
+    /* Frees what `create` made. NULL: there is nothing to free. */
     void (*destroy)(void *hook);
 };
 

@@ -1,4 +1,4 @@
-//! Addresses, each kind a type of its own so that one is never taken for another.
+//! Address types: one type per kind of address, so that they can't be confused.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ macro_rules! address {
                 self.0 & (PAGE_SIZE - 1)
             }
 
-            /// The address `bytes` further on; wraps at 2^64, as the CPU's own arithmetic does.
+            /// This address plus `bytes`; wraps at 2^64, as CPU arithmetic does.
             #[must_use]
             pub const fn offset(self, bytes: u64) -> Self {
                 Self(self.0.wrapping_add(bytes))

@@ -1,4 +1,4 @@
-//! The instruction that faulted: its bytes, and what they mean.
+//! The faulting instruction: its bytes, and how to decode them.
 
 use iced_x86::{Decoder, DecoderOptions};
 
@@ -10,14 +10,14 @@ pub use iced_x86::Instruction;
 /// Longest instruction, in bytes (SDM vol. 2A, 2.3.11).
 pub const INSTRUCTION_LIMIT: usize = 15;
 
-/// An instruction's bytes, with those behind it, and how they are to be read.
+/// The bytes at the instruction pointer, and the mode in which the CPU executes them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Code {
-    /// Where the first byte is.
+    /// Address of the first byte.
     pub rip: Va,
     /// The bytes; those from `count` on are 0.
     pub bytes: [u8; INSTRUCTION_LIMIT],
-    /// How many of them could be read: the page behind the instruction's need not be mapped.
+    /// Number of bytes that could be read. It can be less than 15 if the next page is not mapped.
     pub count: usize,
     /// Operand and address size: 16, 32 or 64.
     pub bits: u32,

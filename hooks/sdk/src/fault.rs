@@ -8,7 +8,7 @@ bitflags::bitflags! {
     /// The error code of a #PF (SDM vol. 3A, 4.7; APM vol. 2, 8.4.2).
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct ErrorCode: u32 {
-        /// P: the page was present, and a right was missing. Clear: nothing is mapped there.
+        /// P: the page was present, and an access right was missing. If clear, the page was not present.
         const PRESENT = 1 << 0;
         /// W: the access was a write.
         const WRITE = 1 << 1;
@@ -22,17 +22,17 @@ bitflags::bitflags! {
         const PROTECTION_KEY = 1 << 5;
         /// SS: the access was to a shadow stack.
         const SHADOW_STACK = 1 << 6;
-        /// Bits that this table does not name are kept as the CPU pushed them.
+        /// Other bits are kept as the CPU pushed them.
         const _ = !0;
     }
 }
 
 impl ErrorCode {
-    /// All bits that a CPU sets: those above, and bit 15, SGX.
+    /// All bits that a CPU sets: the named ones and bit 15 (SGX).
     pub const DEFINED: Self = Self::from_bits_retain(0x807f);
 }
 
-/// `write, user, not present`: for people.
+/// Human-readable, for example `write, user, not present`.
 impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let access = if self.contains(Self::FETCH) {
@@ -56,20 +56,20 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// One guest #PF, with the context it interrupted.
+/// One guest #PF, with the context that it interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Position among all faults of this VM, from 0, in the order in which they reached the host.
+    /// Number of the fault among all faults of this VM, from 0, in the order in which they reached the host.
     pub sequence: u64,
     /// The vCPU that faulted, from 0.
     pub vcpu: u32,
     /// The linear address whose access faulted (CR2).
     pub address: Va,
-    /// Why it faulted.
+    /// The error code of the fault.
     pub error_code: ErrorCode,
     /// Selector of the interrupted code segment; its low two bits are the CPL.
     pub cs: u16,
-    /// The faulting instruction.
+    /// Address of the faulting instruction.
     pub rip: Va,
     /// Stack pointer of the interrupted context.
     pub rsp: Va,
@@ -77,7 +77,7 @@ pub struct Fault {
     pub ss: u16,
     /// Flags of the interrupted context.
     pub rflags: u64,
-    /// Root of the page tables that are in force where the fault is seen.
+    /// CR3 at the exit: the page tables that were in use.
     pub cr3: Cr3,
 }
 

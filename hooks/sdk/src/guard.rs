@@ -1,4 +1,4 @@
-//! Calls into hooks that may panic. For whoever calls hooks: the VM, and the glue of a loaded one inside of its library.
+//! Calls into hooks that may panic. Used by the VM, and by the glue code inside a hook's library.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -6,16 +6,16 @@ use std::panic::{self, AssertUnwindSafe};
 use std::thread;
 
 thread_local! {
-    /// Whether this thread is inside of a hook.
+    /// Whether this thread is inside a hook.
     static IN_HOOK: Cell<bool> = const { Cell::new(false) };
-    /// Where the panic that is being unwound on this thread began, `file:line`.
+    /// Location (`file:line:column`) of the panic that is unwinding on this thread.
     static PANICKED_AT: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Calls into a hook; a panic does not come out.
+/// Calls into a hook and catches a panic.
 ///
 /// # Errors
-/// What the hook panicked with, for [`describe_panic`].
+/// The panic's payload, for [`describe_panic`].
 #[inline]
 pub fn guarded<R>(call: impl FnOnce() -> R) -> thread::Result<R> {
     let outside = IN_HOOK.replace(true);
@@ -24,7 +24,7 @@ pub fn guarded<R>(call: impl FnOnce() -> R) -> thread::Result<R> {
     result
 }
 
-/// Has panics inside of hooks noted instead of printed: whoever calls the hook reports them in words of its own.
+/// Records panics inside hooks instead of printing them: the hook's caller reports them.
 pub fn report_panics_of_hooks_here() {
     static INSTALL: std::sync::Once = std::sync::Once::new();
     INSTALL.call_once(|| {
@@ -39,7 +39,7 @@ pub fn report_panics_of_hooks_here() {
     });
 }
 
-/// What a panic said, and where.
+/// A panic's message and location.
 #[must_use]
 pub fn describe_panic(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
@@ -47,7 +47,7 @@ pub fn describe_panic(payload: &(dyn Any + Send)) -> String {
     format!("{}{place}", text.unwrap_or("without a message"))
 }
 
-/// Goes on with a panic that was caught elsewhere and is described already.
+/// Resumes a panic that was caught elsewhere, with a description that is already complete.
 pub(crate) fn resume_panic(description: String) -> ! {
     PANICKED_AT.take();
     panic::resume_unwind(Box::new(description))

@@ -1,11 +1,11 @@
-//! The guest handle: what a hook can see and do while a fault waits for its verdict.
+//! The guest handle: what a hook can read and change while a fault waits for its verdict.
 
 use std::time::Duration;
 
 use crate::paging::{Access, Mapping, Translation, Walk};
 use crate::{Code, Cr3, Instruction, Pa, Va};
 
-/// The general registers of the context that faulted, as they will be when it goes on.
+/// The general registers of the faulting context; the guest resumes with these values.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the registers' own names say it all")]
@@ -30,49 +30,49 @@ pub struct Registers {
     pub rflags: u64,
 }
 
-/// What else decides how the faulting instruction ran, as it was when it faulted.
+/// System registers of the faulting vCPU, as they were at the fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SystemRegisters {
-    /// CR0: paging, and whether read-only pages hold for the kernel (SDM vol. 3A, 2.5).
+    /// CR0: paging, and whether write protection applies to the kernel (SDM vol. 3A, 2.5).
     pub cr0: u64,
     /// CR4: the paging mode, SMEP, SMAP, protection keys.
     pub cr4: u64,
     /// EFER: long mode, NX.
     pub efer: u64,
-    /// Where FS begins.
+    /// Base of the FS segment.
     pub fs_base: Va,
-    /// Where GS begins.
+    /// Base of the GS segment.
     pub gs_base: Va,
 }
 
-/// What kind of guest a kernel makes.
+/// The kind of guest kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GuestKind {
-    /// Linux. It accounts for every page that its page tables map, and follows tables through its direct map.
+    /// Linux. It accounts for every page that its page tables map, and reaches page tables through its direct map.
     Linux,
-    /// Any other.
+    /// Any other kernel.
     #[default]
     Other,
 }
 
-/// Why an access to guest memory, or a change of its page tables, could not be done.
+/// Why a call on the guest handle failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GuestError {
     /// The walk ended at an entry without P.
     #[error("virtual address {0} is not mapped by the guest")]
     NotMapped(Va),
-    /// The walk met an entry with a reserved bit set, or a virtual address that is not canonical; or a page needs an entry
-    /// at the top level of PAE paging, which the CPU reads only with CR3.
+    /// The virtual address is not canonical, or the walk met an entry with a reserved bit set. Also: mapping the page
+    /// needs an entry at the top level of PAE paging, which the CPU reads only when CR3 is written.
     #[error("virtual address {0} has no valid translation")]
     Malformed(Va),
-    /// There is no memory of the VM's at this address: MMIO, a hole, or past its end.
-    #[error("physical address {0} is outside of guest memory")]
+    /// The VM has no memory at this address: it is MMIO, a hole, or past the end of memory.
+    #[error("physical address {0} is outside guest memory")]
     OutsideMemory(Pa),
-    /// A page that is asked to be mapped is mapped already.
-    #[error("virtual address {0} is mapped already")]
+    /// The page to be mapped is already mapped.
+    #[error("virtual address {0} is already mapped")]
     AlreadyMapped(Va),
-    /// Other vCPUs change the page-table entry all the time.
-    #[error("the page-table entry of virtual address {0} does not hold still")]
+    /// Other vCPUs keep changing the page-table entry.
+    #[error("the page-table entry of virtual address {0} keeps changing")]
     Contended(Va),
     /// A page address or a frame address is not a multiple of 4 KiB.
     #[error("address {0:#x} is not a multiple of 4 KiB")]
@@ -80,93 +80,97 @@ pub enum GuestError {
     /// All host-owned pages are in use.
     #[error("the pool of host-owned pages is used up ({pages} pages)")]
     PoolExhausted {
-        /// How many pages the pool has.
+        /// Number of pages in the pool.
         pages: u64,
     },
-    /// KVM refuses to make more pages of the pool the guest's memory.
+    /// KVM refuses to add more pages of the pool to the guest's memory.
     #[error("KVM refuses memory for more pages of the pool (errno {0})")]
     PoolRefused(i32),
-    /// A page of a Linux guest has no last-level page table, and Linux could not follow one from the pool.
+    /// A page of a Linux guest has no last-level page table, and Linux can't use one from the pool.
     #[error(
-        "virtual address {0} has no page table, and Linux can't use one of the pool's: have the process populate a page in \
+        "virtual address {0} has no page table, and Linux can't use one from the pool: have the process populate a page in \
          the same 2 MiB (MADV_POPULATE_WRITE)"
     )]
     NoTable(Va),
-    /// A page is to be given back that this hook has not taken.
-    #[error("{0} is no page that this hook has taken from the pool")]
+    /// The page to be freed is not one that this hook allocated.
+    #[error("{0} is not a page that this hook allocated from the pool")]
     NotTaken(Pa),
     /// The instruction's bytes, or the descriptor of its code segment, can't be read.
     #[error("the instruction at {0} can't be read")]
     UnreadableCode(Va),
-    /// The bytes at the instruction pointer are no instruction.
+    /// The bytes at the instruction pointer do not decode as an instruction.
     #[error("the bytes at {0} are no instruction")]
     NoInstruction(Va),
-    /// There is a recorded fault and no guest.
+    /// The fault is a recorded one, and there is no guest.
     #[error("there is no guest: a trace has faults in it, and neither memory nor general registers")]
     NoGuest,
-    /// KVM refuses to drop the translations that the vCPUs hold.
+    /// KVM could not flush the vCPUs' translations.
     #[error("the vCPUs' translations can't be flushed (errno {0})")]
     Flush(i32),
 }
 
-/// The guest, from inside a hook.
+/// The guest, as a hook accesses it.
 ///
-/// Everything is seen as the faulting vCPU sees it: virtual addresses go through the page tables that its CR3 names at
-/// the exit, or through those that [`Guest::use_address_space`] names. In [`Hook::on_end`](crate::Hook::on_end) there is no
-/// faulting vCPU: registers are zero then, and an address space has to be named before virtual addresses lead anywhere.
+/// A hook sees what the faulting vCPU sees: virtual addresses are translated by the page tables in its CR3 at the exit,
+/// or by those set with [`Guest::use_address_space`]. In [`Hook::on_end`](crate::Hook::on_end) there is no faulting
+/// vCPU: registers are zero, and virtual addresses can be used only after [`Guest::use_address_space`].
 ///
-/// # What calls cost
-/// Registers are plain memory. An access by virtual address costs a page walk in plain memory, of four or five loads, a page;
-/// `map`, `unmap` and `protect` cost one, and an atomic exchange. `allocate_page` fills 4 KiB. None of these makes a system call
-/// or takes a lock, except when the guest has to be given more pages of the pool: for each of the first 32, and then for every
-/// sixteenth part by which the pool grows. `flush` stops every vCPU for a moment and makes KVM forget what it has
-/// learnt of the guest's memory: once a batch, not once a page. `code` reads 15 bytes, `instruction` decodes them on
-/// top. `log` formats and writes, and may block.
+/// # Cost of calls
+/// - Registers are plain memory.
+/// - An access by virtual address costs one page walk per page, four or five loads each.
+/// - `map`, `unmap` and `protect` cost a page walk and an atomic exchange.
+/// - `allocate_page` fills 4 KiB.
+/// - None of these makes a system call or takes a lock, except when more of the pool has to be added to the guest's
+///   memory: for each of the first 32 pages, and after that each time the pool has grown by a sixteenth.
+/// - `flush` stops every vCPU briefly and drops KVM's cached translations of the guest's memory. Call it once per
+///   batch, not once per page.
+/// - `code` reads 15 bytes; `instruction` also decodes them.
+/// - `log` formats and writes, and may block.
 pub trait Guest {
-    /// Registers of the context that faulted.
+    /// General registers of the faulting context.
     fn registers(&self) -> &Registers;
 
-    /// The same, to be changed: what is written here is in force when the guest goes on, whatever the verdict. This is
-    /// how a skipped instruction gets its results.
+    /// General registers of the faulting context, for writing. The guest resumes with the new values, whatever the
+    /// verdict. This is how a skipped instruction gets its results.
     fn registers_mut(&mut self) -> &mut Registers;
 
-    /// System registers of the vCPU that faulted.
+    /// System registers of the faulting vCPU.
     fn system_registers(&self) -> &SystemRegisters;
 
-    /// What kind of guest this is, as its kernel's file says.
+    /// The kind of guest kernel, detected from the kernel's file.
     fn kind(&self) -> GuestKind;
 
-    /// The page tables that virtual addresses go through.
+    /// The CR3 whose page tables translate virtual addresses.
     fn address_space(&self) -> Cr3;
 
-    /// Sends virtual addresses through other page tables, until the hook returns. Nothing is checked: tables that lead
-    /// nowhere show in the first access.
+    /// Translates virtual addresses by other page tables until the hook returns. `cr3` is not checked: if it is wrong,
+    /// the first access fails.
     fn use_address_space(&mut self, cr3: Cr3);
 
-    /// Every entry on the way from the top-level table to where `address` leads.
+    /// Walks the page tables for `address` and returns every entry, from the top-level table down.
     ///
     /// # Errors
-    /// [`GuestError::Malformed`] for an address that is not canonical, [`GuestError::OutsideMemory`] for a table outside of
-    /// guest memory.
+    /// [`GuestError::Malformed`] for an address that is not canonical, [`GuestError::OutsideMemory`] for a table
+    /// outside guest memory.
     fn walk(&self, address: Va) -> Result<Walk, GuestError>;
 
-    /// Where `address` leads in the guest's page tables.
+    /// Translates `address` by the guest's page tables.
     ///
     /// # Errors
     /// [`GuestError::NotMapped`], [`GuestError::Malformed`], or [`GuestError::OutsideMemory`] for a table that lies
-    /// outside of guest memory.
+    /// outside guest memory.
     fn translate(&self, address: Va) -> Result<Translation, GuestError>;
 
-    /// Fills `buffer` from virtual memory, without regard to the mapping's rights.
+    /// Fills `buffer` from virtual memory. The mapping's access rights are ignored.
     ///
     /// # Errors
     /// As [`Guest::translate`], for the first page that fails; the buffer's contents are then unspecified.
     fn read(&self, address: Va, buffer: &mut [u8]) -> Result<(), GuestError>;
 
-    /// Writes `data` to virtual memory, without regard to the mapping's rights.
+    /// Writes `data` to virtual memory. The mapping's access rights are ignored.
     ///
     /// # Errors
-    /// As [`Guest::translate`], for the first page that fails; the pages before it are written then.
+    /// As [`Guest::translate`], for the first page that fails; the pages before it have been written.
     fn write(&mut self, address: Va, data: &[u8]) -> Result<(), GuestError>;
 
     /// Fills `buffer` from guest-physical memory.
@@ -181,85 +185,88 @@ pub trait Guest {
     /// [`GuestError::OutsideMemory`].
     fn write_physical(&mut self, address: Pa, data: &[u8]) -> Result<(), GuestError>;
 
-    /// Replaces the aligned 8 bytes at a guest-physical address where they still are `current`, in one piece, as other vCPUs
-    /// and the CPU's own page walker see it. `Ok(false)`: they are others by now.
+    /// Atomically replaces the 8 aligned bytes at a guest-physical address if they equal `current`. Returns `Ok(false)`
+    /// if they do not. The replacement is atomic for other vCPUs and for the CPU's page walker.
     ///
-    /// For page-table entries that [`Guest::map`] and its like don't know how to make. Those that take a right away need a
-    /// [`Guest::flush`].
+    /// Use it for page-table entries that [`Guest::map`], [`Guest::unmap`] and [`Guest::protect`] can't make. After
+    /// removing an access right, call [`Guest::flush`].
     ///
     /// # Errors
-    /// [`GuestError::OutsideMemory`], for an address that is not a multiple of 8 as well.
+    /// [`GuestError::OutsideMemory`], also for an address that is not a multiple of 8.
     fn compare_exchange(&mut self, address: Pa, current: u64, new: u64) -> Result<bool, GuestError>;
 
-    /// Takes a zeroed 4 KiB page from the VM's pool of host-owned pages. The guest's own allocator does not know of
-    /// these pages: they lie outside of the memory map that the guest was booted with.
+    /// Allocates a zeroed 4 KiB page from the VM's pool of host-owned pages. The guest's own allocator does not know
+    /// these pages: they lie outside the memory map that the guest was booted with.
     ///
-    /// The guest can access a page by its physical address from when it is taken first, given back or not. It can so access
-    /// the most pages that were taken at a time, and a sixteenth more; the rest of the pool is a hole to it.
+    /// Once a page has been allocated, the guest can access it by its physical address, even after it is freed. At
+    /// most, the guest can access as many pages as were ever allocated at the same time, and a sixteenth more; the rest
+    /// of the pool is a hole.
     ///
-    /// A page is the hook's until it gives it back. When a hook is taken out of the chain, what it still has is unmapped where
-    /// [`Guest::map`] mapped it last, and given back; a hook that takes its place inherits its pages instead.
+    /// The hook owns the page until it frees it. When a hook is removed from the chain, each page that it still owns is
+    /// unmapped where [`Guest::map`] last mapped it, and freed. A hook that replaces another inherits its pages
+    /// instead.
     ///
     /// # Errors
     /// [`GuestError::PoolExhausted`], [`GuestError::PoolRefused`].
     fn allocate_page(&mut self) -> Result<Pa, GuestError>;
 
-    /// Gives a page back to the pool. It must not be mapped any more, and translations to it must have been flushed. It keeps
-    /// its contents until it is taken again.
+    /// Returns a page to the pool. It must no longer be mapped, and translations to it must have been flushed. The page
+    /// keeps its contents until it is allocated again.
     ///
     /// # Errors
     /// [`GuestError::NotTaken`].
     fn free_page(&mut self, page: Pa) -> Result<(), GuestError>;
 
-    /// Maps the 4 KiB page at `page` to the frame at `frame` in the guest's page tables, taking pages for missing
-    /// tables from the pool; these stay with the guest. The rights of tables that exist already are left alone.
+    /// Maps the 4 KiB page at `page` to the frame at `frame` in the guest's page tables. Missing tables are allocated
+    /// from the pool and stay with the guest. The access rights in existing tables are not changed.
     ///
     /// # Linux
-    /// Linux follows its page tables through its direct map, where the pool is not. So no table is taken from the pool for
-    /// it: the last-level table must be there. A process has one where it has populated a page in the same 2 MiB, by
-    /// `madvise` with MADV_POPULATE_WRITE for instance.
+    /// Linux reaches its page tables through its direct map, which does not cover the pool. So in a Linux guest no
+    /// table is allocated from the pool: the last-level table must exist. It exists if the process has populated a page
+    /// in the same 2 MiB, for example with `madvise` and MADV_POPULATE_WRITE.
     ///
-    /// A page of the pool has no `struct page`. Its entry is marked accordingly (bit 9, `_PAGE_SPECIAL`), so that the kernel
-    /// looks for none. It is still an entry that the kernel did not make: when it finds it in an ordinary mapping, as munmap,
-    /// exit and fork do, it logs "BUG: Bad page map", taints itself (`TAINT_BAD_PAGE`) and goes on; munmap and exit drop the
-    /// entry, and the frame stays the hook's. A hook that wants none of this unmaps its pages first: the hook `pager` has the
-    /// process announce that it is about to change the mapping.
+    /// A page of the pool has no `struct page`. Its entry is marked (bit 9, `_PAGE_SPECIAL`), so that the kernel does
+    /// not look for one. But the kernel did not make this entry. When munmap, exit or fork finds it in an ordinary
+    /// mapping, the kernel logs "BUG: Bad page map", taints itself (`TAINT_BAD_PAGE`) and continues. munmap and exit
+    /// drop the entry; the hook still owns the frame. To avoid this, unmap the pages first: with the hook `pager`, the
+    /// process announces that it is about to change the mapping.
     ///
     /// # Errors
-    /// [`GuestError::AlreadyMapped`] where a leaf is present, [`GuestError::NoTable`], [`GuestError::Unaligned`],
+    /// [`GuestError::AlreadyMapped`] if a leaf is present, [`GuestError::NoTable`], [`GuestError::Unaligned`],
     /// [`GuestError::PoolExhausted`], [`GuestError::PoolRefused`], or as [`Guest::translate`] for tables that can't be walked.
     fn map(&mut self, page: Va, frame: Pa, access: Access) -> Result<(), GuestError>;
 
-    /// Makes the leaf that maps `page` absent, whatever its size, and returns what it was.
+    /// Makes the leaf that maps `page` absent, whatever its size, and returns the old mapping.
     ///
-    /// A vCPU may go on using the translation until the next [`Guest::flush`]; the VM does one of its own when the hook
-    /// returns. Whoever reads, reuses or gives back the frame flushes first.
+    /// vCPUs may use the stale translation until the next [`Guest::flush`]; the VM also flushes when the hook returns.
+    /// Call [`Guest::flush`] before you read, reuse or free the frame.
     ///
     /// # Errors
     /// As [`Guest::translate`], and [`GuestError::Contended`].
     fn unmap(&mut self, page: Va) -> Result<Mapping, GuestError>;
 
-    /// Gives the leaf that maps `page` other rights, whatever its size, and returns what it was. The tables above it may still
-    /// withhold some. As for [`Guest::unmap`], rights that are taken away are gone for sure after a [`Guest::flush`].
+    /// Sets the access rights of the leaf that maps `page`, whatever its size, and returns the old mapping. The tables
+    /// above it may still withhold rights. As with [`Guest::unmap`], vCPUs may use removed rights until the next
+    /// [`Guest::flush`].
     ///
     /// # Errors
     /// As [`Guest::translate`], and [`GuestError::Contended`].
     fn protect(&mut self, page: Va, access: Access) -> Result<Mapping, GuestError>;
 
-    /// Makes every vCPU forget its translations: when this returns, none uses one from before. Right on nested and on
+    /// Flushes the translations of every vCPU: after this returns, none uses an older one. Works with nested and with
     /// shadow paging.
     ///
     /// # Errors
     /// [`GuestError::Flush`].
     fn flush(&mut self) -> Result<(), GuestError>;
 
-    /// The bytes of the instruction that faulted.
+    /// The bytes of the faulting instruction.
     ///
     /// # Errors
     /// [`GuestError::UnreadableCode`].
     fn code(&self) -> Result<Code, GuestError>;
 
-    /// The instruction that faulted, decoded.
+    /// The faulting instruction, decoded.
     ///
     /// # Errors
     /// As [`Guest::code`], and [`GuestError::NoInstruction`].
@@ -270,6 +277,7 @@ pub trait Guest {
     /// How long the VM has been running.
     fn elapsed(&self) -> Duration;
 
-    /// Writes a line to the VM's log under this hook's name. It formats and may block: not for every fault.
+    /// Writes a line to the VM's log under this hook's name. It formats and may block, so do not call it for every
+    /// fault.
     fn log(&self, message: &str);
 }

@@ -1,4 +1,4 @@
-//! The hook itself, and how a VM comes by one.
+//! The `Hook` trait, and the `HookType` from which a VM creates a hook.
 
 use std::fmt;
 
@@ -6,26 +6,28 @@ use crate::{Fault, Guest, Options, OptionsError, Report, Verdict};
 
 /// User code that is called once per fault.
 ///
-/// One value serves all vCPUs: it is called with `&self` on the thread of the vCPU that faulted, from several at once.
-/// State belongs into atomics or [`PerVcpu`](crate::PerVcpu) slots; a lock here is a lock on every vCPU's fault path.
+/// One hook serves all vCPUs: it is called with `&self` on the thread of the vCPU that faulted, from several threads at
+/// once. Keep state in atomics or [`PerVcpu`](crate::PerVcpu); a lock in a hook is a lock on every vCPU's fault path.
 pub trait Hook: Send + Sync {
-    /// Decides about one fault. The guest stands still on this vCPU until it returns.
+    /// Decides about one fault. The vCPU is stopped until this returns.
     ///
     /// # Errors
-    /// Any error: the fault is then reinjected with the registers as they were, the hook is reported and, after that, left out.
+    /// Any error. The fault is then reinjected with the registers as they were, and the hook is reported and disabled.
     fn on_fault(&self, fault: &Fault, guest: &mut dyn Guest) -> Result;
 
     /// Called if the guest can't take the verdict that this hook gave on `fault`, for example an exception that it has no gate
-    /// for; `why` names the obstacle. A returned text stops the VM, and is the reason that it gives. The default returns `None`:
-    /// the fault is reinjected. Where the guest is to blame, the hook goes on; a verdict that no guest could take is its failure,
-    /// as an error from [`Hook::on_fault`] is. A hook in a shared library is never asked.
+    /// for; `why` names the obstacle.
+    ///
+    /// Returning a text stops the VM for that reason. Returning `None`, the default, reinjects the fault. The hook
+    /// stays enabled if the guest is the cause. A verdict that no guest could take counts as a failure of the hook,
+    /// like an error from [`Hook::on_fault`]. Never called for hooks in shared libraries.
     fn on_refused(&self, _fault: &Fault, _why: &str) -> Option<String> {
         None
     }
 
-    /// Called once, after the last fault: when the VM has ended, or the hook has been taken out of the chain and no vCPU is in
-    /// it any more. Flush what is buffered, write back and give back what the guest was lent, and tell the user what there
-    /// is to tell. It runs on a thread of its own, and is not waited for longer than the hook's timeout.
+    /// Called once, after the last fault: when the VM has ended, or when the hook has been removed from the chain and
+    /// no vCPU is in it any more. Flush buffers here, write back and free pages, and report to the user. It runs on its
+    /// own thread and must return within the hook's timeout.
     fn on_end(&self, _guest: &mut dyn Guest) -> Report {
         Report::default()
     }
@@ -57,13 +59,13 @@ impl fmt::Debug for Error {
 
 /// A kind of hook that a config file can name.
 pub struct HookType {
-    /// What `[[hook]] name = "..."` says.
+    /// The name in `[[hook]] name = "..."`.
     pub name: &'static str,
     /// One line for `vector14 hooks`.
     pub summary: &'static str,
     /// The options that [`HookType::create`] understands.
     pub options: &'static [OptionDoc],
-    /// Finds what [`HookType::create`] would object to, as far as that can be told without leaving a trace: it creates,
+    /// Reports errors that [`HookType::create`] would report, as far as possible without side effects: it creates,
     /// truncates and starts nothing. For `vector14 check`.
     pub check: fn(&Options) -> std::result::Result<(), OptionsError>,
     /// Makes a hook of this kind.
@@ -83,10 +85,10 @@ impl HookType {
 pub struct OptionDoc {
     /// Key in the hook's table.
     pub name: &'static str,
-    /// What it takes, in a word: `path`, `address`, `"text" | "json"`.
+    /// The kind of value, such as `path`, `address` or `"text" | "json"`.
     pub value: &'static str,
-    /// What holds when it is not given; `None` where it must be.
+    /// The default; `None` if the option is required.
     pub default: Option<&'static str>,
-    /// One line on what it does.
+    /// One line that describes the option.
     pub help: &'static str,
 }

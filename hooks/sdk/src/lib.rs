@@ -1,4 +1,4 @@
-//! What a vector14 hook is written against.
+//! The SDK that vector14 hooks are written against.
 //!
 //! A hook is called once for every page fault of a guest and answers with a [`Verdict`]:
 //!
@@ -23,12 +23,12 @@
 //! - [`address`]: `Va`, `Pa`, `Cr3`
 //! - [`fault`]: `Fault` and its `ErrorCode`
 //! - [`verdict`]: the `Verdict` on a fault
-//! - [`guest`]: the `Guest` handle; [`paging`]: the page tables as it shows them; [`code`]: the instruction that faulted
+//! - [`guest`]: the `Guest` handle; [`paging`]: the guest's page tables; [`code`]: the faulting instruction
 //! - [`per_vcpu`]: state that is cheap to update from several vCPUs
-//! - [`hook`]: the `Hook` trait and `HookType`, by which a config file names one
+//! - [`hook`]: the `Hook` trait, and `HookType`, which gives a hook its name in config files
 //! - `mock` (a feature): a guest for tests, without KVM
-//! - [`options`][], [`report`][]: what goes into a hook from its user, and what comes out at the end
-//! - [`export!`], [`abi`]: a hook as a shared library; [`guard`]: calls into hooks that may panic
+//! - [`options`][], [`report`][]: a hook's input from its user, and its results at the end
+//! - [`export!`], [`abi`]: hooks in shared libraries; [`guard`]: calls into hooks that may panic
 
 pub mod abi;
 pub mod address;

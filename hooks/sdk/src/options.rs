@@ -1,4 +1,4 @@
-//! A hook's own options, as its user wrote them.
+//! A hook's options, as its user wrote them.
 
 use std::path::{Path, PathBuf};
 
@@ -12,13 +12,13 @@ pub struct Options {
     base: PathBuf,
 }
 
-/// What is wrong with a hook's options, and where.
+/// An error in a hook's options.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct OptionsError {
-    /// The key at fault; `None` where it is the table as a whole.
+    /// The key that caused the error; `None` if the error is about the whole table.
     pub key: Option<String>,
-    /// What was got and what is allowed.
+    /// The value that was given, and what is allowed.
     pub message: String,
 }
 
@@ -41,7 +41,7 @@ impl Options {
         &self.values
     }
 
-    /// The same, with some of them changed; a value of null stands for none.
+    /// A copy with some options changed; a null value removes the option.
     #[must_use]
     pub fn with(&self, changes: &Map<String, Value>) -> Self {
         let mut values = self.values.clone();
@@ -52,17 +52,19 @@ impl Options {
 
     /// Options from a JSON object.
     pub(crate) fn from_json(json: &str, base: impl Into<PathBuf>) -> Result<Self, OptionsError> {
-        let values = serde_json::from_str(json)
-            .map_err(|error| OptionsError { key: None, message: format!("the options are no JSON object: {error}") })?;
+        let values = serde_json::from_str(json).map_err(|error| OptionsError {
+            key: None,
+            message: format!("the options are not a JSON object: {error}"),
+        })?;
         Ok(Self::new(values, base))
     }
 
-    /// The same, the other way round.
+    /// The options as a JSON object.
     pub(crate) fn to_json(&self) -> String {
         Value::Object(self.values.clone()).to_string()
     }
 
-    /// The folder that relative paths start from.
+    /// The folder that relative paths are relative to.
     pub(crate) fn folder(&self) -> &Path {
         &self.base
     }
@@ -70,7 +72,7 @@ impl Options {
     /// Reads the options into the hook's own struct, which should carry `#[serde(deny_unknown_fields)]`.
     ///
     /// # Errors
-    /// What serde finds wrong, with the key where it found it.
+    /// The error that serde reports, with its key.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, OptionsError> {
         serde_path_to_error::deserialize(Value::Object(self.values.clone())).map_err(|error| {
             let (path, cause) = (error.path().to_string(), error.inner().to_string());
@@ -80,7 +82,7 @@ impl Options {
         })
     }
 
-    /// The key that leads to `path` (`top`, `ranges[0].start`), or the one that `cause` calls unknown.
+    /// The top-level key of `path` (`top`, `ranges[0].start`), or the key that `cause` calls unknown.
     fn key_of(&self, path: &str, cause: &str) -> Option<&String> {
         let leads_there =
             |key: &str| path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));

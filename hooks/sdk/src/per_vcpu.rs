@@ -1,13 +1,13 @@
-//! State that several vCPUs update at once without getting into each other's way.
+//! State that several vCPUs update at once without contention.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::Fault;
 
-/// A VM has at most so many vCPUs.
+/// The most vCPUs that a VM can have.
 pub const MAX_VCPUS: usize = 8;
 
-/// A value for each vCPU, in a cache line of its own: two vCPUs that update theirs do not slow each other down.
+/// One value per vCPU, each in its own cache line, so that vCPUs that update their values do not slow each other down.
 ///
 /// ```
 /// use vector14_hook::{Counter, Fault, PerVcpu};
@@ -36,7 +36,7 @@ pub struct PerVcpu<T>([Slot<T>; MAX_VCPUS]);
 struct Slot<T>(T);
 
 impl<T> PerVcpu<T> {
-    /// A value for each vCPU, made from its number.
+    /// Calls `value` with each vCPU's number to make its value.
     pub fn new(mut value: impl FnMut(u32) -> T) -> Self {
         let mut vcpus = 0..;
         Self(std::array::from_fn(|_| Slot(value(vcpus.next().unwrap_or_default()))))
@@ -54,24 +54,25 @@ impl<T> PerVcpu<T> {
         &self.0[vcpu as usize % MAX_VCPUS].0
     }
 
-    /// All values, in the order of vCPUs.
+    /// All values, in vCPU order.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(|slot| &slot.0)
     }
 }
 
-/// A count that one thread at a time adds to and any may read: no locked instruction, unlike `fetch_add`.
+/// A counter that one thread at a time may add to and any thread may read. Unlike `fetch_add`, it needs no locked
+/// instruction.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds `count`. What another thread adds at the same time may be lost: meant for a [`PerVcpu`].
+    /// Adds `count`. If two threads add at the same time, one addition may be lost, so use it inside a [`PerVcpu`].
     #[inline]
     pub fn add(&self, count: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
     }
 
-    /// The count.
+    /// The current count.
     #[inline]
     #[must_use]
     pub fn get(&self) -> u64 {

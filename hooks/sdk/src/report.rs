@@ -1,33 +1,33 @@
-//! What a hook has to say when the VM has ended.
+//! The report that a hook returns at its end.
 
 use serde::{Deserialize, Serialize};
 
-/// A hook's last words: tables and remarks, laid out by whoever shows them.
+/// A hook's final report: tables and warnings. The program that shows it decides the layout.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Report {
-    /// Results.
+    /// The results.
     pub tables: Vec<Table>,
-    /// Things that went wrong, a sentence each.
+    /// What went wrong, one sentence per entry.
     pub warnings: Vec<String>,
 }
 
 impl Report {
-    /// A report that somebody else's code wrote as JSON: no text is an empty one, and what can't be used of another becomes a
-    /// warning.
+    /// Parses a report that foreign code wrote as JSON. No text is an empty report; anything that can't be used becomes
+    /// a warning.
     pub(crate) fn from_json(json: &str) -> Self {
         if json.is_empty() {
             return Self::default();
         }
         let mut report: Self = serde_json::from_str(json).unwrap_or_else(|error| Self {
-            warnings: vec![format!("the hook's report is not what it should be: {error}")],
+            warnings: vec![format!("the hook's report is malformed: {error}")],
             ..Self::default()
         });
         let is_even = |table: &Table| table.rows.iter().all(|row| row.len() == table.columns.len());
         let (even, uneven): (Vec<_>, Vec<_>) = report.tables.into_iter().partition(is_even);
         report.tables = even;
         report.warnings.extend(uneven.into_iter().map(|Table { title, columns, .. }| {
-            format!("the hook's table `{title}` has rows that do not have its {} cells", columns.len())
+            format!("the hook's table `{title}` has rows that do not have {} cells", columns.len())
         }));
         report
     }
@@ -41,7 +41,7 @@ pub struct Table {
     pub title: String,
     /// Column headings.
     pub columns: Vec<String>,
-    /// Cells, a row each.
+    /// The cells, row by row.
     pub rows: Vec<Vec<String>>,
 }
 

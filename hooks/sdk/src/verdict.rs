@@ -5,40 +5,42 @@ use std::borrow::Cow;
 use crate::paging::Paging;
 use crate::{ErrorCode, Va};
 
-/// What happens with a fault. The first verdict of a chain that is not [`Verdict::Pass`] decides; a chain in which
-/// every hook passes reinjects.
+/// What happens with a fault. The first verdict in the chain that is not [`Verdict::Pass`] decides. If every hook
+/// passes, the fault is reinjected.
 ///
-/// | verdict | what the guest sees | state in which it goes on | where it can fail |
+/// | verdict | what the guest sees | where it continues | when it fails |
 /// | --- | --- | --- | --- |
-/// | `Pass` | the next hook decides; if all pass, as `Reinject` | | never |
-/// | `Reinject` | its own vector-14 handler, with the CPU's error code and CR2 | at the handler's first instruction, as the CPU would have come there | never |
-/// | `ReinjectAs` | the same, with another address in CR2 and another error code | as `Reinject` | an address that is not canonical, an error code with bits that no CPU sets |
-/// | `Resolve` | nothing: the instruction is tried again | at the faulting instruction | never; a guest that makes no progress that way is given the fault |
-/// | `Skip` | an instruction without effect | behind the instruction, RFLAGS.RF clear | the instruction can't be read or decoded; there is none, since the CPU was delivering another event |
-/// | `Raise` | another exception, at the faulting instruction | at that vector's handler | a vector that is no exception, an error code where the CPU pushes none or the other way round; with the engine `gate`, a gate that is missing, has a stack or a code segment of its own; with `exception-bitmap`, vectors 3 and 4, and those that CPUs don't know |
-/// | `Stop` | nothing any more | | never |
+/// | `Pass` | whatever the next hook decides; if all pass, as `Reinject` | | never |
+/// | `Reinject` | its own vector-14 handler, with the CPU's error code and CR2 | at the handler's first instruction, as if the CPU had delivered the fault | never |
+/// | `ReinjectAs` | its own vector-14 handler, with another address in CR2 and another error code | as `Reinject` | the address is not canonical, or the error code has bits that no CPU sets |
+/// | `Resolve` | nothing: the instruction is retried | at the faulting instruction | never; if the guest makes no progress, the fault is reinjected |
+/// | `Skip` | an instruction without effect | after the instruction, with RFLAGS.RF clear | the instruction can't be read or decoded, or there is none, because the CPU was delivering another event |
+/// | `Raise` | another exception, at the faulting instruction | at that vector's handler | the vector is not an exception; it has an error code but the CPU pushes none, or the reverse; with the engine `gate`, the gate is missing or has its own stack or code segment; with `exception-bitmap`, vectors 3 and 4, and those that CPUs don't define |
+/// | `Stop` | nothing: the VM stops | | never |
 ///
-/// Registers that a hook has changed are in force in all cases but the failures. An instruction pointer that is not canonical
-/// fails with any verdict. A verdict that fails is reported, and the fault is reinjected with the registers as they were, unless
-/// the hook stops the VM instead ([`Hook::on_refused`](crate::Hook::on_refused)). It is the hook's failure, and the hook is left
-/// out, unless the guest's gates, segments or stack are in the way.
+/// Register changes that the hook made take effect unless the verdict fails. An instruction pointer that is not
+/// canonical fails with any verdict.
+///
+/// A verdict that fails is reported, and the fault is reinjected with the registers as they were, unless the hook stops
+/// the VM instead ([`Hook::on_refused`](crate::Hook::on_refused)). The failure counts against the hook, which is then
+/// disabled, unless the guest's gates, segments or stack are the cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// No opinion: the next hook of the chain is asked.
     Pass,
-    /// The guest's own vector-14 handler runs, and sees exactly what the CPU would have shown it.
+    /// The guest's own vector-14 handler runs, with the error code and CR2 that the CPU supplied.
     Reinject,
-    /// The guest's own vector-14 handler runs, and is told of another fault.
+    /// The guest's own vector-14 handler runs, with another address and error code.
     ReinjectAs {
-        /// What it finds in CR2.
+        /// The address in CR2.
         address: Va,
-        /// What is pushed as the error code.
+        /// The error code that is pushed.
         error_code: ErrorCode,
     },
     /// The guest retries the faulting instruction; its handler never runs.
     Resolve,
-    /// The guest goes on behind the faulting instruction, which has no effect. Results, if it is to have any, are written
-    /// with [`Guest::registers_mut`](crate::Guest::registers_mut).
+    /// The guest continues after the faulting instruction, which has no effect. Write any results with
+    /// [`Guest::registers_mut`](crate::Guest::registers_mut).
     Skip,
     /// Another exception is raised at the faulting instruction instead of #PF.
     Raise(Exception),
@@ -46,31 +48,31 @@ pub enum Verdict {
     Stop(Cow<'static, str>),
 }
 
-/// Why a verdict can't be carried out, whatever the guest.
+/// Why a verdict can't be carried out on any guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerdictError {
-    /// An exception that no instruction can cause.
+    /// `Raise` of a vector that is not an exception caused by instructions.
     #[error(
-        "said Raise, but vector {0} is no exception that a fault can be turned into: 0 to 31, but for 2 (NMI) and 18 (#MC)"
+        "said Raise, but vector {0} is no exception that can replace a fault; use 0 to 31, except 2 (NMI) and 18 (#MC)"
     )]
     Vector(u8),
-    /// An error code where the CPU pushes none.
+    /// `Raise` with an error code, for a vector for which the CPU pushes none.
     #[error("said Raise of vector {0} with an error code, but the CPU pushes none for it")]
     NeedlessErrorCode(u8),
-    /// No error code where the CPU pushes one.
+    /// `Raise` without an error code, for a vector for which the CPU pushes one.
     #[error("said Raise of vector {0} without an error code, but the CPU pushes one for it")]
     MissingErrorCode(u8),
-    /// An address that no access can fault at as a #PF: it would be a #GP.
+    /// `ReinjectAs` with an address that is not canonical: an access to it raises #GP, never #PF.
     #[error("said ReinjectAs, but no access to {0} can fault that way: it is not canonical")]
     Address(Va),
-    /// Bits that are no error code of a page fault.
+    /// `ReinjectAs` with error-code bits that no CPU sets for a page fault.
     #[error("said ReinjectAs, but no CPU pushes the error code {:#x} for a page fault", .0.bits())]
     PageFaultCode(ErrorCode),
 }
 
 impl Verdict {
-    /// Whether there can be such a fault or exception on a CPU that translates addresses as `paging` says. What else can go wrong
-    /// depends on the guest: the instruction to be skipped, the gate of the exception.
+    /// Checks that a CPU in the paging mode `paging` can deliver this verdict's fault or exception. Other failures
+    /// depend on the guest: on the instruction to skip, or the exception's gate.
     ///
     /// # Errors
     /// [`VerdictError`].
@@ -87,12 +89,12 @@ impl Verdict {
     }
 }
 
-/// A contributory or benign exception to be raised in the place of a #PF (SDM vol. 3A, table 6-1).
+/// An exception to raise instead of a #PF (SDM vol. 3A, table 6-1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exception {
     /// IDT vector, 0 to 31.
     pub vector: u8,
-    /// The error code that is pushed, for the vectors that have one: 8, 10 to 14, 17, 21, 29, 30.
+    /// The error code that is pushed; required for vectors 8, 10 to 14, 17, 21, 29 and 30, and `None` for all others.
     pub error_code: Option<u32>,
 }
 

@@ -1,6 +1,6 @@
-//! `vector14_hook.h` is what `abi/types.rs` says, in C, and a C compiler lays it out as Rust does.
+//! Tests that `vector14_hook.h` is up to date with `abi/types.rs`, and that a C compiler lays it out as Rust does.
 //!
-//! With `UPDATE_HEADER` set, the header is written anew instead of compared.
+//! With `UPDATE_HEADER` set, the header is rewritten instead of compared.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -16,7 +16,7 @@ fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// The header as it should be.
+/// The header that `abi/types.rs` requires.
 fn generate() -> String {
     let parse = |file: &str| syn::parse_file(&std::fs::read_to_string(sources().join(file)).unwrap()).unwrap();
     let registers = parse("guest.rs").items.into_iter().filter(|item| match item {
@@ -41,7 +41,7 @@ fn the_header_is_what_the_rust_definitions_say() {
     assert_eq!(abi::HEADER, generated, "{stale}");
 }
 
-/// Sizes of all structs, and offsets of the fields that the layout of the others depends on.
+/// The sizes of all structs, and the offsets of the fields on which the layout of the others depends.
 #[test]
 fn c_and_cpp_lay_the_structs_out_as_rust_does() {
     let mut program = String::from("#include \"vector14_hook.h\"\n#include <stddef.h>\n");
@@ -90,7 +90,7 @@ fn c_and_cpp_lay_the_structs_out_as_rust_does() {
         cc.arg("-I").arg(sources().join("../include")).arg(&file);
         let output = cc.output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
-        // A machine may have a C compiler and none for C++.
+        // A machine may have a C compiler but no C++ compiler.
         if language.contains(&"c++") && said.contains("cc1plus") {
             continue;
         }

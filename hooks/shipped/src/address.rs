@@ -1,4 +1,4 @@
-//! Addresses and address ranges as hook options give them.
+//! Addresses and address ranges in hook options.
 
 use std::fmt;
 use std::num::IntErrorKind;
@@ -7,9 +7,9 @@ use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use vector14_hook::{PAGE_SIZE, Va};
 
-/// A number in an option: an integer, or a string such as `"0xffff_8000_0000_0000"` for what is too big for TOML.
+/// A number in an option: an integer, or a string such as `"0xffff_8000_0000_0000"` for numbers too large for TOML.
 ///
-/// Wider than an address, so that the end of a range can be 2^64.
+/// It is wider than an address, so that the end of a range can be 2^64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Number(pub(crate) u128);
 
@@ -42,8 +42,8 @@ impl Visitor<'_> for NumberVisitor {
     }
 }
 
-/// `0x` and hexadecimal digits, or decimal digits; `_` between digits. More than fits counts as the most that fits, and
-/// is then refused as too large for whatever it stands for.
+/// Parses `0x` and hexadecimal digits, or decimal digits, with `_` between digits. A number that does not fit becomes
+/// the largest that does, and is later refused as too large.
 fn parse_number(text: &str) -> Option<u128> {
     let (digits, radix) = text.strip_prefix("0x").map_or((text, 10), |digits| (digits, 16));
     if !digits.starts_with(|c: char| c.is_digit(radix)) {
@@ -56,22 +56,20 @@ fn parse_number(text: &str) -> Option<u128> {
     }
 }
 
-/// Virtual addresses from `start` up to, and without, `end`.
+/// Virtual addresses from `start` up to but not including `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AddressRange {
     start: u64,
-    /// The last address that belongs to it: an `end` of 2^64 has no address of its own.
+    /// The last address in the range. (An `end` of 2^64 does not fit into an address.)
     last: u64,
 }
 
-/// Why two numbers make no address range.
+/// Why two numbers do not make an address range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RangeError {
     #[error("start = {start:#x}: must be below end, which is {end:#x}")]
     Empty { start: u128, end: u128 },
-    #[error(
-        "{key} = {value:#x}: is no canonical address; there are none from 0x100000000000000 up to 0xff00000000000000"
-    )]
+    #[error("{key} = {value:#x}: is not a canonical address; none lie from 0x100000000000000 up to 0xff00000000000000")]
     NotCanonical { key: &'static str, value: u128 },
     #[error("end = {end:#x}: must be in the same half of the address space as start, which is {start:#x}")]
     BothHalves { start: u128, end: u128 },
@@ -80,7 +78,7 @@ pub(crate) enum RangeError {
 }
 
 impl RangeError {
-    /// The option at fault.
+    /// The option that is wrong.
     pub(crate) const fn key(&self) -> &'static str {
         match self {
             Self::Empty { .. } => "start",
@@ -91,7 +89,7 @@ impl RangeError {
 }
 
 impl AddressRange {
-    /// The range from `start` up to `end`. Both ends must be canonical as 5-level paging has it (SDM vol. 1, 3.3.7.1),
+    /// The range from `start` up to `end`. Both ends must be canonical in 5-level paging (SDM vol. 1, 3.3.7.1),
     /// and in the same half of the address space.
     pub(crate) fn new(Number(start): Number, Number(end): Number) -> Result<Self, RangeError> {
         if start >= end {
@@ -105,7 +103,7 @@ impl AddressRange {
         Ok(Self { start: first, last })
     }
 
-    /// The same, of whole 4 KiB pages.
+    /// The range from `start` up to `end`, which must be multiples of 4 KiB.
     pub(crate) fn of_pages(start: Number, end: Number) -> Result<Self, RangeError> {
         for (key, Number(value)) in [("start", start), ("end", end)] {
             if !value.is_multiple_of(PAGE_SIZE.into()) {
@@ -115,35 +113,35 @@ impl AddressRange {
         Self::new(start, end)
     }
 
-    /// Its first address.
+    /// The first address of the range.
     pub(crate) const fn start(self) -> Va {
         Va(self.start)
     }
 
-    /// Its last address.
+    /// The last address of the range.
     pub(crate) const fn last(self) -> Va {
         Va(self.last)
     }
 
-    /// How many 4 KiB pages it has, from the first to the last that it touches.
+    /// Number of 4 KiB pages that the range touches.
     pub(crate) const fn pages(self) -> u64 {
         self.last / PAGE_SIZE - self.start / PAGE_SIZE + 1
     }
 
-    /// Whether `address` lies in it.
+    /// Whether `address` lies in the range.
     pub(crate) const fn contains(self, address: Va) -> bool {
         self.start <= address.0 && address.0 <= self.last
     }
 }
 
-/// `0x1000..0x3000`, without its end as in Rust.
+/// Shown as `0x1000..0x3000`; the end is exclusive, as in Rust.
 impl fmt::Display for AddressRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:#x}..{:#x}", self.start, u128::from(self.last) + 1)
     }
 }
 
-/// `value` as an address, if bits 63 to 56 are all alike.
+/// `value` as an address, if bits 63 to 56 are all equal.
 fn canonical(value: u128) -> Option<u64> {
     let address = u64::try_from(value).ok()?;
     matches!(address >> 56, 0 | 0xff).then_some(address)

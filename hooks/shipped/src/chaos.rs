@@ -1,16 +1,16 @@
-//! `chaos`: faults that a guest must cope with, put in by dice. The same seed throws the same dice.
+//! `chaos`: injects faults and delays that a guest must cope with, at random. The same seed makes the same choices.
 //!
-//! - a *spurious* fault: in the place of a fault of user code, the guest is told of another that is over, one that it has served
-//!   before, at a page that is mapped. A CPU may do that at any time, and every kernel has to take it: nothing is wrong, so the
-//!   instruction is tried again, and the fault that was replaced comes anew.
-//! - *EFAULT*: a fault of the kernel's at an address of user mode, which is what `copy_from_user` and its like take, is told as one
-//!   at page 0, where nothing is mapped. Linux then ends the copy by its exception table, and the system call says EFAULT
-//!   or how far it came. Where Linux then tries byte by byte, that fails as well. A copy that does not fault is not seen: it
-//!   is the n-th that faults.
-//! - a *delay*: the vCPU sleeps before the next hook is asked.
+//! - a *spurious* fault: instead of a fault of user code, the guest gets an earlier one that it has already served, at
+//!   a page that is mapped. A CPU may do this at any time, and every kernel has to handle it: nothing is wrong, so the
+//!   instruction is retried, and the replaced fault occurs again.
+//! - *EFAULT*: a fault of the kernel at a user-mode address, as `copy_from_user` and similar functions take, is
+//!   reported as a fault at page 0, where nothing is mapped. Linux then ends the copy through its exception table, and
+//!   the system call returns EFAULT or the number of bytes copied. If Linux then retries byte by byte, that fails as
+//!   well. Only copies that fault are seen and counted.
+//! - a *delay*: the vCPU sleeps before the next hook is called.
 //!
-//! What is decided depends on the seed, the vCPU and the number of its faults, and on nothing else: no clock, no other vCPU. So a
-//! guest that takes the same faults takes the same chaos.
+//! Each choice depends only on the seed, the vCPU and the number of its faults, not on a clock or another vCPU. So a
+//! guest that takes the same faults gets the same chaos.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -26,40 +26,40 @@ use crate::address::{AddressRange, Number};
 
 pub(crate) const TYPE: HookType = HookType {
     name: "chaos",
-    summary: "puts in what a guest must cope with: spurious faults, EFAULT in system calls, delays",
+    summary: "injects spurious faults, EFAULT in system calls, and delays",
     options: &[
         OptionDoc { name: "seed", value: "0..2^64", default: Some("14"), help: "the same seed makes the same choices" },
         OptionDoc {
             name: "spurious",
-            value: "one in so many",
+            value: "one in N",
             default: Some("0 (none)"),
-            help: "faults of user code that become spurious ones, told of a page that is mapped",
+            help: "share of user-code faults that are replaced by spurious faults at a mapped page",
         },
         OptionDoc {
             name: "efault",
             value: "[n, ...]",
             default: Some("[]"),
-            help: "which copies from or to user memory fail, of those that fault, counted from 1 on each vCPU",
+            help: "which of the faulting copies from or to user memory fail, counted from 1 on each vCPU",
         },
         OptionDoc {
             name: "delayed",
-            value: "one in so many",
+            value: "one in N",
             default: Some("0 (none)"),
-            help: "faults that are answered late",
+            help: "share of faults that are delayed",
         },
         OptionDoc {
             name: "start",
             value: "address",
             default: Some("0"),
-            help: "faults at lower addresses are left alone, and not counted",
+            help: "faults at lower addresses are left alone and not counted",
         },
         OptionDoc {
             name: "end",
             value: "address",
             default: Some("0x100000000000000"),
-            help: "so are those from here on",
+            help: "so are faults at this address and above",
         },
-        OptionDoc { name: "delay", value: "0..10000 ms", default: Some("1"), help: "how late, in milliseconds" },
+        OptionDoc { name: "delay", value: "0..10000 ms", default: Some("1"), help: "length of a delay, in ms" },
     ],
     check: |options| Chaos::new(options).map(drop),
     create: |options| Ok(Box::new(Chaos::new(options)?)),
@@ -90,7 +90,7 @@ struct Chaos {
     cpus: PerVcpu<Cpu>,
 }
 
-/// One in so many; 0: none.
+/// A share of one in n; 0 means none.
 #[derive(Clone, Copy)]
 struct OneIn(u64);
 
@@ -98,7 +98,7 @@ struct OneIn(u64);
 struct Cpu {
     faults: Counter,
     copies: Counter,
-    /// The last fault that the guest's own handler was given for user code: address, error code and page tables.
+    /// The last fault of user code that was left to the guest's own handler: address, error code and page tables.
     served: [AtomicU64; 3],
     /// The last copy that failed, if no other has faulted since: its page, instruction and stack pointer.
     failed: [AtomicU64; 3],
@@ -179,7 +179,8 @@ impl Hook for Chaos {
 }
 
 impl Chaos {
-    /// A fault of the kernel's at an address of user mode's, if the range is one of these: a copy from or to user memory.
+    /// Decides about a kernel fault in the range. At a user-mode address it is a copy from or to user memory, which may
+    /// fail.
     fn copy(&self, fault: &Fault, cpu: &Cpu) -> Verdict {
         if fault.address.0 >> 63 != 0 {
             return Verdict::Pass;
@@ -192,7 +193,7 @@ impl Chaos {
             cpu.efault.add(1);
             cpu.fail(fault);
         }
-        // Page 0 is no process's, and the access is the same otherwise.
+        // No process has page 0 mapped; otherwise the access stays the same.
         let (address, error_code) = (Va(fault.address.page_offset()), fault.error_code - ErrorCode::PRESENT);
         Verdict::ReinjectAs { address, error_code }
     }
@@ -212,8 +213,8 @@ impl Cpu {
         }
     }
 
-    /// Whether this is the copy that failed, in the same function, by another of its instructions: Linux goes on byte by byte
-    /// where a copy of many bytes at once has failed, as far as it gets.
+    /// Whether this fault belongs to the copy that failed: same function, another instruction. After a copy of many
+    /// bytes fails, Linux retries it byte by byte.
     fn tries_again(&self, fault: &Fault) -> bool {
         const FUNCTION: u64 = 0x1000;
         let [page, rip, rsp] = self.failed.each_ref().map(|slot| slot.swap(0, Relaxed));
@@ -221,7 +222,8 @@ impl Cpu {
         same && rip != fault.rip.0 && rip.abs_diff(fault.rip.0) < FUNCTION
     }
 
-    /// The last fault that was served in this address space, if it is over: the page is mapped, and allows that access.
+    /// The last fault that was served in this address space, if it is resolved: the page is mapped and allows that
+    /// access.
     fn last_served(&self, fault: &Fault, guest: &dyn Guest) -> Option<(Va, ErrorCode)> {
         let [address, error_code, cr3] = self.served.each_ref().map(|slot| slot.load(Relaxed));
         let error_code = ErrorCode::from_bits_retain(u32::try_from(error_code).ok()?);
@@ -239,18 +241,18 @@ impl Cpu {
     }
 }
 
-/// What the dice are thrown for: each has its own.
+/// The kinds of choice; each has its own random sequence.
 #[derive(Clone, Copy)]
 enum What {
     Spurious = 1,
     Delay = 2,
 }
 
-/// A throw of the dice.
+/// The random number for one choice.
 struct Throw(u64);
 
 impl Throw {
-    /// Depends on its arguments, and on nothing else.
+    /// Computes the number; it depends only on the arguments.
     fn new(seed: u64, vcpu: u32, fault: u64, what: What) -> Self {
         let mixed = [vcpu.into(), fault, what as u64].into_iter().fold(mix(seed), |state, word: u64| mix(state ^ word));
         Self(mixed)
@@ -280,7 +282,7 @@ mod tests {
         Chaos::new(&options(settings)).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// What a guest sees that maps each page when it is told of it.
+    /// Runs a guest that maps each page reported to it, and returns what the guest sees.
     fn run(settings: Value) -> (Vec<Outcome>, Report) {
         let (hook, mut guest) = (hook(settings), MockGuest::new(0));
         let mut seen = Vec::new();
@@ -305,7 +307,7 @@ mod tests {
             .map(|outcome| if let Outcome::Handled { address, .. } = outcome { address.0 >> 12 } else { 0 })
             .collect();
         assert!(addresses.len() > 45 && addresses.len() < 80, "{addresses:?}");
-        // Told of the page before, or of the fault's own.
+        // The guest sees the previous page or the fault's own.
         let mut due = 1;
         for address in addresses {
             assert!(address == due || address + 1 == due, "{address} {due}");

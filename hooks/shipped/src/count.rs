@@ -1,10 +1,10 @@
-//! `count`: how many faults there were, by kind, by place and by instruction, as tables at the end.
+//! `count`: counts faults by kind, by address range and by instruction, and reports tables at the end.
 //!
-//! On the fault's path it adds one to each of four or five counters. Each vCPU has its own, a [`Shard`]; they are added up at
-//! the end.
+//! Each fault increments four or five counters. Each vCPU has its own counters, a [`Shard`]; they are summed at the
+//! end.
 //!
-//! - `count/options.rs`: what the config file says
-//! - `count/tables.rs`: from counters to tables
+//! - `count/options.rs`: the options
+//! - `count/tables.rs`: makes tables from the counters
 
 mod options;
 mod tables;
@@ -16,30 +16,30 @@ use options::{NamedRange, Settings};
 
 pub(crate) const TYPE: HookType = HookType {
     name: "count",
-    summary: "counts faults by kind, by address range and by instruction: tables at the end",
+    summary: "counts faults by kind, by address range and by instruction; reports tables at the end",
     options: &[
         OptionDoc {
             name: "top",
             value: "1..1000",
             default: Some("20"),
-            help: "how many rows the tables of regions and of instructions have",
+            help: "maximum rows in the tables of regions and of instructions",
         },
         OptionDoc {
             name: "ranges",
             value: "[{ name, start, end }]",
             default: Some("[]"),
-            help: "address ranges to count by, the first that fits; without any, regions of 2 MiB",
+            help: "address ranges to count by; the first match counts; if empty, regions of 2 MiB",
         },
     ],
     check: |options| Settings::new(options).map(drop),
     create: |options| Ok(Box::new(Count::new(options)?)),
 };
 
-/// Regions are 2 MiB: what one page table covers.
+/// log2 of a region's size: 2 MiB, which one page table covers.
 const REGION_SHIFT: u32 = 21;
-/// Combinations of error-code bits; the CPU makes about a dozen.
+/// Distinct error codes per shard; CPUs produce about a dozen.
 const KINDS: usize = 64;
-/// Regions and instructions that each shard can tell apart: 64 KiB of counters each.
+/// Distinct regions, and distinct instructions, per shard: 64 KiB of counters each.
 const PLACES: usize = 4096;
 
 struct Count {
@@ -50,9 +50,9 @@ struct Count {
 /// The counters of one vCPU.
 struct Shard {
     kinds: Counters,
-    /// By index in the settings' ranges.
+    /// Counts by index into the settings' ranges.
     ranges: Tally,
-    /// By address >> `REGION_SHIFT`.
+    /// Counts by address >> `REGION_SHIFT`.
     regions: Counters,
     instructions: Counters,
 }

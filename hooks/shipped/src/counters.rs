@@ -1,25 +1,26 @@
-//! Counters of fixed capacity that many threads add to without a lock and without an allocation.
+//! Fixed-capacity counters that many threads can increment without locks or allocation.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// A count for each of up to so many 64-bit keys, the first that come: an open-addressing hash table of atomics.
+/// Counts for a limited number of 64-bit keys, first come, first served: an open-addressing hash table of atomics.
 ///
-/// A key that finds no slot is counted as one of many others. Orderings are relaxed: the counts are read when the
-/// threads that made them are through, and until then no count says anything about other memory.
+/// A key that finds no slot is counted together with other such keys. Orderings are relaxed: the counts are read after
+/// the counting threads have finished, and they order no other memory.
 pub(crate) struct Counters {
     slots: Box<[Slot]>,
     others: AtomicU64,
 }
 
-/// A key and how often it came. A slot's key is set once and stays.
+/// A key and its count. A slot's key is set once and never changes.
 struct Slot {
     key: AtomicU64,
     count: AtomicU64,
 }
 
-/// The key of a free slot: no address, since it is not canonical, and no error code. Should it come, it is an other.
+/// The key of a free slot. It is neither a canonical address nor an error code. If it is counted anyway, it has no
+/// slot.
 const FREE: u64 = 1 << 63;
-/// How many slots a key tries. Bounds the fault's path, whatever addresses a guest picks: 8 cache lines.
+/// Number of slots that a key tries. Bounds the cost per fault to 8 cache lines, whatever addresses a guest picks.
 const PROBES: usize = 32;
 /// 2^64 divided by the golden ratio: spreads keys that differ in few bits (Knuth, TAOCP vol. 3, 6.4).
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -32,7 +33,7 @@ impl Counters {
         Self { slots: (0..capacity).map(slot).collect(), others: AtomicU64::new(0) }
     }
 
-    /// Adds one to the count of `key`.
+    /// Increments the count of `key`.
     pub(crate) fn add(&self, key: u64) {
         let count = self.find(key).map_or(&self.others, |slot| &slot.count);
         count.fetch_add(1, Relaxed);
@@ -44,12 +45,12 @@ impl Counters {
         pairs.filter(|(key, _)| *key != FREE)
     }
 
-    /// How many times a key came that has no slot.
+    /// Number of counts for keys without a slot.
     pub(crate) fn others(&self) -> u64 {
         self.others.load(Relaxed)
     }
 
-    /// The slot of `key`, taken for it if need be.
+    /// The slot of `key`, claimed if necessary.
     fn find(&self, key: u64) -> Option<&Slot> {
         if key == FREE {
             return None;
@@ -59,7 +60,7 @@ impl Counters {
         (0..PROBES.min(self.slots.len())).map(|step| &self.slots[(home + step) & mask]).find(|slot| slot.claim(key))
     }
 
-    /// Where the search for `key` begins: the upper bits of its spread, which depend on all bits of the key.
+    /// Index at which the search for `key` starts: the upper bits of its hash, which depend on all bits of the key.
     fn home(&self, key: u64) -> usize {
         let product = u128::from(key.wrapping_mul(SPREAD)) * self.slots.len() as u128;
         usize::try_from(product >> 64).unwrap_or_default()
@@ -67,7 +68,7 @@ impl Counters {
 }
 
 impl Slot {
-    /// Whether this slot is `key`'s, or was free and now is.
+    /// Claims this slot for `key` if it is free. Returns whether the slot now belongs to `key`.
     fn claim(&self, key: u64) -> bool {
         match self.key.load(Relaxed) {
             FREE => {
@@ -79,7 +80,7 @@ impl Slot {
     }
 }
 
-/// A count for each of a few places that are known from the start, and one for elsewhere.
+/// One count for each of a fixed number of places, and one for everything else.
 pub(crate) struct Tally {
     places: Box<[AtomicU64]>,
     elsewhere: AtomicU64,
@@ -91,12 +92,12 @@ impl Tally {
         Self { places: (0..places).map(|_| AtomicU64::new(0)).collect(), elsewhere: AtomicU64::new(0) }
     }
 
-    /// Adds one to the count of the place with this index, or of elsewhere.
+    /// Increments the count of the place with this index, or the count for everything else.
     pub(crate) fn add(&self, place: Option<usize>) {
         place.and_then(|index| self.places.get(index)).unwrap_or(&self.elsewhere).fetch_add(1, Relaxed);
     }
 
-    /// The count of the place with this index, or of elsewhere.
+    /// The count of the place with this index, or the count for everything else.
     pub(crate) fn get(&self, place: Option<usize>) -> u64 {
         place.and_then(|index| self.places.get(index)).unwrap_or(&self.elsewhere).load(Relaxed)
     }

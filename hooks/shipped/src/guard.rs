@@ -1,11 +1,11 @@
-//! `guard`: pages that nobody may touch.
+//! `guard`: forbids access to pages.
 //!
-//! Pages that the guest has mapped are closed as `watch` closes them, and the same is missed. Where nothing is mapped the guest's
-//! own page fault is the touch. What becomes of it is the user's choice: another exception instead, the end of the VM, or a
-//! line in the report. An access that is only reported goes through: the page is opened for it, until the next fault.
+//! Pages that the guest has mapped are closed as in `watch`, with the same limits. If nothing is mapped, the guest's
+//! own page fault is the forbidden access. The option `action` says what to do: raise another exception, stop the VM,
+//! or report the access. An access that is only reported goes through: the page is opened for it, until the next fault.
 //!
-//! With `catch = "user"` an access by the kernel is not a touch. It does not fault on a mapped page; on any other, such as the fresh
-//! buffer of a `read`, the guest's own handler gets the fault.
+//! With `catch = "user"`, accesses by the kernel are allowed. On a mapped page they do not fault. On an unmapped page,
+//! such as the fresh buffer of a `read`, the guest's own handler gets the fault.
 //!
 //! If the guest can't take the exception, for example because it has no gate for it, the VM stops: the access must not happen.
 
@@ -26,20 +26,20 @@ use crate::watch::{CATCH, RANGES, SHOW, SPACE};
 
 pub(crate) const TYPE: HookType = HookType {
     name: "guard",
-    summary: "pages that nobody may touch: whoever does gets an exception, stops the VM, or is reported",
+    summary: "forbids access to pages: an access raises an exception, stops the VM, or is reported",
     options: &[
         RANGES,
         OptionDoc {
             name: "action",
             value: "\"raise\" | \"stop\" | \"report\"",
             default: Some("\"raise\""),
-            help: "what a touch comes to; where the guest can't take the exception, \"raise\" stops the VM",
+            help: "what to do at an access; if the guest can't take the exception, \"raise\" stops the VM",
         },
         OptionDoc {
             name: "vector",
             value: "0..31",
             default: Some("13 (#GP)"),
-            help: "the exception that is raised; its error code is 0, if it has one",
+            help: "the exception to raise; its error code, if it has one, is 0",
         },
         SPACE,
         CATCH,
@@ -82,7 +82,7 @@ struct Guard {
     action: Action,
     fence: Fence,
     sightings: Sightings,
-    /// Of the first touch.
+    /// Registers at the first touch.
     registers: OnceLock<Registers>,
     cpus: PerVcpu<Cpu>,
 }
@@ -90,7 +90,8 @@ struct Guard {
 #[derive(Default)]
 struct Cpu {
     touches: Counter,
-    /// The last touch that the guest's own handler was given: if it maps the page, the same comes again, maybe on another vCPU.
+    /// The last touch that was left to the guest's own handler. If the handler maps the page, the access is retried,
+    /// possibly on another vCPU.
     reported: AtomicU64,
 }
 
@@ -135,7 +136,7 @@ impl Hook for Guard {
             .filter(|leaf| guarded && leaf.lacks(self.fence.right()) && leaf.allows(fault.error_code));
         let concerns = self.fence.concerns(fault.cr3);
         match leaf {
-            // A copy of the page tables of which the marks are all that is known.
+            // A copy of the page tables, of which only the marks are known.
             Some(leaf) if !concerns => Ok(self.open(guest, &leaf)),
             Some(leaf) => self.touched(fault, guest, Some(&leaf)),
             None if is_over(guest, self.fence.held(), fault.address, fault.error_code) => Ok(Verdict::Resolve),
@@ -165,7 +166,7 @@ impl Hook for Guard {
 }
 
 impl Guard {
-    /// `leaf`: of a page that is closed; the guest's own fault otherwise.
+    /// Handles a touch. `leaf` is the leaf of a closed page; it is `None` for a fault of the guest's own.
     fn touched(&self, fault: &Fault, guest: &mut dyn Guest, leaf: Option<&Leaf>) -> Result {
         self.fence.meet(fault.cr3);
         let cpu = self.cpus.of(fault);
@@ -195,7 +196,7 @@ impl Guard {
     }
 }
 
-/// What a touch has in common with its next try: instruction and address space. Not 0.
+/// Identifies a touch and its retry: instruction and address space. Never 0.
 fn retry_of(fault: &Fault) -> u64 {
     fault.rip.0 ^ fault.cr3.root().0.rotate_left(32) | 1 << 63
 }

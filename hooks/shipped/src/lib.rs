@@ -1,20 +1,22 @@
 //! The hooks that ship with vector14.
 //!
 //! # Layout
-//! - `trace`: one line a fault, to the console or a file
-//! - `count`: tables of how many faults there were, by kind, place and instruction
-//! - `zero_fill`: resolves faults in an address window with pages of the host's own
-//! - `pager`: backs an address range by a file, and keeps a part of it in memory
-//! - `watch`: accesses to chosen pages; `guard`: pages that nobody may touch; `wx`: pages that are written and then executed
-//! - `chaos`: faults that a guest must cope with
-//! - `script` (a feature): a function of a Rhai script decides
+//! - `trace`: writes one line per fault, to the console or a file
+//! - `count`: counts faults by kind, by address range and by instruction
+//! - `zero_fill`: resolves faults in an address window with host-owned pages
+//! - `pager`: backs an address range with a file and keeps part of it in memory
+//! - `watch`: reports accesses to chosen pages; `guard`: forbids access to pages; `wx`: reports pages that are executed
+//!   after they were written
+//! - `chaos`: injects spurious faults, EFAULT and delays
+//! - `script` (a feature): calls a function of a Rhai script for each fault
 //!
-//! What they share:
+//! Code that they share:
 //! - `address`: addresses and address ranges in options
-//! - `rights`: rights that are taken from the guest's pages and given back; `emulate`: instructions that are done here instead
-//! - `sighting`: an access, as it is shown; `counters`: counts by 64-bit keys
+//! - `rights`: removes access rights from the guest's pages and restores them; `emulate`: emulates the faulting
+//!   instruction
+//! - `sighting`: an observed access, and how it is shown; `counters`: counts by 64-bit keys
 //!
-//! Each is a good place to start a hook from; `zero_fill` is the shortest that changes the guest.
+//! Each hook is a good starting point for your own; `zero_fill` is the shortest that changes the guest.
 
 mod address;
 mod chaos;
@@ -54,12 +56,12 @@ mod tests {
     use vector14_hook::mock::{MockGuest, write_fault};
     use vector14_hook::{Fault, Guest, Va};
 
-    /// A write from user mode to an unmapped page, with its place among all faults.
+    /// A write from user mode to an unmapped page, with its sequence number.
     pub(crate) fn fault(sequence: u64, address: u64) -> Fault {
         Fault { sequence, ..write_fault(address) }
     }
 
-    /// The guest makes the entry of a page anew.
+    /// Replaces the entry of a page, as the guest would.
     pub(crate) fn put_entry(guest: &mut MockGuest, page: Va, entry: u64) {
         let last = guest.walk(page).unwrap().entries().last().copied().unwrap();
         assert_eq!((last.level, guest.compare_exchange(last.slot, last.entry, entry)), (1, Ok(true)));
@@ -71,7 +73,7 @@ mod tests {
         kind << 59 | (!offset << 14) >> 5
     }
 
-    /// The guest swaps a page out.
+    /// Swaps a page out, as the guest would.
     pub(crate) fn swap_out(guest: &mut MockGuest, page: Va) {
         if guest.translate(page).is_err() {
             guest.load(page, &[1], vector14_hook::Access::all());

@@ -1,39 +1,39 @@
-//! `pager`: backs an address range of the guest by a file, of which it keeps a part in memory.
+//! `pager`: backs an address range of the guest with a file and keeps part of it in memory.
 //!
-//! A page is read when it is touched first, and mapped with the rights that the options give. Where more are in memory than
-//! `resident` allows, a batch of those that were not used of late is made absent; what the CPU has written to them, as the D bit
-//! of their page-table entries says, goes back to the file before their frames are used again. The order is what makes this
-//! right while other vCPUs run: make absent, flush, read the frame, write it back, use it again.
+//! A page is read at its first touch and mapped with the rights given in the options. If more pages are in memory than
+//! `resident` allows, a batch of pages that were not used lately is made absent. Dirty pages, as the D bits of their
+//! page-table entries show, are written to the file before their frames are reused. The order of steps keeps this
+//! correct while other vCPUs run: make absent, flush, read the frame, write it back, reuse it.
 //!
 //! # What the guest has to do
-//! - It has page tables down to the lowest level for the range, with absent entries. (With `tables = true` they are made,
-//!   except in Linux guests, which could not follow them.)
-//! - It leaves these entries alone as long as pages of the range may be mapped. The touch of `sync_at` ends that: everything
-//!   is written back, and each entry is again what it was. The end of the hook does the same.
-//! - A page is mapped in one place at a time. Address spaces that share the range see the same contents, and a page goes to and
-//!   fro between them; a process that has something else at these addresses is given the file's pages there.
-//! - A Linux process maps the range privately and anonymously, excludes it from huge pages and from children (`madvise` with
-//!   MADV_NOHUGEPAGE and MADV_DONTFORK), has one page in 2 MiB populated (MADV_POPULATE_WRITE) so that there are tables, and
-//!   then takes all rights away (`mprotect` with PROT_NONE) so that the kernel does nothing there of its own accord. It
-//!   touches `sync_at` before it changes or gives up the mapping. System calls may be given addresses in the range, except
-//!   those that pin pages, such as futexes and direct I/O. (Before it copies a page of a long `write`, Linux 6.12 looks at 2 MiB
-//!   of it: `resident` had better be larger than that.)
+//! - The guest has page tables down to the lowest level for the range, with absent entries. (With `tables = true` the
+//!   pager makes them, except in Linux guests, which could not reach them.)
+//! - The guest leaves these entries alone as long as pages of the range may be mapped. A touch of `sync_at` ends that:
+//!   everything is written back, and each entry is restored. The end of the hook does the same.
+//! - A page is mapped in one place at a time. Address spaces that share the range see the same contents, and pages move
+//!   between them. A process that has something else at these addresses gets the file's pages there.
+//! - A Linux process maps the range privately and anonymously, and excludes it from huge pages and from fork (`madvise`
+//!   with MADV_NOHUGEPAGE and MADV_DONTFORK). It populates one page per 2 MiB (MADV_POPULATE_WRITE) so that there are
+//!   tables, and then removes all access (`mprotect` with PROT_NONE) so that the kernel does nothing there of its own
+//!   accord. It touches `sync_at` before it changes or unmaps the range. System calls may be given addresses in the
+//!   range, except those that pin pages, such as futexes and direct I/O. (Before it copies a page of a long `write`,
+//!   Linux 6.12 touches 2 MiB of it, so `resident` should be larger than that.)
 //!
-//! A file that is written is locked (flock) from the first fault on. A pager that replaces another one while the guest runs has its
-//! first fault wait until that one has written everything back.
+//! A writable file is locked (flock) from the first fault on. If a pager replaces another one while the guest runs, its
+//! first fault waits until the other has written everything back.
 //!
 //! # When the file fails
-//! Nothing is lost in silence. A page that can't be written back stays in memory, dirty, and is mapped again when it is touched;
-//! the next eviction or sync tries again. A page that can't be read, or for which no other can leave, is a fault that is
-//! reinjected, and so is a sync that did not write everything: the guest's kernel finds a fault at that address that it has no
-//! answer to, and does with it what it does with an access to a file that fails (Linux: SIGSEGV). To stop the VM would take every
-//! process down for one file, and would not save a page.
+//! Nothing is lost silently. A page that can't be written back stays in memory, dirty, and is mapped again when it is
+//! touched; the next eviction or sync retries. A fault is reinjected if its page can't be read, or if no page can be
+//! evicted for it. A sync that did not write everything is reinjected too. The guest's kernel then has no mapping for
+//! the address and treats the access like a failed access to a mapped file (Linux: SIGSEGV). Stopping the VM instead
+//! would end every process because of one file, and would not save a page.
 //!
 //! # Layout
-//! - `options`: what a config says; `store`: the file
-//! - `place`: a page in memory and the entry that maps it; `resident`: all of them, and their turns to leave
-//! - `leave`: the way out of memory
-//! - `account`: what there is to tell at the end
+//! - `options`: the options; `store`: the file
+//! - `place`: a page in memory and the entry that maps it; `resident`: the pages in memory, and the order of eviction
+//! - `leave`: eviction and sync
+//! - `account`: counts and failures for the report
 
 mod account;
 mod leave;
@@ -58,7 +58,7 @@ use crate::address::AddressRange;
 
 pub(crate) const TYPE: HookType = HookType {
     name: "pager",
-    summary: "backs an address range by a file, and keeps a part of it in memory",
+    summary: "backs an address range with a file and keeps part of it in memory",
     options: DOCS,
     check: |options| Settings::parse(options)?.open().map(drop),
     create: |options| Ok(Box::new(Pager::new(options)?)),
@@ -103,7 +103,7 @@ impl Hook for Pager {
         if self.sync_at == Some(page) {
             return self.sync(guest);
         }
-        // A page that is there and lacks a right is the guest's affair: copy-on-write of its own, say.
+        // A fault on a present page is for the guest to handle, for example as copy-on-write.
         if !self.range.contains(page) || fault.error_code.contains(ErrorCode::PRESENT) {
             return Ok(Verdict::Pass);
         }
@@ -118,7 +118,7 @@ impl Hook for Pager {
     fn on_end(&self, guest: &mut dyn Guest) -> Report {
         let left = self.put_all_out(guest).err();
         for frame in self.set.take_free() {
-            // Ours, and mapped nowhere by now: nothing is left that could fail.
+            // The frame is ours and no longer mapped, so freeing it can't fail.
             let freed = guest.free_page(frame);
             debug_assert!(freed.is_ok(), "{freed:?}");
         }
@@ -127,12 +127,12 @@ impl Hook for Pager {
 }
 
 impl Pager {
-    /// Has `page` mapped, where nothing was mapped when the fault was raised.
+    /// Maps `page`, where nothing was mapped when the fault was raised.
     fn page_in(&self, page: Va, guest: &mut dyn Guest) -> Result {
         let mut claim = self.set.claim(self.number(page));
         let found = find(guest, page);
         match (found, self.tables) {
-            // By another vCPU, or by the guest itself.
+            // Mapped meanwhile by another vCPU, or by the guest itself.
             (Found::Page, _) => return Ok(Verdict::Resolve),
             (Found::NoTable, Tables::Made) if guest.kind() == GuestKind::Other => {}
             (Found::Absent(_), _) => {}
@@ -149,11 +149,11 @@ impl Pager {
             },
         };
         if resident.is_mapped() {
-            // In another address space, or by an entry that the guest has changed since.
+            // Mapped in another address space, or by an entry that the guest has changed since.
             resident.unmap(guest, page)?;
             guest.flush()?;
         }
-        // Where another vCPU changes the entry at the same time, the next fault finds the page in memory.
+        // If another vCPU changes the entry at the same time, the next fault finds the page in memory.
         match found {
             Found::Absent(entry) => resident.map(guest, &entry, self.access)?,
             Found::NoTable | Found::Page | Found::Broken => resident.map_with_tables(guest, page, self.access)?,
@@ -161,7 +161,7 @@ impl Pager {
         Ok(Verdict::Resolve)
     }
 
-    /// Reads `page` into a frame. `None`: it can't be had.
+    /// Reads `page` into a frame. Returns `None` if that fails.
     fn load(&self, page: Va, guest: &mut dyn Guest) -> Result<Option<Resident>> {
         let frame = match self.take_frame(guest) {
             Ok(frame) => frame,
@@ -182,7 +182,7 @@ impl Pager {
         Ok(Some(Resident::loaded(frame)))
     }
 
-    /// A frame within the budget; other pages leave for it where it has to be.
+    /// Finds a frame within the budget; evicts other pages if necessary.
     fn take_frame(&self, guest: &mut dyn Guest) -> std::result::Result<Pa, NoFrame> {
         let mut stayed = 0;
         loop {
@@ -199,7 +199,7 @@ impl Pager {
                     let pages = victims.len();
                     let stay = self.put_out(victims, guest)?;
                     self.account.evicted(pages - stay);
-                    // Those that stay are at the end of the queue: as soon as every page has been tried, it is over.
+                    // Pages that stay are at the end of the queue, so this ends once every page has been tried.
                     stayed += stay;
                     if stay == pages && stayed >= self.set.resident() {
                         return Err(NoFrame::NothingLeaves { pages: stayed });

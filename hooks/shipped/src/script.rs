@@ -1,4 +1,5 @@
-//! `script`: a hook in Rhai (<https://rhai.rs/book>), for exploring: nothing to build, and a few microseconds more a fault.
+//! `script`: a hook in Rhai (<https://rhai.rs/book>), for exploration: nothing to build, at a few more microseconds per
+//! fault.
 //!
 //! ```rhai
 //! fn on_fault(fault) {
@@ -14,25 +15,27 @@
 //! }
 //! ```
 //!
-//! `on_fault` is called for every fault and returns a verdict; nothing counts as `pass()`. `on_end` is called at the end, if there is
-//! one. `this` is a map that stays, one for each vCPU; `this.vcpu` is there from the start. It keeps numbers, texts, arrays, maps and
-//! faults, 256 KiB of them; more is the hook's failure. Statements outside of functions are run before every call.
+//! `on_fault` is called for every fault and returns a verdict; returning nothing means `pass()`. `on_end`, if defined,
+//! is called at the end. `this` is a map that persists between calls, one per vCPU; `this.vcpu` is set from the start.
+//! It may hold numbers, texts, arrays, maps and faults, up to 256 KiB; exceeding that is a failure of the hook.
+//! Statements outside functions run before every call.
 //!
 //! | | |
 //! | --- | --- |
 //! | `fault.` | `sequence`, `vcpu`, `address`, `error_code`, `rip`, `rsp`, `cs`, `ss`, `rflags`, `cr3`; `user`, `write`, `fetch`, `present`, `reserved` |
 //! | verdicts | `pass()`, `reinject()`, `reinject_as(address, error_code)`, `resolve()`, `skip()`, `raise(vector)`, `raise(vector, error_code)`, `stop(why)` |
 //! | registers | `reg("rax")`, `set_reg("rax", value)`; all general registers, `rip` and `rflags` |
-//! | memory | `read_u8(address)`, `read_u16`, `read_u32`, `read_u64`; `translate(address)`: the physical address |
-//! | to see | `instruction()`: the faulting one; `hex(number)`; `print(text)`: to standard error; `log(text)`: to the log |
+//! | memory | `read_u8(address)`, `read_u16`, `read_u32`, `read_u64`; `translate(address)`: returns the physical address |
+//! | output | `instruction()`: the faulting instruction as text; `hex(number)`; `print(text)`: to standard error; `log(text)`: to the log |
 //!
-//! Numbers are 64 bits, and signed to Rhai: an address of the upper half is negative. What fails throws, and can be caught;
-//! what is not caught is the hook's failure, and names file, line and column.
+//! Numbers have 64 bits and are signed in Rhai: an address in the upper half is negative. A failing call throws. An
+//! exception that is not caught is a failure of the hook, and its message names file, line and column.
 //!
-//! A script can't hang the guest: `operations` bounds what it does for one fault. It can't import, evaluate or sleep.
+//! A script can't hang the guest: `operations` limits its work per fault. It can't import modules, evaluate text or
+//! sleep.
 //!
-//! - `script/engine.rs`: Rhai as it is set up, and where errors are
-//! - `script/functions.rs`: what a script can call
+//! - `script/engine.rs`: the setup of Rhai, and the position of errors
+//! - `script/functions.rs`: the functions that a script can call
 
 mod engine;
 mod functions;
@@ -48,14 +51,14 @@ use crate::address::Number;
 
 pub(crate) const TYPE: HookType = HookType {
     name: "script",
-    summary: "asks a function of a Rhai script about each fault: for exploring",
+    summary: "calls a function of a Rhai script for each fault, for exploration",
     options: &[
         OptionDoc { name: "file", value: "path", default: None, help: "the script, with a fn on_fault(fault)" },
         OptionDoc {
             name: "operations",
             value: "1000..1000000000",
             default: Some("100000"),
-            help: "what it may do for one fault, in steps of Rhai's; more is its failure",
+            help: "maximum Rhai operations per fault; exceeding it is a failure of the hook",
         },
     ],
     check: |options| Script::new(options).map(drop),
@@ -73,12 +76,12 @@ struct Settings {
 }
 
 struct Script {
-    /// As messages call it.
+    /// The script's name in messages.
     name: String,
     engine: Engine,
     ast: AST,
     has_end: bool,
-    /// Each vCPU's `this`. Only its own thread locks it while the guest runs.
+    /// The `this` of each vCPU. Only that vCPU's thread locks it while the guest runs.
     states: PerVcpu<Mutex<Dynamic>>,
 }
 
@@ -125,7 +128,7 @@ impl Hook for Script {
         let mut report = Report::default();
         for state in self.states.iter().filter(|_| self.has_end) {
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-            // A vCPU without a fault has nothing to tell.
+            // Skip vCPUs that had no fault.
             if state.as_map_ref().is_ok_and(|map| map.len() < 2) {
                 continue;
             }

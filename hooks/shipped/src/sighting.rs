@@ -1,4 +1,4 @@
-//! An access that was seen: who made it, where, by which instruction. The first few are kept for the report at the end.
+//! An observed access: its address, its instruction, and who made it. The first few are kept for the report at the end.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -10,23 +10,23 @@ use vector14_hook::{Cr3, ErrorCode, Fault, Guest, OptionsError, Table, Va};
 use crate::address::Number;
 use crate::emulate::Effect;
 
-/// More rows than this are nobody's report.
+/// Maximum rows in the report.
 const MOST_ROWS: u128 = 10_000;
 pub(crate) const DEFAULT_ROWS: u128 = 20;
 
-/// What an access did.
+/// The kind of an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Read,
     Write,
-    /// Both, as `add [mem], reg` does.
+    /// Read and write, as in `add [mem], reg`.
     ReadWrite,
     Fetch,
 }
 
 impl Kind {
-    /// As the CPU says, and of an instruction that reads and writes the same memory, as that says: CPUs call it a write, or, if
-    /// they are emulated by QEMU, a read.
+    /// The kind from the error code; for an instruction that reads and writes the same memory, from the instruction.
+    /// For such an instruction CPUs report a write, but CPUs emulated by QEMU report a read.
     pub(crate) fn of(error_code: ErrorCode, instruction: Option<&Instruction>) -> Self {
         if error_code.contains(ErrorCode::FETCH) {
             Self::Fetch
@@ -66,7 +66,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// An access, as it is shown.
+/// An observed access, with what is shown of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Sighting {
     vcpu: u32,
@@ -76,17 +76,17 @@ pub(crate) struct Sighting {
     address: Va,
     rip: Va,
     instruction: String,
-    /// What was read, and what was written.
+    /// The value read and the value written.
     value: String,
 }
 
 impl Sighting {
-    /// The same, of an access of which nothing else is known.
+    /// An access of which only the fault is known.
     pub(crate) fn of(fault: &Fault, guest: &dyn Guest) -> Self {
         Self::new(fault, Kind::of(fault.error_code, guest.instruction().ok().as_ref()), None, guest)
     }
 
-    /// The access that `fault` was to be; `effect`, where it is known.
+    /// The access that faulted, with its `effect` if that is known.
     pub(crate) fn new(fault: &Fault, kind: Kind, effect: Option<&Effect>, guest: &dyn Guest) -> Self {
         let instruction = guest.instruction().map_or_else(|error| error.to_string(), |text| text.to_string());
         let hex =
@@ -118,7 +118,7 @@ impl Sighting {
     }
 }
 
-/// `write of 0x1000 by user code at 0x401000: mov [rdi],rax`
+/// Shown as `write of 0x1000 by user code at 0x401000: mov [rdi],rax`.
 impl fmt::Display for Sighting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, address, rip, instruction, value, .. } = self;
@@ -127,14 +127,14 @@ impl fmt::Display for Sighting {
     }
 }
 
-/// The first accesses that were seen, up to a number.
+/// The first accesses that were observed, up to a maximum.
 pub(crate) struct Sightings {
     seen: AtomicUsize,
     rows: Box<[OnceLock<Sighting>]>,
 }
 
 impl Sightings {
-    /// Room for as many as the option `show` says.
+    /// Room for as many accesses as the option `show` says.
     pub(crate) fn new(show: Option<Number>) -> Result<Self, OptionsError> {
         let count = show.map_or(DEFAULT_ROWS, |Number(count)| count);
         let rows = usize::try_from(count).ok().filter(|_| count <= MOST_ROWS);
@@ -143,20 +143,20 @@ impl Sightings {
         Ok(Self { seen: AtomicUsize::new(0), rows: (0..rows).map(|_| OnceLock::new()).collect() })
     }
 
-    /// Keeps and logs what `sighting` makes, if it is one of the first.
+    /// Keeps and logs the result of `sighting` if there is still room.
     pub(crate) fn add(&self, guest: &dyn Guest, sighting: impl FnOnce(&dyn Guest) -> Sighting) {
-        // Not counted on when there are enough: the number would wrap some day.
+        // Stop counting when there are enough, so that the number can't wrap.
         if self.seen.load(Relaxed) >= self.rows.len() {
             return;
         }
         let Some(row) = self.rows.get(self.seen.fetch_add(1, Relaxed)) else { return };
         let sighting = sighting(guest);
         guest.log(&sighting.to_string());
-        // It is nobody else's.
+        // No other thread uses this slot.
         let _ = row.set(sighting);
     }
 
-    /// They, as a table.
+    /// The accesses as a table.
     pub(crate) fn table(&self, title: &str) -> Table {
         let rows: Vec<_> = self.rows.iter().filter_map(OnceLock::get).cloned().map(Sighting::row).collect();
         let columns = ["access", "address", "value", "by", "vcpu", "cr3", "rip", "instruction"];

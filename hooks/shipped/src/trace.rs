@@ -1,15 +1,14 @@
-//! `trace`: one line a fault, to the console or to a file.
+//! `trace`: writes one line per fault, to the console or to a file.
 //!
-//! On the fault's path a fault is copied into a queue and nothing else; a thread of its own turns the queue into lines
-//! and writes them. The guest waits only when it faults faster than lines can be written for a while, and a line is
-//! lost only when nothing can be written at all, or when a file has reached its `limit`. What is lost is counted, and said at the
-//! end.
+//! The fault path only copies the fault into a queue. A separate thread formats and writes the lines. The guest waits
+//! only if it faults faster than lines can be written for some time. A line is lost only if nothing can be written at
+//! all, or if a file has reached its `limit`. Lost lines are counted and reported at the end.
 //!
-//! - `trace/queue.rs`: from the vCPUs to the writer
-//! - `trace/line.rs`: what a line looks like
-//! - `trace/output.rs`: where lines go
-//! - `trace/writer.rs`: the thread between
-//! - `trace/reader.rs`: lines, read back
+//! - `trace/queue.rs`: the queue from the vCPUs to the writer
+//! - `trace/line.rs`: the formats of a line
+//! - `trace/output.rs`: the file or console that gets the lines
+//! - `trace/writer.rs`: the thread that writes lines from the queue
+//! - `trace/reader.rs`: reads a JSON trace back
 
 mod line;
 mod output;
@@ -30,37 +29,37 @@ use writer::{Tally, Writer};
 
 pub(crate) const TYPE: HookType = HookType {
     name: "trace",
-    summary: "writes one line a fault, to the console or a file",
+    summary: "writes one line per fault, to the console or a file",
     options: &[
         OptionDoc {
             name: "format",
             value: "\"text\" | \"json\"",
             default: Some("\"text\""),
-            help: "lines for people, or an object a line for programs",
+            help: "human-readable lines, or one JSON object per line",
         },
         OptionDoc {
             name: "file",
             value: "path",
             default: Some("the console (stderr)"),
-            help: "file or fifo that gets the lines; an existing file is emptied",
+            help: "file or FIFO to write to; an existing file is truncated",
         },
         OptionDoc {
             name: "limit",
             value: "\"SIZE\" | \"none\"",
             default: Some("\"4G\""),
-            help: "size that a file does not exceed: lines beyond it are counted, not written; fifos and devices have none",
+            help: "maximum size of the file; lines beyond it are counted, not written; FIFOs and devices have no limit",
         },
     ],
     check: |options| Settings::parse(options)?.target.check(),
     create: |options| Ok(Box::new(Trace::new(options)?)),
 };
 
-/// How long to go on hoping when no line gets written any more.
+/// How long to wait while the writer makes no progress.
 #[derive(Clone, Copy)]
 struct Patience {
-    /// Of a vCPU whose fault finds the queue full. The guest stands still meanwhile.
+    /// The wait of a vCPU whose fault finds the queue full. The vCPU is stopped meanwhile.
     full: Duration,
-    /// At the end, when lines are still to be written.
+    /// The wait at the end for lines that are not written yet.
     end: Duration,
 }
 
@@ -75,11 +74,11 @@ struct Raw {
     limit: Option<String>,
 }
 
-/// The same, checked.
+/// The checked options.
 struct Settings {
     format: Format,
     target: Target,
-    /// Bytes; `None` for no limit.
+    /// Maximum size of the file in bytes; `None` for no limit.
     limit: Option<u64>,
 }
 
@@ -112,8 +111,10 @@ impl Trace {
 
     fn start(settings: Settings, patience: Patience) -> std::result::Result<Self, OptionsError> {
         let Settings { format, target, limit } = settings;
-        let writer = Writer::start(format, target.open()?, limit, patience)
-            .map_err(|error| OptionsError { key: None, message: format!("no thread to write the trace: {error}") })?;
+        let writer = Writer::start(format, target.open()?, limit, patience).map_err(|error| OptionsError {
+            key: None,
+            message: format!("can't start the thread that writes the trace: {error}"),
+        })?;
         Ok(Self { writer, target })
     }
 }
@@ -130,7 +131,7 @@ impl Hook for Trace {
     }
 }
 
-/// What to tell about lines that did not get written.
+/// Warnings about lines that were not written.
 fn warnings(target: &Target, Tally { faults, written, beyond, error }: Tally) -> Vec<String> {
     let mut warnings = Vec::new();
     if beyond > 0 {

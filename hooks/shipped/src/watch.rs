@@ -1,20 +1,20 @@
 //! `watch`: reports accesses to chosen pages, and lets them through.
 //!
-//! The pages are closed to user mode (or to everybody, or to writes) in the guest's own page tables, so that each access faults.
-//! Moves and arithmetic of 64-bit code on 1 to 8 bytes inside of a page are then done here, and the instruction is skipped: the
-//! page stays closed, and every access is seen. For any other instruction the page is opened; it is closed again at the next fault
-//! of another instruction, and what was done meanwhile is not seen. Openings are counted.
+//! The pages are closed to user mode (or to all code, or to writes) in the guest's own page tables, so that each access
+//! faults. Move and arithmetic instructions of 64-bit code, on 1 to 8 bytes inside one page, are then emulated and
+//! skipped: the page stays closed, and every access is seen. For any other instruction the page is opened. It is closed
+//! again at the next fault of another instruction; accesses in between are not seen. The report counts openings.
 //!
-//! An access to a frame that is not guest memory is not emulable, whatever the instruction. The page is opened for it, and the
-//! guest's access takes its course. The report says how many there were.
+//! An access to a frame outside guest memory can't be emulated. The page is opened for it, and the guest performs the
+//! access. The report says how many there were.
 //!
 //! # What is missed
-//! - what happens behind an opening, until the next fault of any address of the address space
+//! - accesses after an opening, until the next fault at any address in the address space
 //! - with `catch = "user"`, reads by the guest's kernel
-//! - accesses between the moment when the guest's kernel maps a page anew without a fault in user mode at that page (a system
-//!   call, `mprotect`, `fork`) and the next fault in that address space
-//! - accesses through another address at which the same frame is mapped, DMA, and the kernel's own map of all memory
-//! - pages that are part of a larger one (2 MiB, 1 GiB): the report says so if there were any
+//! - accesses after the guest's kernel maps a page anew without a user-mode fault on that page (a system call,
+//!   `mprotect`, `fork`), until the next fault in that address space
+//! - accesses through another virtual address of the same frame, DMA, and accesses through the kernel's direct map
+//! - pages that are part of a larger page (2 MiB, 1 GiB): the report says so if there were any
 //!
 //! `watch/tests.rs` has an example of each.
 
@@ -35,25 +35,25 @@ pub(crate) const RANGES: OptionDoc = OptionDoc {
     name: "ranges",
     value: "[{ start, end }]",
     default: None,
-    help: "the pages: virtual addresses, end itself outside of them; at most 256 pages",
+    help: "virtual addresses of the pages, end exclusive; at most 256 pages",
 };
 pub(crate) const SPACE: OptionDoc = OptionDoc {
     name: "space",
     value: "\"any\" | \"first\"",
     default: Some("\"any\""),
-    help: "every address space, or the one in which a page is met first",
+    help: "every address space, or only the first one in which one of the pages is found",
 };
 pub(crate) const CATCH: OptionDoc = OptionDoc {
     name: "catch",
     value: "\"user\" | \"all\"",
     default: Some("\"user\""),
-    help: "user mode's accesses; or the kernel's too, for kernels that do not look at their page-table entries",
+    help: "accesses by user mode, or also by the kernel, for kernels that do not look at their page-table entries",
 };
 pub(crate) const SHOW: OptionDoc = OptionDoc {
     name: "show",
     value: "0..10000",
     default: Some("20"),
-    help: "how many of the first accesses are shown at the end, one by one; the others are counted",
+    help: "number of first accesses listed at the end; later ones are only counted",
 };
 
 pub(crate) const TYPE: HookType = HookType {
@@ -65,7 +65,7 @@ pub(crate) const TYPE: HookType = HookType {
             name: "access",
             value: "\"read\" | \"write\" | \"both\"",
             default: Some("\"both\""),
-            help: "what is reported; where it is writes alone, reads cost nothing",
+            help: "the accesses to report; with \"write\", reads cost nothing",
         },
         SPACE,
         CATCH,
@@ -114,14 +114,14 @@ struct Watch {
     cpus: PerVcpu<Cpu>,
 }
 
-/// What one vCPU has.
+/// The state of one vCPU.
 struct Cpu {
     pages: Box<[Counts]>,
-    /// The instruction that a page was opened for last.
+    /// The instruction for which a page was last opened.
     opened_for: AtomicU64,
-    /// The access that was reported before the guest's own handler ran, and is to come again: see [`retry_of`].
+    /// An access that was reported before the guest's own handler ran, and that will be retried: see [`retry_of`].
     reported: AtomicU64,
-    /// Accesses to frames that are not the guest's memory.
+    /// Number of accesses to frames outside guest memory.
     outside_memory: Counter,
 }
 
@@ -133,7 +133,7 @@ struct Counts {
     openings: Counter,
 }
 
-/// No instruction is there.
+/// A value that is not the address of any instruction.
 const NOWHERE: u64 = 1 << 63;
 
 impl Watch {
@@ -184,7 +184,7 @@ impl Hook for Watch {
         let outside: u64 = self.cpus.iter().map(|cpu| cpu.outside_memory.get()).sum();
         if outside > 0 {
             warnings.push(format!(
-                "{outside} accesses were not emulable, since their frames are not guest memory: they were let through"
+                "{outside} accesses were not emulable, because their frames are not guest memory: they were let through"
             ));
         }
         Report { tables, warnings }
@@ -192,7 +192,7 @@ impl Hook for Watch {
 }
 
 impl Watch {
-    /// An access that would not have faulted without this hook.
+    /// Handles an access that would not have faulted without this hook.
     fn let_through(&self, fault: &Fault, guest: &mut dyn Guest, leaf: &Leaf, index: usize) -> Verdict {
         if let Some(effect) = self.carry_out(fault, guest, leaf) {
             self.report(fault, guest, Some(&effect), index);
@@ -206,9 +206,9 @@ impl Watch {
         Verdict::Resolve
     }
 
-    /// Does what the instruction would have done to its closed page, if that is possible exactly.
+    /// Emulates the instruction on its closed page, if that can be done exactly.
     fn carry_out(&self, fault: &Fault, guest: &mut dyn Guest, leaf: &Leaf) -> Option<Effect> {
-        // Where the kernel accesses a page of user mode's, SMAP has a say, of which the page tables tell nothing.
+        // If the kernel accesses a user page, SMAP also decides, and the page tables do not show that.
         let own = leaf.guests_access().contains(vector14_hook::Access::USER) == fault.from_user();
         if !own || fault.error_code.contains(ErrorCode::FETCH) {
             return None;
@@ -224,8 +224,8 @@ impl Watch {
         effect
     }
 
-    /// The guest's own handler is about to map the page, or to do whatever else it does: the access is reported now, since it need
-    /// not come again, and the page is closed when the handler is through.
+    /// Handles a fault of the guest's own, which its handler will resolve or not. The access is reported now, because
+    /// it may not fault again, and the page is closed when the handler has finished.
     fn leave_to_the_guest(&self, fault: &Fault, guest: &mut dyn Guest, index: usize) -> Result<()> {
         self.fence.meet(fault.cr3);
         self.report(fault, guest, None, index);
@@ -235,7 +235,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Closes what is open, but for what the instruction at work needs open.
+    /// Closes all open pages, except those that the current instruction needs.
     fn close(&self, fault: &Fault, guest: &mut dyn Guest) -> Result<()> {
         let opened_for = &self.cpus.of(fault).opened_for;
         if opened_for.load(Relaxed) != fault.rip.0 {
@@ -267,7 +267,8 @@ impl Watch {
         self.sightings.add(guest, |guest| Sighting::new(fault, kind, effect, guest));
     }
 
-    /// Whether this access was reported already. The guest's scheduler may have moved it to another vCPU meanwhile.
+    /// Whether this access was already reported. The guest's scheduler may have moved its thread to another vCPU
+    /// meanwhile.
     fn is_again(&self, fault: &Fault) -> bool {
         let key = retry_of(fault);
         self.cpus.iter().any(|cpu| cpu.reported.compare_exchange(key, NOWHERE, Relaxed, Relaxed).is_ok())
@@ -293,7 +294,7 @@ impl Watch {
     }
 }
 
-/// What an access has in common with its next try: instruction and address space.
+/// Identifies an access and its retry: instruction and address space.
 fn retry_of(fault: &Fault) -> u64 {
     (fault.rip.0 ^ fault.cr3.root().0.rotate_left(32)) & !NOWHERE
 }

@@ -1,20 +1,20 @@
 //! `wx`: reports pages that are executed after they were written.
 //!
-//! A page that the guest lets user mode write and execute is allowed one of the two at a time, in the guest's own page tables: a
-//! write faults and gets the page writable and not executable, a fetch faults and gets it executable and not writable. A fetch
-//! from a page that was written since it was last executed is what gets reported.
+//! If the guest lets user mode write and execute a page, `wx` allows only one of the two at a time, in the guest's own
+//! page tables. A write faults and makes the page writable and not executable; a fetch faults and makes it executable
+//! and not writable. A fetch from a page that was written since it was last executed is reported.
 //!
 //! # What is seen, and what is missed
-//! Pages are found when user mode, or the kernel on its behalf, writes to them with a fault: what the guest makes of the page is
-//! looked at when user code goes on, before its next instruction. Of a page that is written first and made executable later
-//! (`mprotect` from RW to RX) nothing faults at the change: the last 32 pages that were written are looked at again at each of the
-//! next 64 faults, and a page that is executed before the next of them is missed. So are writes through another
-//! mapping of the same frame, and writes by devices. A write by an instruction to its own page opens the page for both, until the
-//! next fault.
+//! Pages are found when user mode, or the kernel on its behalf, takes a write fault on them. Their mapping is checked
+//! when user code resumes, before its next instruction. If a page is written first and made executable later
+//! (`mprotect` from RW to RX), the change itself does not fault. So the last 32 pages that were written are checked
+//! again at each of the next 64 faults; a page that is executed before the next of these faults is missed. Writes
+//! through another mapping of the same frame, and writes by devices, are missed too. If an instruction writes to its
+//! own page, the page is opened for both, until the next fault.
 //!
-//! # What it costs
-//! A first write to a page costs a second fault and a flush, which stops every vCPU for a moment; so does each turn of a page. `start`
-//! and `end` keep it to where it matters.
+//! # Cost
+//! The first write to a page costs a second fault and a flush, which stops every vCPU briefly; so does each switch
+//! between write and execute. `start` and `end` limit this to the addresses that matter.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -33,14 +33,14 @@ use crate::watch::SHOW;
 
 pub(crate) const TYPE: HookType = HookType {
     name: "wx",
-    summary: "reports pages of user mode that are executed after they were written",
+    summary: "reports user-mode pages that are executed after they were written",
     options: &[
-        OptionDoc { name: "start", value: "address", default: Some("0"), help: "first address that is looked at" },
+        OptionDoc { name: "start", value: "address", default: Some("0"), help: "first address to check" },
         OptionDoc {
             name: "end",
             value: "address",
             default: Some("0x100000000000000"),
-            help: "where that ends, itself outside of it",
+            help: "end of the addresses to check (exclusive)",
         },
         SHOW,
     ],
@@ -66,27 +66,27 @@ const fn highest() -> Number {
     Number(1 << 56)
 }
 
-/// Pages whose mapping is to be looked at: the last so many that were written.
+/// Number of recently written pages whose mapping is checked.
 const LOOKED_AT: usize = 32;
-/// EFER.NXE: without it there is no right to execute that could be taken.
+/// EFER.NXE: without it, the right to execute can't be removed.
 const EFER_NXE: u64 = 1 << 11;
-/// So often is a page looked at.
+/// Number of faults at which a written page is checked.
 const LOOKS: u32 = 64;
-/// Pages that are told apart in the report.
+/// Maximum number of pages in the report.
 const MOST_PAGES: usize = 4096;
 
 struct Wx {
     range: AddressRange,
     held: Held,
     sightings: Sightings,
-    /// Shared, since the guest's scheduler may have moved a process to another vCPU when it goes on.
+    /// Shared by all vCPUs, because the guest's scheduler may move a process to another vCPU before it resumes.
     written: Mutex<VecDeque<Written>>,
     unlisted: AtomicU64,
-    /// By address space and page. Locked where a right is taken, which costs a flush as well.
+    /// By address space and page. Locked only when a right is removed, which also costs a flush.
     pages: Mutex<HashMap<(Cr3, Va), Page>>,
 }
 
-/// A page that was written, as far as is known.
+/// A page that was written, as far as `wx` knows.
 #[derive(Clone, Copy)]
 struct Written {
     cr3: Cr3,
@@ -94,13 +94,13 @@ struct Written {
     looks: u32,
 }
 
-/// What is known of a page.
+/// The recorded state of a page.
 #[derive(Default)]
 struct Page {
-    /// The instruction that faulted at a write last.
+    /// The last instruction that faulted at a write to the page.
     writer: Va,
     executed: u64,
-    /// The instruction by which it was executed first after a write.
+    /// The first instruction executed in the page after a write.
     entry: Va,
 }
 
@@ -153,16 +153,14 @@ impl Hook for Wx {
         report.tables.push(self.sightings.table("the first of these fetches"));
         let unlisted = self.unlisted.load(Relaxed);
         if unlisted > 0 {
-            report
-                .warnings
-                .push(format!("{unlisted} writes were left alone: there were too many at a time to look at"));
+            report.warnings.push(format!("{unlisted} writes were not checked: there were too many at a time"));
         }
         report
     }
 }
 
 impl Wx {
-    /// A fetch from a page that can be written at the moment.
+    /// Handles a fetch from a page that is currently writable.
     fn executed(&self, fault: &Fault, guest: &mut dyn Guest, leaf: &Leaf) -> Result {
         let page = fault.address.page();
         if leaf.is_dirty() {
@@ -179,12 +177,12 @@ impl Wx {
         Ok(Verdict::Resolve)
     }
 
-    /// A write to a page that can be executed at the moment.
+    /// Handles a write to a page that is currently executable.
     fn written(&self, fault: &Fault, guest: &mut dyn Guest, leaf: &Leaf) -> Result {
         let page = fault.address.page();
         self.update(fault.cr3, page, |page| page.writer = fault.rip);
         if fault.rip.page() == page {
-            // It needs both to get on.
+            // The instruction needs both rights to make progress.
             leaf.exchange(guest, &self.held, &[], &[Right::Write]);
             self.look_later(fault, page);
         } else {
@@ -194,7 +192,7 @@ impl Wx {
         Ok(Verdict::Resolve)
     }
 
-    /// The guest's own handler is about to map the page, or to do whatever else it does.
+    /// Handles a fault of the guest's own, which its handler will resolve or not.
     fn leave_to_the_guest(&self, fault: &Fault, guest: &mut dyn Guest) -> Result {
         self.look(fault, guest)?;
         if fault.error_code.contains(ErrorCode::WRITE) {
@@ -214,7 +212,7 @@ impl Wx {
         written.push_back(Written { cr3: fault.cr3, page, looks: 0 });
     }
 
-    /// Looks at what the guest has made of pages that were written, and takes the right to execute them.
+    /// Checks the mappings of pages that were written, and removes the right to execute them.
     fn look(&self, fault: &Fault, guest: &mut dyn Guest) -> std::result::Result<(), GuestError> {
         let mut taken = false;
         let mut written = lock(&self.written);

@@ -1,9 +1,10 @@
-//! `zero-fill`: backs an address window of the guest with host-owned pages, one at each page's first fault.
+//! `zero-fill`: backs an address window of the guest with host-owned pages, mapped at each page's first fault.
 //!
-//! The guest's own handler never sees these faults: what it would call a bad address reads as zeroes, or as a pattern.
-//! Pages belong to page tables, not to addresses: every address space of the guest that touches a page gets its own.
+//! The guest's own handler never sees these faults: an address that it would treat as bad reads as zeroes or a pattern.
+//! Pages are mapped per address space: every guest address space that touches a page gets its own copy.
 //!
-//! Linux guests keep their faults. Linux finds the pages at munmap, exit and fork, and complains of them (`Guest::map` says how).
+//! In Linux guests, faults are left to the guest. Linux would find the pages at munmap, exit and fork, and report bad
+//! page maps (see `Guest::map`).
 
 use serde::Deserialize;
 use vector14_hook::{
@@ -18,15 +19,15 @@ pub(crate) const TYPE: HookType = HookType {
     summary: "resolves faults in an address window by mapping zeroed or patterned pages there",
     options: &[
         OptionDoc { name: "start", value: "address", default: None, help: "first address of the window" },
-        OptionDoc { name: "end", value: "address", default: None, help: "where the window ends, itself outside of it" },
-        OptionDoc { name: "fill", value: "0..0xff", default: Some("0"), help: "what every byte of a new page holds" },
+        OptionDoc { name: "end", value: "address", default: None, help: "end of the window (exclusive)" },
+        OptionDoc { name: "fill", value: "0..0xff", default: Some("0"), help: "value of every byte of a new page" },
         OptionDoc {
             name: "access",
             value: "\"r\" | \"rw\" | \"rx\" | \"rwx\"",
             default: Some("\"rw\""),
-            help: "what the new mapping allows",
+            help: "access rights of the new mapping",
         },
-        OptionDoc { name: "user", value: "bool", default: Some("true"), help: "whether user mode may use it" },
+        OptionDoc { name: "user", value: "bool", default: Some("true"), help: "whether user mode may access it" },
     ],
     check: |options| ZeroFill::new(options).map(drop),
     create: |options| Ok(Box::new(ZeroFill::new(options)?)),
@@ -96,9 +97,9 @@ impl Hook for ZeroFill {
                 counts.mapped.add(1);
                 Ok(Verdict::Resolve)
             }
-            // Another vCPU was faster: the guest's next try finds its page.
+            // Another vCPU mapped the page first; the retry finds it.
             Err(GuestError::AlreadyMapped(_)) => Ok(Verdict::Resolve),
-            // The guest's own page tables lead nowhere here. That is for its own handler to find out.
+            // The guest's own page tables are broken here. Leave that to its own handler.
             Err(GuestError::Malformed(_) | GuestError::OutsideMemory(_) | GuestError::NotMapped(_)) => {
                 counts.unmappable.add(1);
                 Ok(Verdict::Pass)
@@ -118,8 +119,8 @@ impl Hook for ZeroFill {
         let of_linux = self.sum(|counts| &counts.of_linux);
         if of_linux > 0 {
             report.warnings.push(format!(
-                "{of_linux} faults in {} were left to the guest: Linux complains of pages in its page tables that are not its own \
-                 (`BUG: Bad page map`); the hook `pager` can put pages into a process that is prepared for it",
+                "{of_linux} faults in {} were left to the guest: Linux reports pages in its page tables that are not its own \
+                 (`BUG: Bad page map`); the hook `pager` can map pages into a process that is prepared for it",
                 self.window
             ));
         }
@@ -142,7 +143,7 @@ impl ZeroFill {
         }
         let frame = self.take_page(guest)?;
         guest.map(page, frame, self.access).inspect_err(|_| {
-            // It was not mapped, so nobody has seen it.
+            // The page was not mapped, so nobody has seen it.
             let _ = guest.free_page(frame);
         })
     }

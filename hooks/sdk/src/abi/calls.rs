@@ -10,7 +10,7 @@ use super::types::{
 };
 use crate::{Cr3, GuestError, Pa, Registers, Va};
 
-/// A guest, lent to the other side for one call.
+/// A guest that is lent to the other side for one call.
 pub(super) struct Lent<'a, 'g> {
     raw: Guest,
     /// `raw` points to this reference.
@@ -53,13 +53,13 @@ static CALLS: GuestCalls = GuestCalls {
     explain,
 };
 
-// What all of the functions below rest on, called "the contract":
-// 1. `guest` is the pointer that a `Lent` gave, and that is still there: a hook keeps it no longer than its call.
-// 2. So `context` points to a `&mut dyn Guest` that nobody else uses meanwhile. Calls that only look take it as shared, so that
-//    registers which a hook has borrowed stay valid.
-// 3. Pointers to results, and buffers with their lengths, are the hook's own and valid for the call.
+// All functions below rest on this, called "the contract":
+// 1. `guest` came from a `Lent` that is still alive: a hook does not keep it after its call returns.
+// 2. So `context` points to a `&mut dyn Guest` that nothing else uses meanwhile. Calls that only read borrow it as
+//    shared, so that registers which a hook has borrowed stay valid.
+// 3. Pointers to results, and buffers with their lengths, belong to the hook and are valid for the call.
 
-/// To look at.
+/// Borrows the guest for reading.
 ///
 /// # Safety
 /// The contract.
@@ -68,7 +68,7 @@ unsafe fn shared<'a>(guest: *mut Guest) -> &'a dyn crate::Guest {
     unsafe { &**(*guest).context.cast::<&mut dyn crate::Guest>() }
 }
 
-/// To change.
+/// Borrows the guest for changes.
 ///
 /// # Safety
 /// The contract.
@@ -77,7 +77,7 @@ unsafe fn exclusive<'a>(guest: *mut Guest) -> &'a mut dyn crate::Guest {
     unsafe { &mut **(*guest).context.cast::<&mut dyn crate::Guest>() }
 }
 
-/// Hands a result over where there is one.
+/// Writes a result to `to`, if there is one.
 ///
 /// # Safety
 /// `to` is valid for a write.
@@ -121,7 +121,7 @@ unsafe extern "C" fn translate(guest: *mut Guest, address: u64, translation: *mu
     unsafe { give(shared(guest).translate(Va(address)), translation) }
 }
 
-/// A hook's buffer.
+/// A hook's buffer as a slice to fill.
 ///
 /// # Safety
 /// The contract.
@@ -130,7 +130,7 @@ unsafe fn buffer<'a>(start: *mut c_void, length: usize) -> &'a mut [u8] {
     if length == 0 { &mut [] } else { unsafe { std::slice::from_raw_parts_mut(start.cast(), length) } }
 }
 
-/// A hook's data.
+/// A hook's data as a slice.
 ///
 /// # Safety
 /// The contract.

@@ -1,4 +1,5 @@
-//! The SDK's types as what crosses, and back. Numbers from the other side that mean nothing are errors.
+//! Converts the SDK's types to the types that cross the boundary, and back. Undefined numbers from the other side are
+//! errors.
 
 use super::types;
 use super::types::{GuestResult, GuestStatus, VerdictKind};
@@ -71,7 +72,7 @@ impl From<&Verdict> for types::Verdict {
 }
 
 impl types::Verdict {
-    /// The verdict; `None` where it is none. `reason` is that of a stop.
+    /// The SDK's verdict; `None` if the kind is undefined. `reason` is used for STOP.
     pub(super) fn decode(&self, reason: impl FnOnce() -> String) -> Option<Verdict> {
         Some(match self.kind {
             VerdictKind::PASS => Verdict::Pass,
@@ -133,7 +134,7 @@ impl From<GuestResult> for Result<(), GuestError> {
             GuestStatus::NO_GUEST => GuestError::NoGuest,
             GuestStatus::POOL_REFUSED => GuestError::PoolRefused(i32::try_from(value).unwrap_or(i32::MAX)),
             GuestStatus::NO_TABLE => GuestError::NoTable(Va(value)),
-            // The host has this version of the interface, so there are no others; a made-up result is not well.
+            // The host has the same version of the interface, so no other status can occur; treat one as a failure.
             GuestStatus(_) => GuestError::Malformed(Va(value)),
         })
     }
@@ -154,7 +155,7 @@ impl From<types::GuestKind> for GuestKind {
     }
 }
 
-/// Rights as bits.
+/// Access rights as bits.
 pub(super) fn access(bits: u32) -> Access {
     let [low, ..] = bits.to_le_bytes();
     Access::from_bits_truncate(low)

@@ -1,4 +1,4 @@
-//! The library's side of the descriptor: a [`HookType`] behind functions that a C caller can call. A panic comes out as text.
+//! The library's side of the descriptor: a [`HookType`] behind functions with the C ABI. A panic is returned as text.
 
 use std::ffi::c_void;
 
@@ -9,14 +9,13 @@ use super::types::{Descriptor, Guest, Prefix, Sink, Status, Text};
 use crate::guard::{describe_panic, guarded, report_panics_of_hooks_here};
 use crate::{Hook, HookType, OptionDoc, Options, OptionsError, Verdict};
 
-/// A kind of hook that is exported. Implemented by [`export!`](crate::export).
+/// An exported kind of hook. Implemented by [`export!`](crate::export).
 pub trait Export {
-    /// It.
+    /// The exported kind of hook.
     const TYPE: HookType;
 }
 
-/// Makes this crate, a `cdylib`, a library that `[[hook]] path = "..."` loads. It takes a [`HookType`], and
-/// stands in a crate once.
+/// Exports a [`HookType`], so that `[[hook]] path = "..."` can load this crate, a `cdylib`. Use it once per crate.
 ///
 /// ```
 /// use vector14_hook::{Fault, Guest, Hook, HookType, Result, Verdict};
@@ -51,12 +50,12 @@ macro_rules! export {
     };
 }
 
-// SAFETY: the pointers of a descriptor and of its options lead to constants.
+// SAFETY: the pointers of a descriptor and of its options point to constants.
 unsafe impl Sync for Descriptor {}
 // SAFETY: as above.
 unsafe impl Sync for types::OptionDoc {}
 
-/// The first `N` of `docs`, as they cross. For [`export!`](crate::export).
+/// Converts the first `N` of `docs` to the types that cross the boundary. For [`export!`](crate::export).
 #[must_use]
 pub const fn option_docs<const N: usize>(docs: &'static [OptionDoc]) -> [types::OptionDoc; N] {
     let none = types::OptionDoc { name: Text::NONE, value: Text::NONE, default_value: Text::NONE, help: Text::NONE };
@@ -98,8 +97,8 @@ impl Descriptor {
     }
 }
 
-// What the functions below rest on, called "the contract": the host calls them as the header says. Pointers are valid for the
-// call, and `hook` is what `create` gave and `destroy` has not had.
+// The functions below rest on this, called "the contract": the host calls them as the header says. Pointers are valid
+// for the call, and `hook` came from `create` and has not been passed to `destroy`.
 
 unsafe extern "C" fn check<E: Export>(options: *const types::Options, error: *mut types::OptionsError) -> Status {
     // SAFETY: the contract.
@@ -125,7 +124,7 @@ unsafe extern "C" fn create<E: Export>(
     }
 }
 
-/// Reads the options, acts on them, and says what is wrong with them.
+/// Parses the options, passes them to `act`, and reports errors.
 ///
 /// # Safety
 /// The contract.
@@ -168,7 +167,7 @@ unsafe extern "C" fn on_fault(
     // SAFETY: the contract.
     let (hook, fault, mut guest) =
         unsafe { (&*hook.cast::<Box<dyn Hook>>(), crate::Fault::from(&*fault), Handle::new(guest)) };
-    // What an error says is code of the hook's too.
+    // Formatting an error also runs the hook's code.
     let decided = guarded(|| hook.on_fault(&fault, &mut guest).map_err(|error| error.to_string()));
     match decided {
         Ok(Ok(decided)) => {
@@ -216,8 +215,8 @@ unsafe extern "C" fn on_end(hook: *mut c_void, guest: *mut Guest, text: *mut Sin
 }
 
 unsafe extern "C" fn destroy(hook: *mut c_void) {
-    // SAFETY: the contract; `create` has made it of such a box.
+    // SAFETY: the contract; `create` made the pointer from such a box.
     let hook = unsafe { Box::from_raw(hook.cast::<Box<dyn Hook>>()) };
-    // There is nobody to tell of a panic here: the hook has had its last words.
+    // A panic can't be reported here: the hook's report has already been made.
     let _ = guarded(|| drop(hook));
 }

@@ -1,4 +1,4 @@
-//! The host's side of the descriptor: a kind of hook that somebody else's code implements, as an ordinary [`Hook`].
+//! The host's side of the descriptor: makes an ordinary [`Hook`] of a hook that a library implements.
 
 use std::ffi::c_void;
 use std::ptr;
@@ -13,7 +13,7 @@ use super::version::Mismatch;
 use crate::guard::resume_panic;
 use crate::{Error, Fault, Guest, Hook, OptionDoc, Options, OptionsError, Report, Result as HookResult, Verdict};
 
-/// A kind of hook behind the boundary.
+/// A kind of hook on the other side of the boundary.
 #[derive(Clone, Debug)]
 pub struct Foreign {
     descriptor: &'static Descriptor,
@@ -23,19 +23,19 @@ pub struct Foreign {
 }
 
 impl Foreign {
-    /// The kind of hook that a descriptor describes.
+    /// Reads the kind of hook from a descriptor.
     ///
     /// # Errors
-    /// [`Mismatch`]. Of a descriptor that does not begin as ours nothing else has been looked at.
+    /// [`Mismatch`]. If the prefix does not match ours, nothing after it is read.
     ///
     /// # Safety
-    /// 1. A [`Prefix`] can be read at `descriptor`, and a whole [`Descriptor`] where the prefix is ours. It stays as it is for
-    ///    ever, and so does all that it points to.
-    /// 2. Its functions do what the header says.
+    /// 1. `descriptor` points to a readable [`Prefix`], and to a whole [`Descriptor`] if the prefix matches ours. The
+    ///    descriptor and everything that it points to stay valid and unchanged forever.
+    /// 2. Its functions behave as the header requires.
     pub unsafe fn new(descriptor: *const Descriptor) -> Result<Self, Mismatch> {
         // SAFETY: the caller's promise.
         unsafe { descriptor.cast::<Prefix>().read() }.check()?;
-        // SAFETY: the caller's promise, and the prefix is ours.
+        // SAFETY: the caller's promise; the prefix matches ours.
         let descriptor = unsafe { &*descriptor };
         if descriptor.on_fault.is_none() {
             return Err(Mismatch::NoOnFault);
@@ -67,7 +67,8 @@ impl Foreign {
         })
     }
 
-    /// An exported kind of hook of this very program, taken through the boundary: to see that it works, and what that costs.
+    /// Takes a kind of hook that this program itself exports through the boundary, to test the boundary and measure its
+    /// cost.
     #[must_use]
     pub fn local<E: Export>() -> Self {
         let docs: Vec<_> = E::TYPE.options.iter().map(types::OptionDoc::of).collect();
@@ -80,19 +81,19 @@ impl Foreign {
         }
     }
 
-    /// What it calls itself.
+    /// The hook's name.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// One line on what it does.
+    /// One line that describes the hook.
     #[must_use]
     pub fn summary(&self) -> &'static str {
         self.summary
     }
 
-    /// The options that it understands.
+    /// The options that the hook understands.
     #[must_use]
     pub fn options(&self) -> &[OptionDoc] {
         &self.options
@@ -101,7 +102,7 @@ impl Foreign {
     /// As [`HookType::check`](crate::HookType).
     ///
     /// # Errors
-    /// What the hook finds wrong.
+    /// The error that the hook reports.
     pub fn check(&self, options: &Options) -> Result<(), OptionsError> {
         let Some(check) = self.descriptor.check else { return Ok(()) };
         // SAFETY: the promise to `new`: the function does what the header says. The pointers are valid for the call.
@@ -111,7 +112,7 @@ impl Foreign {
     /// As [`HookType::create`](crate::HookType).
     ///
     /// # Errors
-    /// What the hook finds wrong.
+    /// The error that the hook reports.
     pub fn create(&self, options: &Options) -> Result<Box<dyn Hook>, OptionsError> {
         let mut hook = ptr::null_mut();
         if let Some(create) = self.descriptor.create {
@@ -122,17 +123,17 @@ impl Foreign {
     }
 }
 
-/// A text of a descriptor's.
+/// Reads a text of a descriptor.
 ///
 /// # Safety
-/// It is missing, or it stays as it is for ever.
+/// The text is missing, or stays valid and unchanged forever.
 unsafe fn read(text: Text, what: &'static str) -> Result<&'static str, Mismatch> {
     // SAFETY: the caller's promise.
     let bytes = unsafe { text.bytes() }.ok_or(Mismatch::Text(what))?;
     std::str::from_utf8(bytes).map_err(|_| Mismatch::Text(what))
 }
 
-/// Passes options to a call, and makes an error of what it says of them.
+/// Passes options to a call, and turns what the call reports into an error.
 fn with_options(
     options: &Options,
     call: impl FnOnce(*const types::Options, *mut types::OptionsError) -> Status,
@@ -155,14 +156,14 @@ fn with_options(
     Err(OptionsError { key, message })
 }
 
-/// A hook behind the boundary.
+/// A hook on the other side of the boundary.
 struct ForeignHook {
     descriptor: &'static Descriptor,
-    /// What its `create` gave.
+    /// The pointer that `create` returned.
     hook: *mut c_void,
 }
 
-// SAFETY: the header asks of a hook that any thread may call its functions, `on_fault` from several at once.
+// SAFETY: the header requires that any thread may call a hook's functions, and several threads `on_fault` at once.
 unsafe impl Send for ForeignHook {}
 // SAFETY: as above.
 unsafe impl Sync for ForeignHook {}
@@ -201,7 +202,7 @@ impl Hook for ForeignHook {
 
 #[cold]
 fn unknown_verdict(verdict: types::Verdict) -> Error {
-    format!("its verdict is {}, which is none (vector14_hook.h lists them)", verdict.kind.0).into()
+    format!("its verdict is {}, which is not a verdict (vector14_hook.h lists them)", verdict.kind.0).into()
 }
 
 #[cold]
@@ -213,7 +214,7 @@ fn failure(text: Written) -> Error {
 impl Drop for ForeignHook {
     fn drop(&mut self) {
         if let Some(destroy) = self.descriptor.destroy {
-            // SAFETY: as in `on_fault`, and nobody calls any of its functions with this hook from here on.
+            // SAFETY: as in `on_fault`, and no function is called with this hook after this.
             unsafe { destroy(self.hook) };
         }
     }

@@ -1,4 +1,4 @@
-//! The library's side of the guest handle: a [`Guest`] whose methods are calls into the host.
+//! The library's side of the guest handle: a [`Guest`] whose methods call the host.
 
 use std::cell::OnceCell;
 use std::ffi::c_void;
@@ -11,27 +11,27 @@ use crate::{
     Access, Code, Cr3, Guest, GuestError, GuestKind, Mapping, Pa, Registers, SystemRegisters, Translation, Va, Walk,
 };
 
-/// The guest that the host has lent for one call.
+/// The guest that the host lends for one call.
 pub(super) struct Handle<'a> {
     raw: *mut types::Guest,
     calls: &'a GuestCalls,
-    /// Fetched when they are asked for.
+    /// Fetched at the first use.
     system: OnceCell<SystemRegisters>,
     _lent: PhantomData<&'a mut types::Guest>,
 }
 
-// What the calls below rest on: `raw` is the host's for as long as `'a` (the promise to `Handle::new`), and the host keeps
-// what the header says of each function. References that are passed are valid for the call.
+// The calls below rest on this: `raw` is a guest of the host's that is valid for `'a` (the promise to `Handle::new`),
+// and the host implements each function as the header says. References that are passed are valid for the call.
 
 impl Handle<'_> {
     /// # Safety
-    /// `raw` is a guest that the host has lent for at least as long as the handle is there.
+    /// `raw` is a guest that the host has lent for at least the lifetime of the handle.
     pub(super) unsafe fn new(raw: *mut types::Guest) -> Self {
         // SAFETY: the caller's promise; the host's table of calls is a constant.
         Self { raw, calls: unsafe { &*(*raw).calls }, system: OnceCell::new(), _lent: PhantomData }
     }
 
-    /// The result of a call that fills something in.
+    /// The result of a call that fills in an output argument.
     fn take<R: Default, T: From<R>>(call: impl FnOnce(*mut R) -> GuestResult) -> Result<T, GuestError> {
         let mut result = R::default();
         Result::from(call(&raw mut result))?;
@@ -41,12 +41,12 @@ impl Handle<'_> {
 
 impl Guest for Handle<'_> {
     fn registers(&self) -> &Registers {
-        // SAFETY: as above; the registers are there as long as the guest, and change only through `registers_mut`.
+        // SAFETY: as above; the registers are valid as long as the guest, and change only through `registers_mut`.
         unsafe { &*(self.calls.registers)(self.raw) }
     }
 
     fn registers_mut(&mut self) -> &mut Registers {
-        // SAFETY: as above; `self` is borrowed mutably for as long.
+        // SAFETY: as above; `self` stays mutably borrowed meanwhile.
         unsafe { &mut *(self.calls.registers)(self.raw) }
     }
 

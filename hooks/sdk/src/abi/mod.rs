@@ -1,19 +1,19 @@
-//! The boundary of a hook that is loaded from a shared library: a C ABI with a version.
+//! The boundary to hooks in shared libraries: a versioned C ABI.
 //!
-//! A library exports one symbol, [`SYMBOL`], a [`Descriptor`]. Whatever crosses the boundary is `repr(C)`, and is owned by the
-//! side that made it: text goes out through a [`Sink`] that the caller lends. So a library may be made by any compiler, in any
-//! language, and a Rust one may link another version of the SDK or of the standard library. What must agree is
-//! [`VERSION`] and the sizes of the structs; both are in the first bytes of the descriptor and can be read from the file
-//! without running any of its code.
+//! A library exports one symbol, [`SYMBOL`], a [`Descriptor`]. Everything that crosses the boundary is `repr(C)` and is
+//! owned by the side that made it; text is returned through a [`Sink`] that the caller lends. So a library can be built
+//! by any compiler, in any language, and a Rust library may link another version of the SDK or of the standard library.
+//! Only [`VERSION`] and the sizes of the structs must agree. Both are in the first bytes of the descriptor and can be
+//! read from the file without running any of its code.
 //!
-//! Hooks in Rust meet none of this: [`export!`](crate::export) makes the descriptor of a [`HookType`](crate::HookType).
-//! For C there is [`HEADER`], generated from `types.rs`.
+//! Hooks in Rust need none of this: [`export!`](crate::export) makes the descriptor from a
+//! [`HookType`](crate::HookType). Hooks in C use [`HEADER`], generated from `types.rs`.
 //!
 //! # Layout
-//! - `types`: what crosses, and nothing else
-//! - `text`, `convert`: text, and the SDK's own types, into what crosses and back
-//! - `calls` is the host's side of the guest handle, `handle` the library's
-//! - `export` is the library's side of the descriptor, `foreign` the host's; `version` tells whether they agree
+//! - `types`: the types that cross the boundary
+//! - `text`, `convert`: conversion of text and of the SDK's types to those types and back
+//! - `calls`: the host's side of the guest handle; `handle`: the library's side
+//! - `export`: the library's side of the descriptor; `foreign`: the host's side; `version`: the check that they agree
 //!
 //! All of the SDK's unsafe code is here.
 #![allow(unsafe_code)]
@@ -39,7 +39,7 @@ pub use self::version::Mismatch;
 /// The name of the symbol that a library exports.
 pub const SYMBOL: &str = "vector14_hook";
 
-/// `vector14_hook.h`.
+/// The contents of `vector14_hook.h`.
 pub const HEADER: &str = include_str!("../../include/vector14_hook.h");
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The boundary from both sides, inside of one program.
+//! Tests of the boundary with both sides in one program.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ impl Hook for Acts {
     }
 }
 
-/// A hook behind the boundary.
+/// A hook, called through the boundary.
 macro_rules! behind {
     ($act:expr) => {{
         struct Exported;
@@ -80,7 +80,7 @@ fn a_fault_and_every_verdict_cross_unchanged() {
         crate::Verdict::Raise(Exception::general_protection(0x18)),
         crate::Verdict::Stop("für immer".into()),
     ];
-    // The hook knows from the sequence number which of them it is to give.
+    // The sequence number tells the hook which verdict to return.
     let foreign = behind!(|fault, _| {
         assert_eq!(crate::Fault { sequence: 0, ..*fault }, crate::Fault { sequence: 0, ..FAULT });
         Ok(match fault.sequence - FAULT.sequence {
@@ -126,7 +126,7 @@ fn options_docs_and_reports_cross() {
     assert_eq!((report.tables[0].rows[0][0].as_str(), report.warnings.len()), ("1500", 1));
 }
 
-/// Passes on every call, and compares what the host's guest answers with what arrives.
+/// Makes every call, and compares the answers of the host's guest with what arrives.
 #[test]
 fn every_call_of_the_guest_arrives_and_its_answer_too() {
     let foreign = behind!(|_, guest| {
@@ -209,7 +209,7 @@ fn a_descriptor_of_another_make_is_refused() {
     assert_eq!(ours.check(), Ok(()));
 }
 
-/// A guest with an answer to every call by which it can be told from the others.
+/// A guest that answers every call with a distinct value.
 struct Answers {
     registers: Registers,
     paging: Paging,
@@ -227,7 +227,7 @@ impl Default for Answers {
     }
 }
 
-/// Page tables in which address 0 and the 1 GiB pages behind it are mapped, and a reserved bit is set at 256 GiB.
+/// Page tables that map address 0 and the 1 GiB pages after it, with a reserved bit set at 256 GiB.
 fn entry(slot: Pa) -> Result<u64, GuestError> {
     Ok(match slot.0 {
         0x1000 => 0x2003,
@@ -246,7 +246,7 @@ const MAPPING: crate::Mapping = crate::Mapping {
     entry: 0x1067,
 };
 
-/// Three small numbers as one.
+/// Packs small numbers into one.
 fn together(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |all, byte| all << 8 | u64::from(*byte))
 }

@@ -1,5 +1,5 @@
-//! What crosses the boundary. `vector14_hook.h` is generated from this file: its docs are what a reader of the header
-//! gets, so they are plain text (hooks/sdk/tests/header.rs).
+//! The types that cross the boundary. `vector14_hook.h` is generated from this file by hooks/sdk/tests/header.rs. The
+//! doc comments become comments in the header, so they are plain text.
 
 use std::ffi::{c_char, c_void};
 
@@ -15,19 +15,19 @@ pub const VERSION: u32 = 2;
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Text {
-    /// The first byte. NULL: there is no text, which is not the same as an empty one.
+    /// The first byte. NULL means no text, which is not the same as an empty text.
     pub bytes: *const c_char,
-    /// How many bytes there are.
+    /// Length in bytes.
     pub length: usize,
 }
 
-/// Takes text. The caller of a function lends it for the time of the call.
+/// Receives text. A sink that is passed to a function is valid until the function returns.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Sink {
-    /// Adds bytes to the text; they are copied. The first argument is `context`.
+    /// Appends bytes to the text; the bytes are copied. Pass `context` as the first argument.
     pub write: unsafe extern "C" fn(context: *mut c_void, bytes: *const c_char, length: usize),
-    /// Whatever `write` needs.
+    /// The first argument for `write`.
     pub context: *mut c_void,
 }
 
@@ -35,17 +35,17 @@ pub struct Sink {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
-    /// Position among all faults of this VM, from 0.
+    /// Number of the fault among all faults of this VM, from 0.
     pub sequence: u64,
     /// The linear address whose access faulted (CR2).
     pub address: u64,
-    /// The faulting instruction.
+    /// Address of the faulting instruction.
     pub rip: u64,
     /// Stack pointer of the interrupted context.
     pub rsp: u64,
     /// Flags of the interrupted context.
     pub rflags: u64,
-    /// Root of the page tables in force.
+    /// CR3 at the exit: the page tables that were in use.
     pub cr3: u64,
     /// The vCPU that faulted, from 0 to 7.
     pub vcpu: u32,
@@ -67,101 +67,101 @@ pub struct VerdictKind(pub u32);
 impl VerdictKind {
     /// No opinion: the next hook is asked.
     pub const PASS: Self = Self(0);
-    /// The guest's own handler runs, with what the CPU would have shown it.
+    /// The guest's own handler runs, with the error code and CR2 that the CPU supplied.
     pub const REINJECT: Self = Self(1);
-    /// The guest's own handler runs, with `address` and `error_code` of the verdict.
+    /// The guest's own handler runs, with the verdict's `address` and `error_code`.
     pub const REINJECT_AS: Self = Self(2);
-    /// The instruction is tried again; the guest's handler never runs.
+    /// The instruction is retried; the guest's handler never runs.
     pub const RESOLVE: Self = Self(3);
     /// The instruction has no effect, and the next one runs.
     pub const SKIP: Self = Self(4);
-    /// The exception `vector` of the verdict is raised instead of #PF.
+    /// The exception in the verdict's `vector` is raised instead of #PF.
     pub const RAISE: Self = Self(5);
     /// The VM stops; the text says why.
     pub const STOP: Self = Self(6);
 }
 
-/// A verdict. It is PASS and all 0 when `on_fault` is called.
+/// A verdict. When `on_fault` is called, it is initialised to PASS and zeroes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Verdict {
-    /// Which one.
+    /// The kind of verdict.
     pub kind: VerdictKind,
-    /// For REINJECT_AS, and for RAISE where `has_error_code` is set.
+    /// For REINJECT_AS, and for RAISE if `has_error_code` is 1: the error code to push.
     pub error_code: u32,
-    /// For REINJECT_AS.
+    /// For REINJECT_AS: the address in CR2.
     pub address: u64,
     /// For RAISE: an IDT vector, 0 to 31.
     pub vector: u8,
-    /// For RAISE: 1 where the exception comes with an error code, otherwise 0.
+    /// For RAISE: 1 if the exception has an error code, otherwise 0.
     pub has_error_code: u8,
     /// 0.
     pub padding: [u8; 6],
 }
 
-/// How a call of the guest's ended.
+/// The status of a guest call.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuestStatus(pub u32);
 
 impl GuestStatus {
-    /// Well.
+    /// The call succeeded.
     pub const OK: Self = Self(0);
     /// The guest does not map the virtual address `value`.
     pub const NOT_MAPPED: Self = Self(1);
-    /// A reserved bit on the way, or a virtual address `value` that is not canonical.
+    /// The virtual address `value` is not canonical, or an entry on its walk has a reserved bit set.
     pub const MALFORMED: Self = Self(2);
     /// There is no memory at the physical address `value`.
     pub const OUTSIDE_MEMORY: Self = Self(3);
-    /// The virtual address `value` is mapped already.
+    /// The virtual address `value` is already mapped.
     pub const ALREADY_MAPPED: Self = Self(4);
-    /// Other vCPUs change the page-table entry of the virtual address `value` all the time.
+    /// Other vCPUs keep changing the page-table entry of the virtual address `value`.
     pub const CONTENDED: Self = Self(5);
     /// The address `value` is not a multiple of 4096.
     pub const UNALIGNED: Self = Self(6);
     /// All `value` pages of the pool are in use.
     pub const POOL_EXHAUSTED: Self = Self(7);
-    /// The page `value` is none that this hook has taken.
+    /// The page `value` is not one that this hook allocated.
     pub const NOT_TAKEN: Self = Self(8);
     /// The instruction at `value` can't be read.
     pub const UNREADABLE_CODE: Self = Self(9);
-    /// The bytes at `value` are no instruction.
+    /// The bytes at `value` do not decode as an instruction.
     pub const NO_INSTRUCTION: Self = Self(10);
     /// The vCPUs' translations can't be flushed; `value` is the errno.
     pub const FLUSH: Self = Self(11);
-    /// There is a recorded fault and no guest.
+    /// The fault is a recorded one, and there is no guest.
     pub const NO_GUEST: Self = Self(12);
     /// KVM refuses memory for more pages of the pool; `value` is the errno.
     pub const POOL_REFUSED: Self = Self(13);
-    /// The virtual address `value` has no last-level page table, and Linux can't use one of the pool's.
+    /// The virtual address `value` has no last-level page table, and Linux can't use one from the pool.
     pub const NO_TABLE: Self = Self(14);
 }
 
-/// What kind of guest it is.
+/// The kind of guest kernel.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuestKind(pub u32);
 
 impl GuestKind {
-    /// None of the below.
+    /// Any other kernel.
     pub const OTHER: Self = Self(0);
     /// Linux.
     pub const LINUX: Self = Self(1);
 }
 
-/// How a call of the guest's ended, and the address or number that this is about.
+/// The result of a guest call: its status, and the address or number that the status refers to.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct GuestResult {
-    /// How it ended.
+    /// The status.
     pub status: GuestStatus,
     /// 0.
     pub padding: u32,
-    /// What it is about; 0 where all is well.
+    /// The value that the status refers to; 0 if the call succeeded.
     pub value: u64,
 }
 
-/// Where a virtual address leads.
+/// The translation of a virtual address.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Translation {
@@ -169,13 +169,13 @@ pub struct Translation {
     pub address: u64,
     /// Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB.
     pub page_size: u64,
-    /// What the mapping allows: bit 0 writes, 1 user mode, 2 instruction fetches.
+    /// Access rights that the mapping grants: bit 0 writes, 1 user mode, 2 instruction fetches.
     pub access: u32,
     /// 0.
     pub padding: u32,
 }
 
-/// A leaf of the page tables as it was before it was changed.
+/// A leaf mapping, as it was before a change.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Mapping {
@@ -185,63 +185,63 @@ pub struct Mapping {
     pub page_size: u64,
     /// Physical address of the leaf's entry.
     pub slot: u64,
-    /// The entry.
+    /// The entry's old value.
     pub entry: u64,
-    /// What the mapping allowed: bit 0 writes, 1 user mode, 2 instruction fetches.
+    /// Access rights that the mapping granted: bit 0 writes, 1 user mode, 2 instruction fetches.
     pub access: u32,
-    /// 1 where the CPU had written through it, otherwise 0.
+    /// 1 if the leaf was dirty (the CPU had written to the page), otherwise 0.
     pub dirty: u32,
 }
 
-/// A page-table entry on the way to an address.
+/// One page-table entry that a walk read.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TableEntry {
     /// Physical address of the entry.
     pub slot: u64,
-    /// The entry.
+    /// The entry's value.
     pub entry: u64,
-    /// Level of its table; level 1 maps 4 KiB.
+    /// Level of the table that holds the entry; entries of level 1 map 4 KiB.
     pub level: u32,
     /// 0.
     pub padding: u32,
 }
 
-/// Where a walk ended: at the last of its entries.
+/// How a walk ended: the state of the last entry.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Step(pub u32);
 
 impl Step {
-    /// It is a leaf; `translation` is filled in.
+    /// The last entry is a leaf; `translation` is filled in.
     pub const LEAF: Self = Self(0);
-    /// It is not present.
+    /// The last entry is not present.
     pub const ABSENT: Self = Self(1);
-    /// It has a reserved bit.
+    /// The last entry has a reserved bit set.
     pub const RESERVED: Self = Self(2);
 }
 
-/// A walk through the page tables, entry by entry.
+/// A page walk: every entry that was read, and how the walk ended.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Walk {
     /// The entries that were read, from the top-level table down.
     pub entries: [TableEntry; 5],
-    /// How many of them there are.
+    /// Number of entries.
     pub count: u32,
-    /// Where it ended.
+    /// How the walk ended.
     pub end: Step,
-    /// Where the address leads, if it ended at a leaf.
+    /// The translation, if the walk ended at a leaf.
     pub translation: Translation,
 }
 
-/// The bytes of an instruction, and those behind it.
+/// The bytes at the instruction pointer, and the mode in which the CPU executes them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Code {
-    /// Where the first byte is.
+    /// Address of the first byte.
     pub rip: u64,
-    /// How many bytes could be read.
+    /// Number of bytes that could be read.
     pub count: u32,
     /// Operand and address size: 16, 32 or 64.
     pub bits: u32,
@@ -249,53 +249,54 @@ pub struct Code {
     pub bytes: [u8; 16],
 }
 
-/// What else decides how the faulting instruction ran.
+/// System registers of the faulting vCPU, as they were at the fault.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemRegisters {
-    /// CR0: paging, and whether read-only pages hold for the kernel.
+    /// CR0: paging, and whether write protection applies to the kernel.
     pub cr0: u64,
     /// CR4: the paging mode, SMEP, SMAP, protection keys.
     pub cr4: u64,
     /// EFER: long mode, NX.
     pub efer: u64,
-    /// Where FS begins.
+    /// Base of the FS segment.
     pub fs_base: u64,
-    /// Where GS begins.
+    /// Base of the GS segment.
     pub gs_base: u64,
 }
 
-/// The guest, while a fault waits for its verdict. Valid until the function returns that was given it, on its thread.
+/// The guest, while a fault waits for its verdict. Valid until the function that received it returns, and only on its
+/// thread.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Guest {
-    /// What can be done with it; each function takes the guest itself as its first argument.
+    /// The functions of the guest; each takes the guest as its first argument.
     pub calls: *const GuestCalls,
-    /// The host's.
+    /// Private to the host.
     pub context: *mut c_void,
 }
 
-/// What can be done with a guest. Where a result's status is not OK, what it should have filled in is unspecified.
+/// The functions of a guest. If a result's status is not OK, the contents of output arguments are unspecified.
 #[repr(C)]
 #[derive(Debug)]
 pub struct GuestCalls {
-    /// The interrupted registers. What is written to them is in force when the guest goes on.
+    /// General registers of the faulting context, for reading and writing. The guest resumes with these values.
     pub registers: unsafe extern "C" fn(guest: *mut Guest) -> *mut Registers,
-    /// System registers of the vCPU that faulted.
+    /// System registers of the faulting vCPU.
     pub system_registers: unsafe extern "C" fn(guest: *mut Guest, registers: *mut SystemRegisters),
-    /// What kind of guest it is.
+    /// The kind of guest kernel.
     pub kind: unsafe extern "C" fn(guest: *mut Guest) -> GuestKind,
-    /// The page tables that virtual addresses go through.
+    /// The CR3 whose page tables translate virtual addresses.
     pub address_space: unsafe extern "C" fn(guest: *mut Guest) -> u64,
-    /// Sends virtual addresses through other page tables, until the hook returns.
+    /// Translates virtual addresses by other page tables until the hook returns.
     pub use_address_space: unsafe extern "C" fn(guest: *mut Guest, cr3: u64),
-    /// Every page-table entry on the way to an address.
+    /// Walks the page tables for an address and returns every entry.
     pub walk: unsafe extern "C" fn(guest: *mut Guest, address: u64, walk: *mut Walk) -> GuestResult,
-    /// Where an address leads.
+    /// Translates a virtual address.
     pub translate: unsafe extern "C" fn(guest: *mut Guest, address: u64, translation: *mut Translation) -> GuestResult,
-    /// Reads virtual memory, without regard to rights.
+    /// Reads virtual memory; access rights are ignored.
     pub read: unsafe extern "C" fn(guest: *mut Guest, address: u64, buffer: *mut c_void, length: usize) -> GuestResult,
-    /// Writes virtual memory, without regard to rights.
+    /// Writes virtual memory; access rights are ignored.
     pub write: unsafe extern "C" fn(guest: *mut Guest, address: u64, data: *const c_void, length: usize) -> GuestResult,
     /// Reads physical memory.
     pub read_physical:
@@ -303,7 +304,8 @@ pub struct GuestCalls {
     /// Writes physical memory.
     pub write_physical:
         unsafe extern "C" fn(guest: *mut Guest, address: u64, data: *const c_void, length: usize) -> GuestResult,
-    /// Replaces 8 aligned bytes of physical memory that still are `current`; `exchanged` is 1 where they were, otherwise 0.
+    /// Atomically replaces 8 aligned bytes of physical memory if they equal `current`. Sets `exchanged` to 1 if it did,
+    /// otherwise to 0.
     pub compare_exchange: unsafe extern "C" fn(
         guest: *mut Guest,
         address: u64,
@@ -311,28 +313,28 @@ pub struct GuestCalls {
         new_value: u64,
         exchanged: *mut u8,
     ) -> GuestResult,
-    /// Takes a zeroed page of 4 KiB from the pool of host-owned pages.
+    /// Allocates a zeroed 4 KiB page from the pool of host-owned pages.
     pub allocate_page: unsafe extern "C" fn(guest: *mut Guest, page: *mut u64) -> GuestResult,
-    /// Gives such a page back, which must not be mapped any more.
+    /// Returns a page to the pool. It must no longer be mapped, and translations to it must have been flushed.
     pub free_page: unsafe extern "C" fn(guest: *mut Guest, page: u64) -> GuestResult,
-    /// Maps a page of 4 KiB to a frame; `access`: bit 0 writes, 1 user mode, 2 instruction fetches. In a Linux guest the last-level
-    /// page table must be there, and the kernel complains of the page when it finds it.
+    /// Maps a 4 KiB page to a frame. `access`: bit 0 writes, 1 user mode, 2 instruction fetches. In a Linux guest the
+    /// last-level page table must exist, and the kernel reports a bad page map if munmap, exit or fork finds the page.
     pub map: unsafe extern "C" fn(guest: *mut Guest, page: u64, frame: u64, access: u32) -> GuestResult,
     /// Makes the leaf that maps a page absent.
     pub unmap: unsafe extern "C" fn(guest: *mut Guest, page: u64, mapping: *mut Mapping) -> GuestResult,
-    /// Gives the leaf that maps a page other rights.
+    /// Sets the access rights of the leaf that maps a page.
     pub protect: unsafe extern "C" fn(guest: *mut Guest, page: u64, access: u32, mapping: *mut Mapping) -> GuestResult,
-    /// Makes every vCPU forget its translations.
+    /// Flushes the translations of every vCPU.
     pub flush: unsafe extern "C" fn(guest: *mut Guest) -> GuestResult,
-    /// The bytes of the instruction that faulted.
+    /// The bytes of the faulting instruction.
     pub code: unsafe extern "C" fn(guest: *mut Guest, code: *mut Code) -> GuestResult,
-    /// The instruction that faulted, as Intel writes it, and its length in bytes.
+    /// The faulting instruction in Intel syntax, and its length in bytes.
     pub instruction: unsafe extern "C" fn(guest: *mut Guest, text: *mut Sink, length: *mut u32) -> GuestResult,
     /// Nanoseconds since the VM was started.
     pub elapsed: unsafe extern "C" fn(guest: *mut Guest) -> u64,
     /// Writes a line to the VM's log under this hook's name.
     pub log: unsafe extern "C" fn(guest: *mut Guest, message: Text),
-    /// Puts a result into words.
+    /// Describes a result as text.
     pub explain: unsafe extern "C" fn(guest: *mut Guest, result: GuestResult, text: *mut Sink),
 }
 
@@ -342,49 +344,49 @@ pub struct GuestCalls {
 pub struct Options {
     /// A JSON object with an entry for each option.
     pub json: Text,
-    /// The folder that relative paths among them start from.
+    /// The folder that relative paths in the options are relative to.
     pub folder: Text,
 }
 
-/// What is wrong with a hook's options.
+/// An error in a hook's options.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct OptionsError {
-    /// Takes the name of the option at fault; nothing: it is all of them together.
+    /// Receives the name of the wrong option; write nothing if the error is about all of them.
     pub key: *mut Sink,
-    /// Takes what was got and what is allowed.
+    /// Receives the error message: the value that was given, and what is allowed.
     pub message: *mut Sink,
 }
 
-/// What is known of one option, for "vector14 hooks" and "vector14 check".
+/// The documentation of one option, for "vector14 hooks" and "vector14 check".
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct OptionDoc {
     /// Key in the hook's table.
     pub name: Text,
-    /// What it takes, in a word.
+    /// The kind of value, such as "path" or "address".
     pub value: Text,
-    /// What holds when it is not given; no text: it must be.
+    /// The default; no text means that the option is required.
     pub default_value: Text,
-    /// One line on what it does.
+    /// One line that describes the option.
     pub help: Text,
 }
 
-/// How a function of a hook's ended.
+/// The status that a hook's function returns.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status(pub u32);
 
 impl Status {
-    /// Well.
+    /// The function succeeded.
     pub const OK: Self = Self(0);
-    /// Not well; the text says why. The fault is reinjected, and the hook left out.
+    /// The function failed; the text says why. The fault is reinjected, and the hook is disabled.
     pub const FAILED: Self = Self(1);
-    /// It panicked, or what its language has in the place of that; the text says why and where.
+    /// The function panicked, or did the equivalent in its language; the text says why and where.
     pub const PANICKED: Self = Self(2);
 }
 
-/// The sizes of all structs, in bytes, as the library knows them.
+/// The sizes of all structs, in bytes, that the library was built with.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the size of the struct of its name")]
@@ -409,7 +411,7 @@ pub struct Sizes {
     pub option_doc: u32,
 }
 
-/// What a descriptor begins with in every version of this interface.
+/// The start of a descriptor, the same in every version of this interface.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix {
@@ -421,28 +423,28 @@ pub struct Prefix {
     pub sizes: Sizes,
 }
 
-/// A kind of hook. A library exports one, under the name vector14_hook. The functions are called on any thread, `on_fault` from
-/// several at once; none may throw, jump or unwind out of itself. A library is never unloaded.
+/// A kind of hook. A library exports one, under the name vector14_hook. Its functions are called on any thread,
+/// `on_fault` on several threads at once. None may throw, longjmp or unwind out. A library is never unloaded.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Descriptor {
     /// VECTOR14_PREFIX.
     pub prefix: Prefix,
-    /// What to call the hook.
+    /// The name of the hook.
     pub name: Text,
-    /// One line on what it does.
+    /// One line that describes the hook.
     pub summary: Text,
-    /// The options that it understands.
+    /// The options that the hook understands.
     pub options: *const OptionDoc,
-    /// How many there are.
+    /// Number of options.
     pub option_count: usize,
-    /// Finds what `create` would object to, without leaving a trace. NULL: nothing.
+    /// Reports errors that `create` would report, without side effects. NULL: there is nothing to check.
     pub check: Option<unsafe extern "C" fn(options: *const Options, error: *mut OptionsError) -> Status>,
-    /// Makes a hook, whatever that is: the other functions get it back. NULL: there is nothing to be made.
+    /// Creates a hook. The pointer is passed to the other functions. NULL: there is nothing to create.
     pub create: Option<
         unsafe extern "C" fn(options: *const Options, hook: *mut *mut c_void, error: *mut OptionsError) -> Status,
     >,
-    /// Decides about one fault. The text is the reason of STOP, or of a failure.
+    /// Decides about one fault. The text is the reason for STOP or for a failure.
     pub on_fault: Option<
         unsafe extern "C" fn(
             hook: *mut c_void,
@@ -452,9 +454,9 @@ pub struct Descriptor {
             text: *mut Sink,
         ) -> Status,
     >,
-    /// Called once, after the last fault. The text is the report, as JSON:
-    /// {"tables": [{"title": "", "columns": [""], "rows": [[""]]}], "warnings": [""]}, or nothing. NULL: there is none.
+    /// Called once, after the last fault. The text is the report, as JSON: {"tables": [{"title": "", "columns": [""],
+    /// "rows": [[""]]}], "warnings": [""]}, or nothing. NULL: there is no report.
     pub on_end: Option<unsafe extern "C" fn(hook: *mut c_void, guest: *mut Guest, text: *mut Sink) -> Status>,
-    /// Frees what `create` made. NULL: there is nothing to be freed.
+    /// Frees what `create` made. NULL: there is nothing to free.
     pub destroy: Option<unsafe extern "C" fn(hook: *mut c_void)>,
 }

@@ -1,4 +1,5 @@
-//! Whether a descriptor is of our version of the interface. What this looks at is in the same place in every version.
+//! Checks that a descriptor has our version of the interface. The fields checked are in the same place in every
+//! version.
 
 use std::ptr;
 
@@ -8,46 +9,46 @@ use super::types::{Descriptor, MAGIC, Prefix, Sizes, Text, VERSION};
 /// Why a descriptor is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
-    /// It does not begin as descriptors do.
+    /// The descriptor does not begin with the magic number.
     #[error("`vector14_hook` is no descriptor: it begins with {0:#x} instead of {MAGIC:#x}")]
     Magic(u64),
-    /// It is of another version of the interface.
+    /// The descriptor has another version of the interface.
     #[error("it is made for version {0} of the hook interface, and this vector14 has version {VERSION}")]
     Version(u32),
-    /// It knows a struct of another size.
+    /// The library was built with another size of a struct.
     #[error(
-        "it is made for a hook interface of another layout: its `vector14_{name}` has {found} bytes, and ours {expected}"
+        "it is made for a hook interface with another layout: its `vector14_{name}` has {found} bytes, ours has {expected}"
     )]
     Size {
-        /// The struct.
+        /// The struct's name.
         name: &'static str,
-        /// Its size there, in bytes.
+        /// The size in the library, in bytes.
         found: u32,
-        /// Its size here, in bytes.
+        /// The size in this program, in bytes.
         expected: u32,
     },
-    /// A text of its is missing or not UTF-8.
+    /// A text in the descriptor is missing or not UTF-8.
     #[error("the {0} in `vector14_hook` is no UTF-8 text")]
     Text(&'static str),
-    /// It has no `on_fault`.
+    /// The descriptor has no `on_fault`.
     #[error("`vector14_hook` has no `on_fault`")]
     NoOnFault,
 }
 
 impl Prefix {
-    /// Of this version of the interface.
+    /// Those of this version of the interface.
     pub const OURS: Self = Self { magic: MAGIC, version: VERSION, sizes: Sizes::OURS };
-    /// Its size, in bytes.
+    /// The size of a prefix, in bytes.
     pub const LENGTH: usize = size_of::<Self>();
 
-    /// A prefix from the bytes of a library's file.
+    /// Reads a prefix from the bytes of a library's file.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; Self::LENGTH]) -> Self {
         // SAFETY: any bytes are a prefix: it consists of integers without padding. The read needs no alignment.
         unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) }
     }
 
-    /// Whether a descriptor that begins like this is of our version of the interface.
+    /// Checks that a descriptor with this prefix has our version of the interface.
     ///
     /// # Errors
     /// [`Mismatch`].
@@ -66,11 +67,11 @@ impl Prefix {
     }
 }
 
-/// One size a struct, by the struct's name.
+/// Declares one size per struct, under the struct's name.
 macro_rules! sizes {
     ($($field:ident: $of:ty,)*) => {
         impl Sizes {
-            /// Of this version of the interface.
+            /// Those of this version of the interface.
             pub const OURS: Self = Self { $($field: small(size_of::<$of>()),)* };
 
             fn named(&self) -> [(&'static str, u32); size_of::<Self>() / size_of::<u32>()] {

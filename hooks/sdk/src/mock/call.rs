@@ -1,10 +1,11 @@
-//! What hooks have called, and which of their calls are to fail.
+//! The calls that hooks made, and the calls that are to fail.
 
 use std::collections::HashMap;
 
 use crate::{Access, Cr3, GuestError, Pa, Va};
 
-/// A call of a hook's. Those of `registers`, `registers_mut`, `address_space` and `elapsed` are not kept.
+/// A call that a hook made on the guest. Calls of `registers`, `registers_mut`, `system_registers`, `kind`,
+/// `address_space` and `elapsed` are not recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the method of `Guest` with its arguments")]
 pub enum Call {
@@ -43,7 +44,7 @@ pub enum Method {
     Unmap,
     Protect,
     Flush,
-    /// `code`, and `instruction` with it.
+    /// `code`, and `instruction`, which calls it.
     Code,
 }
 
@@ -74,13 +75,13 @@ impl Call {
 /// Which calls of a method fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// All from here on.
+    /// All calls from now on.
     Always,
-    /// One from here on, counted from 1.
+    /// Only the n-th call from now on, counted from 1.
     Nth(u64),
 }
 
-/// What hooks have called, and what is to become of calls.
+/// The calls made so far, and the failures to inject.
 #[derive(Default)]
 pub(super) struct Calls {
     made: Vec<Call>,
@@ -88,7 +89,7 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// Keeps a call, and says whether it fails.
+    /// Records a call, and returns the error with which it is to fail, if any.
     pub(super) fn note(&mut self, call: Call) -> Result<(), GuestError> {
         let failure = call.method().and_then(|method| self.failures.get_mut(&method));
         self.made.push(call);

@@ -1,4 +1,5 @@
-//! The mock guest as hooks see it: each call is kept, fails if it is told to, and is then carried out on the mock's memory.
+//! The mock guest as hooks see it: each call is recorded, fails if a test asked for that, and otherwise acts on the
+//! mock's memory.
 
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ impl Guest for MockGuest {
     }
 
     fn use_address_space(&mut self, cr3: Cr3) {
-        // This one can't fail.
+        // Never fails: `Method` has no such call.
         let _ = self.note(Call::UseAddressSpace(cr3));
         self.paging.cr3 = cr3;
     }
@@ -115,7 +116,7 @@ impl Guest for MockGuest {
     }
 
     fn log(&self, message: &str) {
-        // This one can't fail.
+        // Never fails: `Method` has no such call.
         let _ = self.note(Call::Log(message.to_owned()));
         println!("{message}");
     }

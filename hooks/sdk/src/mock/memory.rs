@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::paging::Tables;
 use crate::{GuestError, PAGE_SIZE, Pa};
 
-/// RAM begins at 0, so that small physical addresses mean something.
+/// RAM begins at 0, so that small physical addresses are valid.
 const RAM_PAGES: u64 = 64;
-/// Where page tables come from, so that the pool is the hooks' own.
+/// Page tables have their own region, so that only hooks take pages from the pool.
 const TABLES_START: Pa = Pa(1 << 30);
 const TABLES_PAGES: u64 = 256;
 const POOL_START: Pa = Pa(1 << 32);
@@ -52,7 +52,7 @@ impl Memory {
         Ok(())
     }
 
-    /// The word that holds the byte at `address`, and the byte's place in it, in bits.
+    /// The word that holds the byte at `address`, and the byte's bit offset in it.
     fn byte(&self, address: Pa) -> Result<(&AtomicU64, u64), GuestError> {
         Ok((self.word(Pa(address.0 & !7))?, (address.0 & 7) * 8))
     }

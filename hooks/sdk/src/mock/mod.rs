@@ -1,10 +1,10 @@
-//! A guest for tests, without KVM: real page tables in plain memory, and a pool with a bottom.
+//! A guest for tests, without KVM: real page tables in plain memory, and a pool that can run out.
 //!
 //! ```
 //! use vector14_hook::mock::{Call, Method, MockGuest, Outcome, When, write_fault};
 //! use vector14_hook::{Access, ErrorCode, Fault, Guest, GuestError, Hook, Result, Va, Verdict};
 //!
-//! /// Puts a page where there is none.
+//! /// Maps a page wherever none is present.
 //! struct Fill;
 //!
 //! impl Hook for Fill {
@@ -25,18 +25,18 @@
 //! assert_eq!(outcome, Outcome::LeftOut("failed: the pool of host-owned pages is used up (1 pages)".to_owned()));
 //! assert_eq!(guest.take_calls().last(), Some(&Call::AllocatePage));
 //!
-//! // What can't be made to go wrong can be told to.
+//! // Any call can be made to fail.
 //! let mut guest = MockGuest::new(1);
 //! guest.fail(Method::Map, When::Nth(1), GuestError::AlreadyMapped(Va(0x40_0000)));
 //! assert!(matches!(guest.take(&Fill, &fault), Outcome::LeftOut(_)));
 //! ```
 //!
 //! # Layout
-//! - this file: a guest and how a test arranges it
-//! - `handle`: the same as hooks see it; `memory`: what is behind it
-//! - `call`: [`Call`]s that were made, and [`Method`]s that are to fail
-//! - `outcome`: [`MockGuest::take`], a fault's whole way
-//! - `samples`: faults and options to begin with
+//! - this file: a guest, and how a test sets it up
+//! - `handle`: the [`Guest`](crate::Guest) that hooks get; `memory`: the memory behind it
+//! - `call`: the [`Call`]s that hooks made, and the [`Method`]s that are to fail
+//! - `outcome`: [`MockGuest::take`], the whole path of a fault
+//! - `samples`: sample faults and options
 
 mod call;
 mod handle;
@@ -58,13 +58,14 @@ use crate::{Access, Code, Cr3, GuestError, GuestKind, PAGE_SIZE, Pa, Registers, 
 
 /// The top-level table of the first address space.
 const ROOT: Pa = Pa(0x1000);
-/// PG, WP and PE.
+/// CR0 with PG, WP and PE set.
 const CR0: u64 = 1 << 31 | 1 << 16 | 1;
 const CR4_PAE: u64 = 1 << 5;
-/// NXE, LMA and LME.
+/// EFER with NXE, LMA and LME set.
 const EFER: u64 = 1 << 11 | 1 << 10 | 1 << 8;
 
-/// One vCPU's view of a guest; clones share its memory, as the vCPUs of one VM do, and its calls.
+/// One vCPU's view of a mock guest. Clones act as other vCPUs of the same VM: they share its memory and its list of
+/// calls.
 #[derive(Clone)]
 pub struct MockGuest {
     shared: Arc<Shared>,
@@ -75,7 +76,7 @@ pub struct MockGuest {
     bits: u32,
     kind: GuestKind,
     elapsed: Duration,
-    /// A bit per vector.
+    /// One bit per vector whose gate is missing.
     missing_gates: u32,
 }
 
@@ -87,11 +88,11 @@ struct Shared {
 }
 
 impl MockGuest {
-    /// A guest with 4 levels of page tables, nothing mapped, and `pool_pages` pages to take.
+    /// A guest with 4 levels of page tables, nothing mapped, and a pool of `pool_pages` pages.
     #[must_use]
     pub fn new(pool_pages: u64) -> Self {
         let memory = Memory::new(pool_pages);
-        // Page 0, so that no frame is there, and the top-level table.
+        // Reserve page 0, so that no frame has address 0, and the top-level table.
         for _ in 0..=ROOT.0 / PAGE_SIZE {
             let _ = memory.ram.take();
         }
@@ -109,18 +110,18 @@ impl MockGuest {
         }
     }
 
-    /// The same of a Linux guest: [`Guest::map`](crate::Guest::map) makes no tables in it. [`MockGuest::load`] does, as its kernel
-    /// would.
+    /// A Linux guest: [`Guest::map`](crate::Guest::map) creates no page tables in it. [`MockGuest::load`] creates them,
+    /// as the kernel would.
     #[must_use]
     pub fn linux(pool_pages: u64) -> Self {
         Self { kind: GuestKind::Linux, ..Self::new(pool_pages) }
     }
 
-    /// Puts bytes, code for instance, where the address space in force has `address`; pages of RAM are mapped there with these
-    /// rights where there are none.
+    /// Writes bytes, such as code, to `address` in the current address space. Pages that are not mapped are first
+    /// mapped to RAM, with the rights `access`.
     ///
     /// # Panics
-    /// There is no RAM left, or no page can be mapped there.
+    /// If there is no RAM left, or no page can be mapped there.
     pub fn load(&mut self, address: Va, bytes: &[u8], access: Access) {
         let last = address.offset((bytes.len() as u64).saturating_sub(1)).page();
         for page in (address.page().0..=last.0).step_by(4096).map(Va) {
@@ -134,65 +135,66 @@ impl MockGuest {
         self.write_virtual(address, bytes).expect("pages that were just mapped");
     }
 
-    /// An address space with nothing in it. [`Guest::use_address_space`](crate::Guest::use_address_space) leads there, and so does
-    /// a fault with this CR3.
+    /// Creates an empty address space. Use it with [`Guest::use_address_space`](crate::Guest::use_address_space), or as
+    /// the CR3 of a fault.
     ///
     /// # Panics
-    /// There are too many.
+    /// If there is no page left for its table.
     #[must_use]
     pub fn new_address_space(&mut self) -> Cr3 {
         Cr3(self.shared.memory.tables.take().expect("a page for a table").0)
     }
 
-    /// Has the guest's code run in a segment of 16, 32 or 64 bits.
+    /// Sets the size of the guest's code segment: 16, 32 or 64 bits.
     pub fn set_bits(&mut self, bits: u32) {
         self.bits = bits;
     }
 
-    /// What hooks find in the system registers.
+    /// Sets the system registers that hooks see.
     pub fn set_system_registers(&mut self, system: SystemRegisters) {
         self.system = system;
     }
 
-    /// Says how long the VM has been running.
+    /// Sets the time that the VM has been running.
     pub fn set_elapsed(&mut self, elapsed: Duration) {
         self.elapsed = elapsed;
     }
 
-    /// Has the guest lack the gate of an exception: it can't be raised from here on.
+    /// Removes the guest's gate for an exception, so that it can no longer be raised.
     pub fn remove_gate(&mut self, vector: u8) {
         self.missing_gates |= 1 << (vector & 31);
     }
 
-    /// Lets calls fail.
+    /// Makes calls of a method fail with `error`.
     pub fn fail(&mut self, method: Method, when: When, error: GuestError) {
         self.calls().fail(method, when, error);
     }
 
-    /// Lets calls of a method succeed again.
+    /// Makes calls of a method succeed again.
     pub fn succeed(&mut self, method: Method) {
         self.calls().succeed(method);
     }
 
-    /// What hooks, and the test itself, have called since this was asked last.
+    /// The calls that hooks, and the test itself, have made since the last `take_calls`.
     #[must_use]
     pub fn take_calls(&self) -> Vec<Call> {
         self.calls().take()
     }
 
-    /// How many pages of the pool hooks have.
+    /// Number of pool pages that hooks have allocated and not freed.
     #[must_use]
     pub fn pages_taken(&self) -> usize {
         self.shared.memory.pool.count_taken()
     }
 
-    /// How many pages more `map` has mapped than `unmap` has unmapped; below 0 where hooks have unmapped pages of the guest's own.
+    /// Number of pages mapped by `map` minus those unmapped by `unmap`. Negative if hooks have unmapped the guest's own
+    /// pages.
     #[must_use]
     pub fn pages_mapped(&self) -> i64 {
         self.shared.mapped.load(Ordering::Acquire)
     }
 
-    /// How often translations were flushed.
+    /// Number of flushes.
     #[must_use]
     pub fn flushes(&self) -> u64 {
         self.shared.flushes.load(Ordering::Acquire)
@@ -230,7 +232,8 @@ impl MockGuest {
         self.each_page(address, data.len(), |at, part| self.shared.memory.write(at, &data[part]))
     }
 
-    /// Goes through `length` bytes of virtual memory page by page: physical address, and which part of the whole it is.
+    /// Calls `access` for each page of `length` bytes of virtual memory, with the physical address and the range of
+    /// bytes.
     fn each_page(
         &self,
         address: Va,
@@ -248,7 +251,7 @@ impl MockGuest {
         Ok(())
     }
 
-    /// The bytes at `rip`, as far as they are mapped.
+    /// The bytes at `rip`, up to the first that is not mapped.
     fn code_at(&self, rip: Va) -> Result<Code, GuestError> {
         let mut code = Code { rip, bits: self.bits, ..Code::default() };
         for (byte, at) in code.bytes.iter_mut().zip(rip.0..) {

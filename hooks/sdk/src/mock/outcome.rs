@@ -1,9 +1,9 @@
-//! A fault's whole way: the hook is asked, and its verdict carried out as [`Verdict`] says.
+//! The whole path of a fault: the hook is called, and its verdict is carried out as [`Verdict`] describes.
 
 use super::MockGuest;
 use crate::{ErrorCode, Exception, Fault, GuestError, Hook, Va, Verdict};
 
-/// RF: set in the RFLAGS that a fault pushes, clear behind an instruction that is through (SDM vol. 3B, 18.3.1.1).
+/// RFLAGS.RF: set in the image that a fault pushes, clear after an instruction has completed (SDM vol. 3B, 18.3.1.1).
 const RFLAGS_RF: u64 = 1 << 16;
 
 /// What the guest sees of a fault.
@@ -11,37 +11,38 @@ const RFLAGS_RF: u64 = 1 << 16;
 pub enum Outcome {
     /// Its own vector-14 handler runs.
     Handled {
-        /// What it finds in CR2.
+        /// The address in CR2.
         address: Va,
-        /// What is pushed as the error code.
+        /// The error code that is pushed.
         error_code: ErrorCode,
     },
-    /// The faulting instruction is tried again.
+    /// The faulting instruction is retried.
     Retried,
-    /// It goes on behind the instruction, at RIP as it now is in the guest's registers.
+    /// The guest continues after the instruction; RIP in the guest's registers is already updated.
     Skipped,
     /// The handler of this exception runs.
     Raised(Exception),
-    /// Nothing: the VM stops, for this reason.
+    /// The VM stops, for this reason.
     Stopped(String),
-    /// The hook has failed, or its verdict can't be carried out, as the text says. The guest's own handler runs as if there
-    /// were no hook, with the registers as they were. A VM does not ask the hook again; a mock guest does.
+    /// The hook failed, or its verdict can't be carried out; the text says why. The guest's own handler runs with the
+    /// registers as they were, as if there were no hook. A VM would disable the hook; a mock guest keeps calling it.
     LeftOut(String),
 }
 
 impl MockGuest {
-    /// Has `hook` decide about `fault` and carries its verdict out. [`Guest::registers`](crate::Guest::registers) are those of the
-    /// faulting context before, and those that the context goes on with after: general registers are what they were, RIP,
-    /// RSP, RFLAGS and the address space are `fault`'s.
+    /// Calls `hook` for `fault` and carries out its verdict.
     ///
-    /// Gates are all there but for those that [`MockGuest::remove_gate`] has removed. A panic of the hook's comes out, for the test
-    /// to see.
+    /// Before the call, RIP, RSP, RFLAGS and the address space are set from `fault`; the other registers keep their
+    /// values. Afterwards, [`Guest::registers`](crate::Guest::registers) are those with which the guest resumes.
+    ///
+    /// All gates exist except those removed with [`MockGuest::remove_gate`]. A panic in the hook is not caught, so that
+    /// the test sees it.
     ///
     /// ```
     /// use vector14_hook::mock::{MockGuest, Outcome, write_fault};
     /// use vector14_hook::{Access, Fault, Guest, Hook, Result, Va, Verdict};
     ///
-    /// /// Has reads of what is not there find 42.
+    /// /// Makes every faulting read return 42.
     /// struct FortyTwo;
     ///
     /// impl Hook for FortyTwo {
@@ -108,7 +109,7 @@ impl MockGuest {
         })
     }
 
-    /// The address behind the instruction at RIP.
+    /// The address after the instruction at RIP.
     fn next_instruction(&self) -> Result<u64, GuestError> {
         let code = self.code_at(Va(self.registers.rip))?;
         let next = code.decode()?.next_ip();

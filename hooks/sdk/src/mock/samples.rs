@@ -1,11 +1,11 @@
-//! Faults and options to begin a test with.
+//! Sample faults and options for tests.
 
 use serde_json::{Map, Value};
 
 use super::ROOT;
 use crate::{Cr3, ErrorCode, Fault, Options, Va};
 
-/// A write from user mode to an unmapped page. A test changes what it wants otherwise: `Fault { vcpu: 1, ..write_fault(0x1000) }`.
+/// A write from user mode to an unmapped page. Override fields as needed: `Fault { vcpu: 1, ..write_fault(0x1000) }`.
 #[must_use]
 pub fn write_fault(address: u64) -> Fault {
     Fault {
@@ -22,16 +22,16 @@ pub fn write_fault(address: u64) -> Fault {
     }
 }
 
-/// A read from user mode of an unmapped page.
+/// A read from user mode from an unmapped page.
 #[must_use]
 pub fn read_fault(address: u64) -> Fault {
     Fault { error_code: ErrorCode::USER, ..write_fault(address) }
 }
 
-/// Options as a config file in `/etc/v14` would give them; `value` is a table.
+/// Options as from a config file in `/etc/v14`; `value` is a table.
 ///
 /// # Panics
-/// `value` is something else.
+/// If `value` is not a table.
 #[must_use]
 pub fn options(value: Value) -> Options {
     let values: Map<String, Value> = serde_json::from_value(value).expect("a table of options");

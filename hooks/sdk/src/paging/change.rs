@@ -1,38 +1,39 @@
-//! Changes of page tables that are in use: by this vCPU, by others, and by the CPU's own page walker.
+//! Changes to page tables while this vCPU, other vCPUs and the CPU's page walker use them.
 
 use super::entry::{NO_EXECUTE, NO_STRUCT_PAGE, USER, WRITE};
 use super::{Access, EntryFlags, Mapping, Paging, Part, Place, Step, TableEntry, Translation};
 use crate::{GuestError, GuestKind, PAGE_SIZE, Pa, Va};
 
-/// So often is a change of an entry tried that others change at the same time.
+/// Compare-exchange attempts before giving up with `Contended`.
 const TRIES: u32 = 1000;
 
-/// Memory in which page tables are.
+/// The memory that holds the page tables.
 pub trait Tables {
-    /// Reads the 8 bytes at a multiple of 8.
+    /// Reads 8 bytes at `word`, a multiple of 8.
     ///
     /// # Errors
     /// [`GuestError::OutsideMemory`].
     fn load(&self, word: Pa) -> Result<u64, GuestError>;
 
-    /// Replaces 8 bytes that still are `current`. `Ok(false)`: they are others by now.
+    /// Atomically replaces the 8 bytes at `word` if they equal `current`. Returns `Ok(false)` if they do not.
     ///
     /// # Errors
     /// [`GuestError::OutsideMemory`].
     fn replace(&self, word: Pa, current: u64, new: u64) -> Result<bool, GuestError>;
 
-    /// Takes a zeroed page for a table.
+    /// Allocates a zeroed page for a table.
     ///
     /// # Errors
     /// [`GuestError::PoolExhausted`], [`GuestError::PoolRefused`].
     fn allocate_table(&self) -> Result<Pa, GuestError>;
 
-    /// Gives a page back that was taken for a table and not used.
+    /// Frees a page that was allocated for a table and not used.
     fn free_table(&self, table: Pa);
 }
 
 impl Paging {
-    /// Maps the page at `page` to `frame` in the tables of a guest of this kind, and returns where the leaf's entry is.
+    /// Maps the page at `page` to `frame` in the tables of a guest of this kind, and returns the place of the leaf's
+    /// entry.
     ///
     /// # Errors
     /// As [`Guest::map`](crate::Guest::map).
@@ -50,7 +51,7 @@ impl Paging {
             }
         }
         let leaf = self.leaf_entry(frame, access)? | if kind == GuestKind::Linux { NO_STRUCT_PAGE } else { 0 };
-        // Each round either fills the entry where the walk ended or finds that somebody else was at work there.
+        // Each attempt either fills the entry where the walk ended, or finds that someone else changed it.
         for _ in 0..TRIES {
             let absent = match self.descend(page, |slot| tables.load(slot), |_| ())? {
                 Step::Leaf(_) => return Err(GuestError::AlreadyMapped(page)),
@@ -84,7 +85,7 @@ impl Paging {
         self.change(tables, page, |_| 0)
     }
 
-    /// Gives the leaf that maps `page` the rights `access`.
+    /// Sets the access rights of the leaf that maps `page` to `access`.
     ///
     /// # Errors
     /// As [`Guest::protect`](crate::Guest::protect).
@@ -93,8 +94,8 @@ impl Paging {
         self.change(tables, page, |entry| (entry & !(WRITE | USER | NO_EXECUTE)) | rights)
     }
 
-    /// Replaces the leaf that maps `page` by what `change` makes of it. The CPU sets A and D at any time, other vCPUs may do
-    /// anything: it is tried anew where somebody came between, but not for ever.
+    /// Replaces the leaf that maps `page` with the result of `change`. Retries up to `TRIES` times if the entry changes
+    /// meanwhile: the CPU may set A and D at any time, and other vCPUs may do anything.
     fn change(&self, tables: &impl Tables, page: Va, change: impl Fn(u64) -> u64) -> Result<Mapping, GuestError> {
         for _ in 0..TRIES {
             let mut leaf = TableEntry::default();
@@ -113,7 +114,8 @@ impl Paging {
         Err(GuestError::Contended(page))
     }
 
-    /// Replaces an entry that still is what it was. `Ok(false)`: it, or what shares its word, is another by now.
+    /// Replaces an entry if it is still as `seen`. Returns `Ok(false)` if the entry, or the other half of its word, has
+    /// changed.
     fn replace(&self, tables: &impl Tables, seen: TableEntry, new: u64) -> Result<bool, GuestError> {
         let Place { word, part } = self.mode.place(seen.slot);
         let beside = match part {

@@ -1,4 +1,4 @@
-//! Page-table entries: what one says, and how one is made (SDM vol. 3A, tables 4-4 to 4-6, 4-8 to 4-11, 4-15 to 4-20).
+//! Page-table entries: decoding and making them (SDM vol. 3A, tables 4-4 to 4-6, 4-8 to 4-11, 4-15 to 4-20).
 
 use super::{Access, EntryFlags, Mode, Paging};
 use crate::{GuestError, Pa, Va};
@@ -8,27 +8,27 @@ pub(super) const WRITE: u64 = EntryFlags::WRITE.bits();
 pub(super) const USER: u64 = EntryFlags::USER.bits();
 pub(super) const LARGE: u64 = EntryFlags::LARGE.bits();
 pub(super) const NO_EXECUTE: u64 = EntryFlags::NO_EXECUTE.bits();
-/// Bit 9 of an entry is software's. Linux sets it where a frame has none of its `struct page`s, and keeps what needs one, such as
-/// a futex or direct I/O, away from it (`_PAGE_SPECIAL`).
+/// Bit 9, which the CPU ignores. Linux sets it (`_PAGE_SPECIAL`) if a frame has no `struct page`, and then refuses
+/// operations that need one, such as futexes and direct I/O.
 pub const NO_STRUCT_PAGE: u64 = 1 << 9;
-/// The frame's address in an entry.
+/// The frame's address bits in an 8-byte entry.
 pub(super) const FRAME: u64 = 0x000f_ffff_ffff_f000;
-/// The same in an entry of 4 bytes.
+/// The frame's address bits in a 4-byte entry.
 const FRAME_32: u64 = 0xffff_f000;
-/// Bit 12 of a large leaf of 8 bytes is PAT; the address bits between it and the page size are reserved.
+/// Bit 12 of a large 8-byte leaf is PAT; the address bits between it and the page size are reserved.
 const PAT_LARGE: u64 = 1 << 12;
 /// Bits 62 to 52 are ignored in long mode, and reserved in PAE paging.
 const ABOVE_FRAME: u64 = 0x7ff0_0000_0000_0000;
 
-/// Where a present entry leads.
+/// The target of a present entry.
 pub(super) enum Link {
-    /// To a table of the next level.
+    /// A table of the next level.
     Table { at: Pa, rights: Access },
-    /// To a page; `at` is its frame.
+    /// A page; `at` is its frame.
     Page { at: Pa, rights: Access },
 }
 
-/// Why an entry leads nowhere.
+/// Why an entry has no target.
 pub(super) enum NoLink {
     /// P is clear.
     Absent,
@@ -37,7 +37,7 @@ pub(super) enum NoLink {
 }
 
 impl Paging {
-    /// Where `entry` of a table of this level leads.
+    /// Decodes `entry` of a table of this level.
     pub(super) fn link(&self, entry: u64, level: u8) -> Result<Link, NoLink> {
         if entry & PRESENT == 0 {
             return Err(NoLink::Absent);
@@ -57,7 +57,7 @@ impl Paging {
             },
             Mode::Bits32 { .. } => Ok(page_or_table(Pa(entry & FRAME_32), entry, level)),
             Mode::Pae if entry & ABOVE_FRAME != 0 || (level == 3 && large) => Err(NoLink::Reserved),
-            // The top level of PAE paging takes no rights away.
+            // The top level of PAE paging restricts no rights.
             Mode::Pae if level == 3 => Ok(Link::Table { at: Pa(entry & FRAME), rights: Access::all() }),
             Mode::Off | Mode::Pae | Mode::Long { .. } if large => large_page(entry, level),
             Mode::Off | Mode::Pae | Mode::Long { .. } => Ok(page_or_table(Pa(entry & FRAME), entry, level)),
@@ -67,7 +67,7 @@ impl Paging {
     /// A leaf entry for the 4 KiB frame at `frame`.
     ///
     /// # Errors
-    /// [`GuestError::OutsideMemory`] for a frame that the entries of this mode can't name.
+    /// [`GuestError::OutsideMemory`] if an entry of this mode can't hold the frame's address.
     pub fn leaf_entry(&self, frame: Pa, access: Access) -> Result<u64, GuestError> {
         let execute = access.contains(Access::EXECUTE) || !self.no_execute;
         Ok(self.name(frame)?
@@ -77,12 +77,12 @@ impl Paging {
             | if execute { 0 } else { NO_EXECUTE })
     }
 
-    /// An entry of a table of this level that leads to the table at `table`, and leaves every right to the levels below;
-    /// `page` is what it is made for.
+    /// An entry, in a table of this level, that points to the table at `table` and grants every right. `page` is the
+    /// page that it is made for, and is used in errors.
     ///
     /// # Errors
-    /// [`GuestError::OutsideMemory`] as for a leaf, and [`GuestError::Malformed`] at the top level of PAE paging: the CPU
-    /// holds that in registers, which it fills when CR3 is written (SDM vol. 3A, 4.4.1).
+    /// [`GuestError::OutsideMemory`] as for a leaf, and [`GuestError::Malformed`] at the top level of PAE paging, which
+    /// the CPU keeps in registers and reloads only when CR3 is written (SDM vol. 3A, 4.4.1).
     pub fn table_entry(&self, table: Pa, level: u8, page: Va) -> Result<u64, GuestError> {
         match self.mode {
             Mode::Pae if level == 3 => Err(GuestError::Malformed(page)),
@@ -114,7 +114,7 @@ fn page_or_table(at: Pa, entry: u64, level: u8) -> Link {
     if level == 1 { Link::Page { at, rights } } else { Link::Table { at, rights } }
 }
 
-/// What an entry allows; one that says otherwise of XD than the mode lets it has been refused.
+/// The access rights that an entry grants. Entries whose XD bit is reserved have been refused before.
 fn rights(entry: u64) -> Access {
     let mut access = Access::empty();
     access.set(Access::WRITE, entry & WRITE != 0);

@@ -1,12 +1,13 @@
 //! The guest's page tables, read as the CPU reads them in every paging mode: none, 32-bit, PAE, 4 and 5 levels
 //! (SDM vol. 3A, 4.1 to 4.5; APM vol. 2, 5.2 and 5.3), and changed as a kernel would change them.
 //!
-//! Pure: it takes the paging state and a way to reach a table entry. A walk visits at most five entries, whatever they hold.
-//! The VM and the mock guest share it; a hook meets its types in what [`Guest`](crate::Guest) returns.
+//! The code is pure: it takes the paging state and a function that loads a table entry. A walk visits at most five
+//! entries, whatever they hold. The VM and the mock guest share this code; [`Guest`](crate::Guest) returns its types to
+//! hooks.
 //!
 //! # Layout
-//! - `mode`: the paging modes, and where entries are
-//! - `entry`: what an entry says, and how one is made
+//! - `mode`: the paging modes, and the addresses of entries
+//! - `entry`: decoding and making entries
 //! - `change`: mapping, unmapping, protecting
 
 mod change;
@@ -22,7 +23,7 @@ pub use self::mode::{Mode, Part, Place};
 use crate::{Cr3, GuestError, PAGE_SIZE, Pa, Va};
 
 bitflags::bitflags! {
-    /// Rights of a mapping, as the product of all levels of a walk grants them.
+    /// Access rights of a mapping: those that every level of the walk grants.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub struct Access: u8 {
         /// R/W set at every level.
@@ -38,85 +39,85 @@ bitflags::bitflags! {
     /// The flags of a page-table entry (SDM vol. 3A, tables 4-15 to 4-20).
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub struct EntryFlags: u64 {
-        /// P: the entry leads on.
+        /// P: the entry is present.
         const PRESENT = 1 << 0;
         /// R/W: writes are allowed.
         const WRITE = 1 << 1;
         /// U/S: user mode is allowed.
         const USER = 1 << 2;
-        /// PWT.
+        /// PWT: write-through caching.
         const WRITE_THROUGH = 1 << 3;
-        /// PCD.
+        /// PCD: caching is disabled.
         const CACHE_DISABLE = 1 << 4;
-        /// A: the CPU has used it.
+        /// A: the CPU has used the entry.
         const ACCESSED = 1 << 5;
-        /// D: the CPU has written through it. Leaves only.
+        /// D: the CPU has written to the page. Leaves only.
         const DIRTY = 1 << 6;
         /// PS: a leaf above level 1. In a leaf of level 1 this bit is PAT.
         const LARGE = 1 << 7;
-        /// G: the translation outlives a change of CR3. Leaves only.
+        /// G: the translation survives a write to CR3. Leaves only.
         const GLOBAL = 1 << 8;
-        /// XD: instruction fetches are forbidden, where EFER.NXE is set; reserved otherwise.
+        /// XD: instruction fetches are forbidden if EFER.NXE is set; otherwise the bit is reserved.
         const NO_EXECUTE = 1 << 63;
     }
 }
 
 const MOST_LEVELS: usize = 5;
 
-/// Where a virtual address leads.
+/// The translation of a virtual address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translation {
-    /// The guest-physical address that the virtual address stands for.
+    /// The guest-physical address.
     pub address: Pa,
     /// Size of the leaf page that maps it, in bytes: 4 KiB, 2 MiB or 1 GiB, or 4 MiB in 32-bit paging.
     pub page_size: u64,
-    /// What the mapping allows.
+    /// The access rights that the mapping grants.
     pub access: Access,
 }
 
-/// A leaf as it was before it was changed.
+/// A leaf mapping, as it was before a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapping {
     /// First byte of the frame.
     pub frame: Pa,
     /// Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB, or 4 MiB in 32-bit paging.
     pub page_size: u64,
-    /// What all levels together allowed.
+    /// The access rights that all levels together granted.
     pub access: Access,
-    /// Whether the CPU had written through it.
+    /// Whether the leaf was dirty: the CPU had written to the page.
     pub dirty: bool,
     /// Guest-physical address of the leaf's entry.
     pub slot: Pa,
-    /// The entry, as it was.
+    /// The entry's old value.
     pub entry: u64,
 }
 
-/// A page-table entry on the way to an address.
+/// One page-table entry that a walk read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableEntry {
-    /// Level of the table that holds the entry: 1 is the one whose entries map 4 KiB.
+    /// Level of the table that holds the entry; entries of level 1 map 4 KiB.
     pub level: u8,
     /// Guest-physical address of the entry.
     pub slot: Pa,
-    /// The entry.
+    /// The entry's value.
     pub entry: u64,
 }
 
 impl TableEntry {
-    /// Its flags.
+    /// The flags of this entry.
     #[must_use]
     pub const fn flags(&self) -> EntryFlags {
         EntryFlags::from_bits_truncate(self.entry)
     }
 
-    /// The frame, or the next table, that it points to.
+    /// The frame or next table that this entry points to.
     #[must_use]
     pub const fn frame(&self) -> Pa {
         Pa(self.entry & entry::FRAME)
     }
 }
 
-/// A walk, entry by entry.
+/// A page walk: every entry that was read, and how the walk ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Walk {
     entries: [TableEntry; MOST_LEVELS],
@@ -125,7 +126,7 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// A walk that was made elsewhere; of its entries the first five count.
+    /// A walk that was made elsewhere; only the first five entries are kept.
     pub(crate) fn new(entries: &[TableEntry], end: Step) -> Self {
         let mut walk = Self { entries: Default::default(), count: 0, end };
         for (slot, entry) in walk.entries.iter_mut().zip(entries) {
@@ -141,38 +142,38 @@ impl Walk {
         &self.entries[..usize::from(self.count)]
     }
 
-    /// Where it ended.
+    /// How the walk ended.
     #[must_use]
     pub const fn end(&self) -> Step {
         self.end
     }
 }
 
-/// Where a walk ended.
+/// How a walk ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// At a leaf.
+    /// The walk reached a leaf.
     Leaf(Translation),
-    /// At an entry without P.
+    /// The walk ended at an entry that is not present.
     Absent(TableEntry),
-    /// At an entry with a reserved bit.
+    /// The walk ended at an entry with a reserved bit set.
     Reserved(TableEntry),
 }
 
-/// How a vCPU translates addresses at one moment.
+/// The paging state of a vCPU at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Paging {
-    /// The page tables in force.
+    /// The root of the current page tables.
     pub cr3: Cr3,
-    /// What their entries look like.
+    /// The paging mode, which decides the format of entries.
     pub mode: Mode,
-    /// Whether bit 63 of an entry forbids execution (EFER.NXE); reserved otherwise.
+    /// Whether bit 63 of an entry forbids execution (EFER.NXE). If not, the bit is reserved.
     pub no_execute: bool,
 }
 
 impl Paging {
-    /// Whether `address` is one that can be translated at all: canonical in long mode, where all bits above the
-    /// translated ones are equal, and below 4 GiB otherwise.
+    /// Whether `address` can be translated at all. In long mode it must be canonical: all bits above the translated
+    /// ones are equal to the highest translated one. In other modes it must be below 4 GiB.
     #[must_use]
     pub fn is_canonical(&self, address: Va) -> bool {
         match self.mode {
@@ -184,7 +185,7 @@ impl Paging {
         }
     }
 
-    /// Walks the tables for `address`, reading words with `load` and showing each entry to `visit`.
+    /// Walks the tables for `address`: reads words with `load` and passes each entry to `visit`.
     fn descend(
         &self,
         address: Va,
@@ -223,11 +224,11 @@ impl Paging {
         }
     }
 
-    /// Walks the tables for `address`, reading words with `load`: 8 bytes each, at multiples of 8.
+    /// Walks the tables for `address`. `load` reads 8 bytes at a multiple of 8.
     ///
     /// # Errors
-    /// [`GuestError::Malformed`] for an address that is not canonical, or what `load` returns for a table outside of
-    /// memory. An entry that does not lead on is not an error but a [`Step`] of its own.
+    /// [`GuestError::Malformed`] for an address that is not canonical, or what `load` returns for a table outside
+    /// memory. An entry that is absent or has a reserved bit set is not an error: see [`Step`].
     pub fn walk(&self, address: Va, load: impl Fn(Pa) -> Result<u64, GuestError>) -> Result<Walk, GuestError> {
         let (mut entries, mut count) = ([TableEntry::default(); MOST_LEVELS], 0);
         let end = self.descend(address, load, |entry| {
@@ -237,7 +238,7 @@ impl Paging {
         Ok(Walk { entries, count, end })
     }
 
-    /// Where `address` leads.
+    /// Translates `address`.
     ///
     /// # Errors
     /// As [`Paging::walk`], [`GuestError::NotMapped`] for an entry that is not present, and [`GuestError::Malformed`] for one

@@ -1,27 +1,27 @@
-//! The paging modes (SDM vol. 3A, 4.1.1), and where in memory the entries of each are.
+//! The paging modes (SDM vol. 3A, 4.1.1), and the addresses of their entries in memory.
 
 use crate::{Cr3, Pa, Va};
 
-/// The paging modes.
+/// A paging mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// CR0.PG is clear: a linear address is a physical one.
+    /// CR0.PG is clear: linear addresses are physical addresses.
     Off,
     /// Two levels of 4-byte entries.
     Bits32 {
         /// Whether an entry of the upper level can map 4 MiB (CR4.PSE).
         large_pages: bool,
     },
-    /// Three levels of 8-byte entries, of which the top one has four.
+    /// Three levels of 8-byte entries; the top level has four entries.
     Pae,
     /// 4 or 5 levels of 8-byte entries, in long mode.
     Long {
-        /// How many: 5 where CR4.LA57 is set.
+        /// The number of levels: 5 if CR4.LA57 is set, else 4.
         levels: u8,
     },
 }
 
-/// What nearly every guest is in.
+/// Long mode with 4 levels, which nearly every guest uses.
 impl Default for Mode {
     fn default() -> Self {
         Self::Long { levels: 4 }
@@ -38,7 +38,7 @@ impl Mode {
         }
     }
 
-    /// How many bits of an address choose an entry of a table.
+    /// Number of address bits that index a table.
     fn index_bits(self) -> u32 {
         match self {
             Self::Bits32 { .. } => 10,
@@ -46,12 +46,12 @@ impl Mode {
         }
     }
 
-    /// An entry of this level maps `1 << shift` bytes.
+    /// The `shift` of a level: an entry of that level maps `1 << shift` bytes.
     pub(super) fn shift(self, level: u8) -> u32 {
         12 + self.index_bits() * u32::from(level - 1)
     }
 
-    /// The table that a walk begins at.
+    /// Address of the top-level table.
     pub(super) fn root(self, cr3: Cr3) -> Pa {
         match self {
             Self::Bits32 { .. } => Pa(cr3.0 & 0xffff_f000),
@@ -60,7 +60,7 @@ impl Mode {
         }
     }
 
-    /// The entry for `address` in a table whose entries map `1 << shift` bytes.
+    /// Address of the entry for `address`, in a table whose entries map `1 << shift` bytes.
     pub(super) fn slot(self, table: Pa, address: Va, shift: u32) -> Pa {
         let index = (address.0 >> shift) & ((1 << self.index_bits()) - 1);
         let size = match self {
@@ -70,7 +70,7 @@ impl Mode {
         table.offset(index * size)
     }
 
-    /// Where the entry at `slot` is.
+    /// The word and the part of it that hold the entry at `slot`.
     pub(super) fn place(self, slot: Pa) -> Place {
         let part = match self {
             Self::Bits32 { .. } if slot.0 & 4 == 0 => Part::Low,
@@ -81,23 +81,23 @@ impl Mode {
     }
 }
 
-/// Where in memory a page-table entry is.
+/// The place of a page-table entry in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Guest-physical address of the 8 bytes that it lies in, a multiple of 8.
+    /// Guest-physical address of the 8-byte word that holds the entry, a multiple of 8.
     pub word: Pa,
-    /// Which of them it is.
+    /// Which part of the word the entry takes.
     pub part: Part,
 }
 
-/// An entry has 8 bytes, or 4.
+/// The part of an 8-byte word that a page-table entry takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// All of a word.
+    /// The whole word: an 8-byte entry.
     Whole,
-    /// Its lower half.
+    /// The lower half: a 4-byte entry.
     Low,
-    /// Its upper half.
+    /// The upper half: a 4-byte entry.
     High,
 }
 
@@ -112,7 +112,7 @@ impl Part {
         }
     }
 
-    /// `word` with another entry in it.
+    /// `word` with its entry replaced by `entry`.
     #[must_use]
     pub const fn replace(self, word: u64, entry: u64) -> u64 {
         match self {

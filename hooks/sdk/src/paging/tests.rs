@@ -1,11 +1,11 @@
-//! Walks in every mode, through tables that are well and through tables that are not.
+//! Tests walks in every mode, through valid and invalid tables.
 
 use std::collections::HashMap;
 
 use super::entry::{LARGE, NO_EXECUTE, PRESENT, USER, WRITE};
 use super::*;
 
-/// Tables as a map from an entry's address to its value; what is not in it reads as 0.
+/// Tables as a map from an entry's address to its value; entries not in the map read as 0.
 fn tables(entries: &[(u64, u64)]) -> impl Fn(Pa) -> Result<u64, GuestError> + use<> {
     let entries: HashMap<u64, u64> = entries.iter().copied().collect();
     move |slot| {
@@ -82,7 +82,7 @@ fn canonical_addresses_are_sign_extended() {
 const BITS32: Paging = Paging { mode: Mode::Bits32 { large_pages: true }, no_execute: false, ..PAGING };
 const PAE: Paging = Paging { cr3: Cr3(0x1020), mode: Mode::Pae, no_execute: true };
 
-/// Two entries of 4 bytes in a word.
+/// Packs two 4-byte entries into a word.
 fn pair(low: u32, high: u32) -> u64 {
     u64::from(low) | u64::from(high) << 32
 }

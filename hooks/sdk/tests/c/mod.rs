@@ -1,4 +1,4 @@
-//! From Rust definitions to C: as much of both as `abi/types.rs` has.
+//! Translates Rust definitions to C, as far as `abi/types.rs` needs.
 
 use std::fmt::Write;
 
@@ -66,14 +66,14 @@ fn constant(text: &mut String, item: &ItemConst) {
     writeln!(text, "#define VECTOR14_{name} {}{suffix}", number(&item.expr)).unwrap();
 }
 
-/// A literal, as C writes it.
+/// A literal in C.
 fn number(expr: &Expr) -> String {
     let Expr::Lit(literal) = expr else { panic!("a constant is a literal") };
     let Lit::Int(literal) = &literal.lit else { panic!("a constant is an integer") };
     literal.to_string().replace('_', "")
 }
 
-/// A struct; its name goes in front of all structs, so that each can point to any other.
+/// A struct; its name is declared before all structs, so that each can point to any other.
 fn structure(names: &mut String, text: &mut String, item: &ItemStruct) {
     let name = c_name(&item.ident.to_string());
     docs(text, "", &item.attrs);

@@ -5,20 +5,20 @@ use vector14_hook::{Options, OptionsError};
 
 use crate::address::{AddressRange, Number};
 
-/// More ranges than this would make the search through them felt on the fault's path.
+/// Maximum number of ranges. Each fault searches them linearly, so more would slow the fault path.
 const MAX_RANGES: usize = 64;
 const MAX_TOP: u128 = 1000;
 const DEFAULT_TOP: usize = 20;
 
-/// What `count` was asked for.
+/// The checked options.
 pub(super) struct Settings {
-    /// How many rows a table of places has.
+    /// Maximum rows in a table of places.
     pub(super) top: usize,
-    /// The ranges to count by; none: by region.
+    /// The ranges to count by; if empty, count by region.
     pub(super) ranges: Vec<NamedRange>,
 }
 
-/// A range that the user gave a name.
+/// A named range.
 pub(super) struct NamedRange {
     pub(super) name: String,
     pub(super) addresses: AddressRange,

@@ -1,4 +1,4 @@
-//! From the shards' counters to the tables that the user sees, the most frequent first.
+//! Makes the user's tables from the shards' counters, the most frequent first.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -26,11 +26,11 @@ pub(super) fn report(settings: &Settings, shards: &PerVcpu<Shard>) -> Report {
     report
 }
 
-/// What all shards have counted of one sort.
+/// The sums of one kind of counter over all shards.
 struct Sums {
     /// Keys and their counts, the most frequent first, then by key.
     sorted: Vec<(u64, u64)>,
-    /// Counts without a key, for want of room.
+    /// Faults counted without a key, because there was no room for it.
     others: u64,
 }
 
@@ -79,7 +79,7 @@ fn place_table(what: &str, places: &Sums, top: usize, address: impl Fn(u64) -> V
     table
 }
 
-/// All ranges, those without faults too, and what fell in none.
+/// All ranges, including those without faults, and the faults outside all ranges.
 fn range_table(ranges: &[NamedRange], shards: &PerVcpu<Shard>) -> Table {
     let mut table = table("faults by address range", &["range", "addresses", "faults", "share"]);
     let sum = |place| shards.iter().map(|shard| shard.ranges.get(place)).sum::<u64>();
@@ -96,12 +96,12 @@ fn range_table(ranges: &[NamedRange], shards: &PerVcpu<Shard>) -> Table {
     table
 }
 
-/// What to tell about counts that found no room, if there are any.
+/// A warning about faults that found no counter, if there are any.
 fn overflow(what: &str, places: &Sums) -> Option<String> {
     (places.others > 0).then(|| {
         format!(
-            "faults by {what}: {} of {} faults came from more places than fit; they are among the others, \
-             and a count above them can be too low",
+            "faults by {what}: {} of {} faults found no free counter, because there are too many places; they are \
+             counted as others, and the counts of places can be too low",
             places.others,
             places.total()
         )
@@ -113,7 +113,7 @@ fn table(title: &str, columns: &[&str]) -> Table {
     Table { title: title.to_owned(), columns, rows: Vec::new() }
 }
 
-/// `count` of `total` as `12.3%`.
+/// `count` as a percentage of `total`, such as `12.3%`.
 fn share(count: u64, total: u64) -> String {
     let permille = u128::from(count) * 1000 / u128::from(total.max(1));
     format!("{}.{}%", permille / 10, permille % 10)

@@ -9,13 +9,13 @@ const ZF: u64 = 1 << 6;
 const SF: u64 = 1 << 7;
 const OF: u64 = 1 << 11;
 
-/// Size of an operand.
+/// The size of an operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Width {
     bits: u32,
 }
 
-/// What is done with two operands.
+/// An operation on two operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arithmetic {
     Add,
@@ -23,13 +23,13 @@ pub(super) enum Arithmetic {
     And,
     Or,
     Xor,
-    /// As `Sub`, flags only.
+    /// As `Sub`, but only sets flags.
     Cmp,
-    /// As `And`, flags only.
+    /// As `And`, but only sets flags.
     Test,
-    /// As `Add`, CF left alone.
+    /// As `Add`, but leaves CF unchanged.
     Inc,
-    /// As `Sub`, CF left alone.
+    /// As `Sub`, but leaves CF unchanged.
     Dec,
 }
 
@@ -42,7 +42,7 @@ impl Width {
         self.bits as usize / 8
     }
 
-    /// The lower bits that belong to the operand.
+    /// Mask of the bits that belong to the operand.
     pub(super) const fn cut(self, value: u64) -> u64 {
         value & (u64::MAX >> (64 - self.bits))
     }
@@ -73,7 +73,8 @@ impl Arithmetic {
         })
     }
 
-    /// The result, if it goes anywhere; flags are set in `rflags`. AF, which And, Or, Xor and Test leave undefined, is cleared.
+    /// Returns the result, if the operation writes one, and sets flags in `rflags`. Clears AF for And, Or, Xor and
+    /// Test, which leave it undefined.
     pub(super) fn run(self, width: Width, left: u64, right: u64, rflags: &mut u64) -> Option<u64> {
         let (left, right) = (width.cut(left), width.cut(right));
         let (result, carry, overflow) = match self {

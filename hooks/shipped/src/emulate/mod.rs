@@ -1,9 +1,9 @@
-//! Does what an instruction would have done to memory that it was kept from, so that it can be skipped: the common moves and
-//! arithmetic of 64-bit code with one memory operand of 1 to 8 bytes, inside of one page. Everything else is left alone.
+//! Emulates a faulting instruction, so that it can be skipped: the common move and arithmetic instructions of 64-bit
+//! code with one memory operand of 1 to 8 bytes, inside one page. No other instruction is emulated.
 //!
-//! - this file: which instructions, and their operands
+//! - this file: the supported instructions, and their operands
 //! - `arithmetic`: results and flags
-//! - `registers`: registers by their names in an instruction
+//! - `registers`: access to registers by operand name
 
 mod arithmetic;
 mod registers;
@@ -13,7 +13,7 @@ use vector14_hook::{Guest, GuestError, PAGE_SIZE, Pa, Registers, Va};
 
 use arithmetic::{Arithmetic, Width};
 
-/// TF: there is a debug exception behind each instruction, which a skipped one would not have (SDM vol. 3B, 18.3.1.4).
+/// RFLAGS.TF: a debug exception follows each instruction, but would not follow a skipped one (SDM vol. 3B, 18.3.1.4).
 const RFLAGS_TF: u64 = 1 << 8;
 
 /// An instruction's effect on memory.
@@ -21,14 +21,14 @@ const RFLAGS_TF: u64 = 1 << 8;
 pub(crate) struct Effect {
     /// Size of the operand, in bytes.
     pub(crate) size: usize,
-    /// What it has read.
+    /// The value that was read.
     pub(crate) read: Option<u64>,
-    /// What it has written.
+    /// The value that was written.
     pub(crate) written: Option<u64>,
 }
 
-/// Carries `instruction`, which faulted at `address`, out in memory, at `place`, and in registers; RIP is left to a Skip. `None`:
-/// it is none of those that can be, and nothing has happened.
+/// Emulates `instruction`, which faulted at `address`: changes memory at `place`, and registers except RIP, which
+/// `Skip` advances. Returns `None` if the instruction is not supported; then nothing has changed.
 pub(crate) fn emulate(
     instruction: &Instruction,
     address: Va,
@@ -54,12 +54,12 @@ pub(crate) fn emulate(
     Ok(Some(Effect { size: width.bytes(), read, written: store }))
 }
 
-/// Whether the memory operand is all in one page, and is what faulted at `address`.
+/// Whether the memory operand lies in one page, and is the access that faulted at `address`.
 fn is_at(instruction: &Instruction, address: Va, width: Width, guest: &dyn Guest) -> bool {
     let base = |register| match register {
         Register::FS => guest.system_registers().fs_base.0,
         Register::GS => guest.system_registers().gs_base.0,
-        // They begin at 0 in 64-bit mode.
+        // These segments have base 0 in 64-bit mode.
         _ => 0,
     };
     let value = |register: Register, _, _| {
@@ -74,13 +74,13 @@ fn is_at(instruction: &Instruction, address: Va, width: Width, guest: &dyn Guest
         && operand.and_then(|operand| instruction.virtual_address(operand, 0, value)) == Some(address.0)
 }
 
-/// What to do, and how wide the memory operand is.
+/// The operation, and the size of the memory operand.
 struct Plan {
     operation: Operation,
     width: Width,
 }
 
-/// What an operand that is not memory gives.
+/// The value of an operand that is not memory.
 #[derive(Clone, Copy)]
 enum Source {
     Register(Register),
@@ -88,13 +88,13 @@ enum Source {
 }
 
 enum Operation {
-    /// Register from memory, extended to the register's size.
+    /// Loads memory into a register, extended to the register's size.
     Load { to: Register, signed: bool },
-    /// Memory from a register or an immediate.
+    /// Stores a register or an immediate to memory.
     Store { from: Source },
-    /// Memory and something else into memory; `Cmp` and `Test` into nowhere.
+    /// Combines memory with another operand, into memory; `Cmp` and `Test` write no result.
     IntoMemory { arithmetic: Arithmetic, with: Source },
-    /// A register and memory into the register; `Cmp` into nowhere.
+    /// Combines a register with memory, into the register; `Cmp` writes no result.
     IntoRegister { arithmetic: Arithmetic, register: Register },
 }
 
@@ -139,7 +139,7 @@ impl Plan {
     }
 }
 
-/// The second operand, where it is a general register or an immediate.
+/// The second operand, if it is a general register or an immediate.
 fn source(instruction: &Instruction) -> Option<Source> {
     match instruction.op1_kind() {
         OpKind::Register => {

@@ -1,9 +1,9 @@
-//! General registers by the names that instructions have for them and their parts (SDM vol. 1, 3.4.1.1).
+//! Access to general registers, and their parts, by the names in instructions (SDM vol. 1, 3.4.1.1).
 
 use iced_x86::Register;
 use vector14_hook::Registers;
 
-/// What `register` holds; `None` where it is no general register.
+/// The value of `register`; `None` if it is not a general register.
 pub(super) fn value(registers: &Registers, register: Register) -> Option<u64> {
     let mut copy = *registers;
     let whole = *whole(&mut copy, register)?;
@@ -16,7 +16,8 @@ pub(super) fn value(registers: &Registers, register: Register) -> Option<u64> {
     })
 }
 
-/// Writes `register` as an instruction does: 32 bits clear the upper half, 8 and 16 leave the rest alone.
+/// Writes `register` as an instruction does: a 32-bit write clears the upper half, 8- and 16-bit writes leave the rest
+/// alone.
 pub(super) fn set(registers: &mut Registers, register: Register, value: u64) {
     let Some(whole) = whole(registers, register) else { return };
     *whole = match register.size() {

@@ -1,4 +1,4 @@
-//! Each instruction beside what it must do; the code bytes are an assembler's.
+//! Tests each instruction against its expected effect; the code bytes come from an assembler.
 
 use super::*;
 use vector14_hook::mock::{MockGuest, Outcome, write_fault};
@@ -7,7 +7,7 @@ use vector14_hook::{Access, Fault, Hook, Result, SystemRegisters, Verdict};
 const AT: Va = Va(0x40_0100);
 const WORD: u64 = 0x8877_6655_4433_22f1;
 
-/// Emulates what it can, and gives everything else to the guest.
+/// Emulates what it can, and leaves everything else to the guest.
 struct Emulates;
 
 impl Hook for Emulates {
@@ -22,7 +22,7 @@ impl Hook for Emulates {
     }
 }
 
-/// Runs one instruction with RDI at a word of memory; the word and the registers afterwards.
+/// Runs one instruction with RDI pointing to a word of memory. Returns the word and the registers afterwards.
 fn run(code: &[u8]) -> (Outcome, u64, Registers) {
     let mut guest = MockGuest::new(0);
     let fault = write_fault(AT.0);
@@ -111,6 +111,6 @@ fn an_access_across_pages_is_left_alone() {
     guest.load(fault.rip, &[0x48, 0x89, 0x07], Access::USER | Access::EXECUTE);
     guest.load(fault.address, &[0; 8], Access::USER | Access::WRITE);
     assert!(matches!(guest.take(&Emulates, &fault), Outcome::Handled { .. }));
-    // Into the page behind it.
+    // An access that extends into the next page.
     assert!(matches!(guest.take(&Emulates, &Fault { address: Va(0x40_1000), ..fault }), Outcome::Handled { .. }));
 }

@@ -1,4 +1,4 @@
-//! Against the mock guest.
+//! Tests with the mock guest.
 
 use super::*;
 use crate::tests::{fault, swap_out};
@@ -20,7 +20,7 @@ fn guest() -> MockGuest {
     guest
 }
 
-/// A touch of a page that is closed.
+/// A touch of a closed page.
 fn touch() -> Fault {
     Fault { error_code: ErrorCode::USER | ErrorCode::PRESENT, ..read_fault(PAGE) }
 }

@@ -1,4 +1,4 @@
-//! What a pager has done, and what went wrong.
+//! A pager's counts and failures, for its report.
 
 use std::fmt::{self, Display};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,7 +10,7 @@ use super::resident::ResidentSet;
 use super::store::Store;
 use crate::address::AddressRange;
 
-/// Counts, and the first failure of each kind in words.
+/// Counts, and the first failure of each kind as text.
 #[derive(Default)]
 pub(super) struct Account {
     /// Faults in the range on pages that were not mapped.
@@ -22,7 +22,7 @@ pub(super) struct Account {
     failures: Mutex<Vec<Failure>>,
 }
 
-/// What a pager has not been able to do.
+/// An operation of the pager that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attempt {
     Read,
@@ -45,7 +45,7 @@ impl Display for Attempt {
             Self::Write => "a page could not be written back, and stayed in memory",
             Self::MakeRoom => "there was no room for a page, and its fault was left to the guest",
             Self::Sync => "not everything could be written back, and the fault was left to the guest",
-            Self::GrowToBudget => "there was no memory up to `resident`",
+            Self::GrowToBudget => "there was not enough memory for `resident`",
         })
     }
 }
@@ -63,12 +63,12 @@ impl Account {
         self.evicted.fetch_add(pages as u64, Relaxed);
     }
 
-    /// A fault where the guest has no page tables.
+    /// Counts a fault where the guest has no page tables.
     pub(super) fn left_to_guest(&self) {
         self.left_to_guest.fetch_add(1, Relaxed);
     }
 
-    /// Notes a failure; the first of its kind is said at once.
+    /// Counts a failure; the first of its kind is logged at once.
     #[cold]
     pub(super) fn note_failure(&self, attempt: Attempt, page: Va, why: &dyn Display, guest: &dyn Guest) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
@@ -81,7 +81,7 @@ impl Account {
         failures.push(Failure { attempt, times: 1, first });
     }
 
-    /// `left`: why the file is not up to date at the end.
+    /// The report. `left` says why the file is not up to date at the end, if it is not.
     pub(super) fn report(
         &self,
         range: AddressRange,
@@ -116,7 +116,7 @@ impl Account {
         let left_to_guest = self.left_to_guest.load(Relaxed);
         if left_to_guest > 0 {
             warnings.push(format!(
-                "{left_to_guest} faults in {range} were left to the guest: it has no page table of the lowest level there"
+                "{left_to_guest} faults in {range} were left to the guest: it has no last-level page table there"
             ));
         }
         if let Some(left) = left {
@@ -126,7 +126,7 @@ impl Account {
     }
 }
 
-/// With two digits behind the point, and without a division by zero.
+/// Faults per page with two decimals; 0.00 if there are no pages.
 fn ratio(faults: u64, pages: u64) -> String {
     let hundredths = (faults * 100).checked_div(pages).unwrap_or(0);
     format!("{}.{:02}", hundredths / 100, hundredths % 100)

@@ -1,7 +1,7 @@
-//! How pages leave memory: a batch that makes room, or all of them.
+//! Eviction of a batch of pages, and of all of them.
 //!
-//! Make absent, flush, read the frame, write it back, use it again: in this order, since other vCPUs write to a page for as long
-//! as they have a translation.
+//! The steps are: make absent, flush, read the frame, write it back, reuse it. They have this order because other vCPUs
+//! can write to a page as long as they have a translation.
 
 use std::io;
 use std::time::Duration;
@@ -12,32 +12,31 @@ use super::Pager;
 use super::account::Attempt;
 use super::resident::Claim;
 
-/// A sync waits so long for vCPUs that are at work on pages.
+/// The longest time that a sync waits for vCPUs that are working on pages.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why the file is not up to date.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotSynced {
-    #[error("vCPUs have been at work on pages for {PATIENCE:?}")]
+    #[error("vCPUs are still working on pages after {PATIENCE:?}")]
     Busy,
     #[error("{pages} pages can't be written back")]
     Stay { pages: usize },
-    #[error("what was written can't be made to stay: {0}")]
+    #[error("the file can't be synced: {0}")]
     File(#[from] io::Error),
     #[error(transparent)]
     Guest(#[from] GuestError),
 }
 
 impl Pager {
-    /// Takes pages away from the guest, writes back what it has changed, and frees their frames. Returns how many of them stay in
-    /// memory.
+    /// Unmaps pages, writes back dirty ones, and frees their frames. Returns the number of pages that stay in memory.
     pub(super) fn put_out(&self, mut claims: Vec<Claim<'_>>, guest: &mut dyn Guest) -> Result<usize, GuestError> {
         if claims.is_empty() {
             return Ok(0);
         }
         let pages = claims.len();
         claims.retain_mut(|claim| {
-            // A guest that never lets go of an entry keeps its page.
+            // If the guest keeps changing an entry, its page stays.
             claim.resident.as_mut().is_none_or(|resident| resident.unmap(guest, self.address(claim.page)).is_ok())
         });
         guest.flush()?;
@@ -45,7 +44,8 @@ impl Pager {
         Ok(pages - gone)
     }
 
-    /// Writes back a page that no vCPU can get at, if it has to be, and frees its frame. `None`: it could not be written.
+    /// Writes back a page that no vCPU can access, if it is dirty, and frees its frame. Returns `None` if it could not
+    /// be written.
     fn write_back(&self, mut claim: Claim<'_>, guest: &mut dyn Guest) -> Option<()> {
         let Some(resident) = claim.resident else { return Some(()) };
         if resident.dirty && self.access.contains(Access::WRITE) {
@@ -62,7 +62,7 @@ impl Pager {
         Some(())
     }
 
-    /// The touch of `sync_at`.
+    /// Handles a touch of `sync_at`.
     pub(super) fn sync(&self, guest: &mut dyn Guest) -> vector14_hook::Result {
         match self.put_all_out(guest) {
             Ok(()) => Ok(Verdict::Skip),
@@ -74,7 +74,7 @@ impl Pager {
         }
     }
 
-    /// Takes everything away from the guest, and brings the file up to date.
+    /// Unmaps all pages and brings the file up to date.
     pub(super) fn put_all_out(&self, guest: &mut dyn Guest) -> Result<(), NotSynced> {
         let closed = self.set.close(PATIENCE).ok_or(NotSynced::Busy)?;
         match self.put_out(closed.claim_all(), guest)? {

@@ -1,4 +1,4 @@
-//! What a config says of a pager.
+//! The options of `pager`.
 
 use std::path::PathBuf;
 
@@ -10,33 +10,33 @@ use crate::address::{AddressRange, Number};
 
 pub(super) const DOCS: &[OptionDoc] = &[
     OptionDoc { name: "start", value: "address", default: None, help: "first address of the range" },
-    OptionDoc { name: "end", value: "address", default: None, help: "where the range ends, itself outside of it" },
+    OptionDoc { name: "end", value: "address", default: None, help: "end of the range (exclusive)" },
     OptionDoc {
         name: "file",
         value: "path",
         default: Some("none: zeroes"),
-        help: "what the range holds, from its first byte on; it is as long as the range, or longer",
+        help: "file with the contents of the range, from its first byte on; at least as long as the range",
     },
     OptionDoc {
         name: "resident",
         value: "\"SIZE\"",
         default: Some("\"16M\""),
-        help: "how much of it is in memory at a time, from \"256K\" to \"1G\"",
+        help: "the most that is in memory at a time, from \"256K\" to \"1G\"",
     },
     OptionDoc { name: "readonly", value: "bool", default: Some("false"), help: "leave write faults to the guest" },
-    OptionDoc { name: "execute", value: "bool", default: Some("false"), help: "whether code can run there" },
-    OptionDoc { name: "user", value: "bool", default: Some("true"), help: "whether user mode may use it" },
+    OptionDoc { name: "execute", value: "bool", default: Some("false"), help: "whether code in it may be executed" },
+    OptionDoc { name: "user", value: "bool", default: Some("true"), help: "whether user mode may access it" },
     OptionDoc {
         name: "tables",
         value: "bool",
         default: Some("false"),
-        help: "make page tables where the guest has none, instead of leaving the fault to it; not in Linux guests",
+        help: "create missing page tables instead of leaving the fault to the guest; not in Linux guests",
     },
     OptionDoc {
         name: "sync_at",
         value: "address",
         default: Some("none"),
-        help: "an instruction that touches this page writes everything back, unmaps it, and has no other effect",
+        help: "a touch of this page writes back and unmaps the whole range, and has no other effect",
     },
 ];
 
@@ -62,24 +62,24 @@ const fn yes() -> bool {
     true
 }
 
-/// The same, checked.
+/// The checked options.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) range: AddressRange,
     pub(super) file: Option<PathBuf>,
-    /// Frames.
+    /// The budget, in frames.
     pub(super) budget: u64,
     pub(super) access: Access,
     pub(super) tables: Tables,
     pub(super) sync_at: Option<Va>,
 }
 
-/// What is done where the guest has no page table of the lowest level.
+/// What to do if the guest has no last-level page table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tables {
-    /// The fault is the guest's.
+    /// Leave the fault to the guest.
     OfTheGuest,
-    /// They are made, and stay with the guest.
+    /// Create the tables; they stay with the guest.
     Made,
 }
 
@@ -102,7 +102,7 @@ impl Settings {
         })
     }
 
-    /// Opens the file, if there is one: leaves no trace.
+    /// Opens the file, if there is one, without side effects.
     pub(super) fn open(&self) -> Result<Option<FileStore>, OptionsError> {
         let Some(path) = &self.file else { return Ok(None) };
         let writes = self.access.contains(Access::WRITE);
@@ -111,13 +111,13 @@ impl Settings {
         opened.map(Some).map_err(|error| OptionsError::new("file", format!("file = {}: {error}", path.display())))
     }
 
-    /// Where the pages of the range are kept.
+    /// The store that holds the pages of the range.
     pub(super) fn store(&self) -> Result<Box<dyn Store>, OptionsError> {
         let no_room = |error| {
             let folder = std::env::temp_dir();
             OptionsError {
                 key: None,
-                message: format!("no file for the pages' contents in {}: {error}", folder.display()),
+                message: format!("can't create a file for the pages in {}: {error}", folder.display()),
             }
         };
         match self.open()? {
@@ -127,7 +127,7 @@ impl Settings {
     }
 }
 
-/// A size as a number of frames. Above the least of them every vCPU has one to wait with, and some to use.
+/// Parses a size as a number of frames. The minimum gives every vCPU a frame to wait with, and some more to use.
 fn frames(size: &str) -> Result<u64, OptionsError> {
     const LEAST: u64 = 256 << 10;
     const MOST: u64 = 1 << 30;

@@ -1,42 +1,42 @@
 //! A page that is in memory, and the page-table entry that maps it.
 //!
-//! An entry is known by its own address, not by an address space: with page-table isolation two CR3s lead to the same one, and
-//! whatever maps the page is what has to be made absent. What stood there before is put back.
+//! An entry is identified by its own address, not by an address space: with page-table isolation, two CR3s lead to the
+//! same entry, and the entry that maps the page is the one to make absent. Its previous contents are restored.
 
 use vector14_hook::paging::NO_STRUCT_PAGE;
 use vector14_hook::{Access, EntryFlags, Guest, GuestError, Pa, Step, TableEntry, Va};
 
-/// A page's frame, and where it is mapped.
+/// A page's frame, and the entry that maps it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Resident {
     pub(super) frame: Pa,
-    /// Whether the frame holds something that the store does not. What the CPU has noted in a page-table entry comes on top.
+    /// Whether the frame is known to differ from the store. The D bit of its page-table entry counts in addition.
     pub(super) dirty: bool,
-    /// `None`: the guest can't get at it.
+    /// The entry that maps the frame; `None` if it is not mapped.
     place: Option<Place>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Place {
     slot: Pa,
-    /// The absent entry that was there.
+    /// The absent entry that was there before.
     before: u64,
 }
 
-/// What the guest's page tables say of an address.
+/// What the guest's page tables contain for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// A page is mapped there.
+    /// A mapped page.
     Page,
-    /// An entry of the lowest level that maps nothing.
+    /// An absent entry of the lowest level.
     Absent(TableEntry),
-    /// No table of the lowest level.
+    /// No last-level table.
     NoTable,
-    /// Tables that lead nowhere, or are not those of long mode: their entries may have 4 bytes.
+    /// Broken tables, or tables of another mode than long mode, whose entries may have 4 bytes.
     Broken,
 }
 
-/// Follows the guest's page tables to `page`.
+/// Walks the guest's page tables for `page`.
 pub(super) fn find(guest: &dyn Guest, page: Va) -> Found {
     if guest.system_registers().efer & LONG_MODE_ACTIVE == 0 {
         return Found::Broken;
@@ -49,15 +49,15 @@ pub(super) fn find(guest: &dyn Guest, page: Va) -> Found {
     }
 }
 
-/// EFER.LMA and EFER.NXE (SDM vol. 3A, 2.2.1).
+/// The bits EFER.LMA and EFER.NXE (SDM vol. 3A, 2.2.1).
 const LONG_MODE_ACTIVE: u64 = 1 << 10;
 const NO_EXECUTE_ENABLE: u64 = 1 << 11;
 
-/// So often is a change of an entry tried that others change at the same time.
+/// Compare-exchange attempts before giving up.
 const TRIES: u32 = 1000;
 
 impl Resident {
-    /// A frame that holds a page as the store has it, mapped nowhere.
+    /// A clean frame that is not mapped.
     pub(super) const fn loaded(frame: Pa) -> Self {
         Self { frame, dirty: false, place: None }
     }
@@ -66,7 +66,7 @@ impl Resident {
         self.place.is_some()
     }
 
-    /// Maps it by an entry that is absent, if that is still what it was.
+    /// Maps the frame by writing an absent entry, if that entry has not changed.
     pub(super) fn map(&mut self, guest: &mut dyn Guest, absent: &TableEntry, access: Access) -> Result<(), GuestError> {
         let leaf = self.frame.0 | leaf_flags(guest, access) | NO_STRUCT_PAGE;
         if guest.compare_exchange(absent.slot, absent.entry, leaf)? {
@@ -75,7 +75,7 @@ impl Resident {
         Ok(())
     }
 
-    /// Maps it at `page`, where there may be no table yet, unless something is mapped there by now.
+    /// Maps the frame at `page`, unless something is mapped there by now. Missing tables are created.
     pub(super) fn map_with_tables(
         &mut self,
         guest: &mut dyn Guest,
@@ -93,13 +93,13 @@ impl Resident {
         }
     }
 
-    /// Gives the entry that maps it at `page` back what stood there. Until the next flush, vCPUs may use the frame.
+    /// Restores the entry that maps the frame at `page`. Until the next flush, vCPUs may still use the frame.
     pub(super) fn unmap(&mut self, guest: &mut dyn Guest, page: Va) -> Result<(), GuestError> {
         let Some(Place { slot, before }) = self.place else { return Ok(()) };
         for _ in 0..TRIES {
             let entry = load(guest, slot)?;
             if !self.is_mapped_by(entry) {
-                // The guest has put something else there, and nobody knows what the CPU had noted.
+                // The guest has put something else there, and the old entry's D bit is lost.
                 (self.dirty, self.place) = (true, None);
                 return Ok(());
             }
@@ -112,8 +112,8 @@ impl Resident {
         Err(GuestError::Contended(page))
     }
 
-    /// Whether the CPU has used it since this was asked last. It does not note a use of a translation that it has: ask before
-    /// a flush.
+    /// Whether the CPU has used the page since the last call; clears the A bit. A CPU does not set A for a translation
+    /// that it already holds, so call this before a flush.
     pub(super) fn take_accessed(&self, guest: &mut dyn Guest) -> bool {
         let Some(Place { slot, .. }) = self.place else { return false };
         let Ok(entry) = load(guest, slot) else { return false };
@@ -128,12 +128,12 @@ impl Resident {
     }
 }
 
-/// The flags of an entry of the lowest level with these rights.
+/// The flags of a last-level entry with these rights.
 fn leaf_flags(guest: &dyn Guest, access: Access) -> u64 {
     let mut flags = EntryFlags::PRESENT;
     flags.set(EntryFlags::WRITE, access.contains(Access::WRITE));
     flags.set(EntryFlags::USER, access.contains(Access::USER));
-    // Reserved as long as the guest has not turned it on.
+    // XD is reserved unless the guest has enabled it.
     let has_no_execute = guest.system_registers().efer & NO_EXECUTE_ENABLE != 0;
     flags.set(EntryFlags::NO_EXECUTE, has_no_execute && !access.contains(Access::EXECUTE));
     flags.bits()
@@ -143,7 +143,7 @@ fn flags(entry: u64) -> EntryFlags {
     EntryFlags::from_bits_truncate(entry)
 }
 
-/// Reads an entry. Whoever changes it by [`Guest::compare_exchange`] finds out whether it was read in one piece.
+/// Reads an entry. The read may not be atomic; a later [`Guest::compare_exchange`] fails if the value was torn.
 fn load(guest: &dyn Guest, slot: Pa) -> Result<u64, GuestError> {
     let mut entry = [0; 8];
     guest.read_physical(slot, &mut entry)?;

@@ -1,7 +1,7 @@
-//! Which pages are in memory, who is at work on which, and whose turn it is to leave.
+//! The pages in memory, the claims on them, and the order of eviction.
 //!
-//! One lock, held for a look at a table and never while a file is read or translations are flushed: a page that somebody is at
-//! work on is claimed, and whoever wants it waits.
+//! There is one lock. It is held only to look at or change a table, never while a file is read or translations are
+//! flushed. A vCPU claims the page that it works on, and others that want the page wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,26 +14,26 @@ use super::place::Resident;
 /// The pages that are in memory.
 pub(super) struct ResidentSet {
     state: Mutex<State>,
-    /// A claim was given up, or the set was opened.
+    /// Signalled when a claim is released or the set is reopened.
     changed: Condvar,
 }
 
 struct State {
     pages: HashMap<u64, Entry>,
-    /// Pages that are resident and not claimed, in the order of their turns to leave.
+    /// Resident pages that are not claimed, in the order of eviction.
     queue: VecDeque<u64>,
-    /// So many pages at the end of the queue have come there since the last ones left.
+    /// Number of pages at the end of the queue that were added since the last eviction.
     young: usize,
     /// Frames that hold no page.
     free: Vec<Pa>,
-    /// Frames in all, in use or free.
+    /// Total number of frames, in use or free.
     frames: u64,
-    /// The most that there may be.
+    /// The maximum number of frames.
     budget: u64,
-    /// The most that were in use at a time.
+    /// The most frames that were in use at a time.
     peak: u64,
     claims: usize,
-    /// Whether nobody but who has closed the set may claim a page.
+    /// Whether the set is closed: only its closer may claim pages.
     is_closed: bool,
 }
 
@@ -42,18 +42,18 @@ enum Entry {
     Resident(Resident),
 }
 
-/// Where a frame is to come from.
+/// The source of the next frame.
 pub(super) enum NextFrame<'a> {
-    /// Here it is.
+    /// A free frame.
     Free(Pa),
-    /// There may be one more.
+    /// The budget allows one more frame.
     New,
-    /// These pages are to leave.
+    /// The pages to evict first.
     Evict(Vec<Claim<'a>>),
 }
 
 impl ResidentSet {
-    /// A set of `budget` frames at the most.
+    /// A set of at most `budget` frames.
     pub(super) fn new(budget: u64) -> Self {
         let room = usize::try_from(budget).unwrap_or(usize::MAX);
         let state = State {
@@ -70,7 +70,7 @@ impl ResidentSet {
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Claims a page, whether it is in memory or not. Waits for whoever else is at work on it.
+    /// Claims a page, whether or not it is in memory. Waits while another vCPU has claimed it.
     pub(super) fn claim(&self, page: u64) -> Claim<'_> {
         let mut state = self.lock();
         while state.is_closed || matches!(state.pages.get(&page), Some(Entry::Claimed)) {
@@ -83,8 +83,8 @@ impl ResidentSet {
         claim
     }
 
-    /// Where a frame for one more page comes from. Waits where all pages are claimed: those who have them need no frames, or have
-    /// theirs.
+    /// Finds the source of a frame for one more page. Waits while all pages are claimed, which can't deadlock: their
+    /// claimers need no frame or already have one.
     pub(super) fn next_frame(&self, guest: &mut dyn Guest) -> NextFrame<'_> {
         let mut state = self.lock();
         loop {
@@ -105,9 +105,10 @@ impl ResidentSet {
         }
     }
 
-    /// Second chance: a page that was used since it was looked at last goes to the end of the queue instead, one round at the
-    /// most. What was read once leaves before what is read all the time; the order of loading alone does not know the
-    /// difference. The access that a page was loaded for does not count, or everything would have been used.
+    /// Second chance: a page that was used since it was last checked goes to the end of the queue instead, for at most
+    /// one round. So pages that were read once are evicted before pages that are read all the time, which the order of
+    /// loading alone can't tell apart. The access that loaded a page does not count; otherwise every page would count
+    /// as used.
     fn choose(&self, state: &mut State, guest: &mut dyn Guest) -> Vec<Claim<'_>> {
         for page in state.queue.iter().rev().take(state.young) {
             if let Some(Entry::Resident(resident)) = state.pages.get(page) {
@@ -134,12 +135,13 @@ impl ResidentSet {
         victims
     }
 
-    /// A frame holds no page any more.
+    /// Returns a frame that no longer holds a page.
     pub(super) fn free(&self, frame: Pa) {
         self.lock().free.push(frame);
     }
 
-    /// The frame that [`NextFrame::New`] allowed can't be had: from now on there are no more than there are. Returns how many.
+    /// Called if the frame that [`NextFrame::New`] allowed can't be allocated. Limits the budget to the current number
+    /// of frames, and returns that number.
     pub(super) fn forgo_frame(&self) -> u64 {
         let mut state = self.lock();
         state.frames -= 1;
@@ -147,7 +149,7 @@ impl ResidentSet {
         state.budget
     }
 
-    /// Waits until nobody is at work on a page, and keeps it that way. `None`: somebody takes longer than `patience`.
+    /// Waits until no page is claimed, and closes the set. Returns `None` if that takes longer than `patience`.
     pub(super) fn close(&self, patience: Duration) -> Option<Closed<'_>> {
         let mut state = self.lock();
         while state.is_closed {
@@ -161,14 +163,14 @@ impl ResidentSet {
         (!late.timed_out()).then_some(closed)
     }
 
-    /// Takes the frames that hold no page out of the set.
+    /// Removes the free frames from the set.
     pub(super) fn take_free(&self) -> Vec<Pa> {
         let mut state = self.lock();
         state.frames -= state.free.len() as u64;
         std::mem::take(&mut state.free)
     }
 
-    /// How many pages are in memory and nobody is at work on.
+    /// Number of resident pages that are not claimed.
     pub(super) fn resident(&self) -> usize {
         self.lock().queue.len()
     }
@@ -202,18 +204,18 @@ impl State {
     }
 }
 
-/// So many pages leave together, for one flush: a flush costs as much as many faults, and makes KVM find its way to every
-/// page of the guest anew. With a sixteenth the set is never emptier than that, and sixteen flushes turn it over.
+/// Number of pages evicted per flush. A flush costs as much as many faults, and makes KVM rebuild its mappings of every
+/// guest page. With a sixteenth of the budget, at most that much is empty, and sixteen flushes replace the whole set.
 fn batch(budget: u64) -> u64 {
     (budget / 16).clamp(1, 1024)
 }
 
-/// A page that nobody else is at work on. When it is dropped, what it holds is resident.
+/// A claim on a page. When it is dropped, the page in it becomes resident.
 pub(super) struct Claim<'a> {
     set: &'a ResidentSet,
-    /// Its number.
+    /// The number of the page.
     pub(super) page: u64,
-    /// `None`: it is not in memory.
+    /// The page in memory; `None` if it is not in memory.
     pub(super) resident: Option<Resident>,
 }
 
@@ -235,7 +237,7 @@ impl Drop for Claim<'_> {
     }
 }
 
-/// A set in which nobody else claims a page, until this is dropped.
+/// A closed set: no one else can claim a page until this is dropped.
 pub(super) struct Closed<'a> {
     set: &'a ResidentSet,
 }

@@ -1,4 +1,4 @@
-//! Where pages are when they are not in memory.
+//! The store that holds pages which are not in memory.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -12,56 +12,56 @@ use vector14_hook::PAGE_SIZE;
 /// The contents of a page.
 pub(super) type Contents = [u8; 4096];
 
-/// What the pages of a range are read from and written to, by their number from 0. From several vCPUs at once.
+/// Reads and writes the pages of a range, numbered from 0. Called from several vCPUs at once.
 pub(super) trait Store: Send + Sync {
-    /// Sees to it that nobody else works on it. A pager that is put in the place of another waits here until that one has
-    /// written back what it had; to read before would be to read what is about to be overwritten.
+    /// Makes sure that no one else uses the store. A pager that replaces another waits here until the other has written
+    /// everything back; reading earlier would return stale contents.
     fn acquire(&self) -> io::Result<()>;
 
-    /// Fills `contents` with a page.
+    /// Reads a page into `contents`.
     fn read(&self, page: u64, contents: &mut Contents) -> io::Result<()>;
 
-    /// Keeps a page.
+    /// Writes a page.
     fn write(&self, page: u64, contents: &Contents) -> io::Result<()>;
 
-    /// Sees to it that what was written stays.
+    /// Syncs what was written to stable storage.
     fn sync(&self) -> io::Result<()>;
 
-    /// What it is called in messages.
+    /// The name of the store in messages.
     fn name(&self) -> String;
 }
 
-/// A file: page 0 begins at its first byte. What a last page has beyond the end of the file reads as zero and is not kept,
-/// as in a mapping by `mmap`.
+/// A file; page 0 begins at its first byte. As with `mmap`, the part of the last page beyond the end of the file reads
+/// as zero and is not stored.
 pub(super) struct FileStore {
     file: File,
-    /// `None`: it has no name, and nobody sees it but this process.
+    /// The path; `None` for a nameless file that only this process sees.
     path: Option<PathBuf>,
-    /// How many bytes of it are used. It was as long as that when it was opened, or longer.
+    /// Number of bytes used. The file was at least this long when it was opened.
     length: u64,
     access: FileAccess,
-    /// Whether the file's lock is ours; it is until the file is closed.
+    /// Whether we hold the file's lock. It is held until the file is closed.
     is_locked: AtomicBool,
 }
 
-/// What is done with a file.
+/// How a file is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileAccess {
-    /// It is read; others may read it too.
+    /// Read-only; others may read the file too.
     Read,
-    /// It is read and written, and nobody else may use it.
+    /// Read and write; no one else may use the file.
     Write,
 }
 
-/// So long is waited for others that use the file.
+/// The longest wait for others that use the file.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// So often is looked whether they are done.
+/// Interval at which the lock is retried.
 const STEP: Duration = Duration::from_millis(1);
 
 impl FileStore {
-    /// The file at `path`, for `pages` pages, without leaving a trace in it.
+    /// Opens the file at `path` for `pages` pages, without changing it.
     pub(super) fn open(path: &Path, pages: u64, access: FileAccess) -> io::Result<Self> {
-        // Before it is opened: to open a FIFO is to wait for whoever is at its other end.
+        // Check before opening: opening a FIFO would wait for its other end.
         if !std::fs::metadata(path)?.is_file() {
             return Err(io::Error::other("it is no regular file"));
         }
@@ -69,21 +69,21 @@ impl FileStore {
         let length = file.metadata()?.len();
         if length.div_ceil(PAGE_SIZE) < pages {
             return Err(io::Error::other(format!(
-                "its {length} bytes are too few for the {pages} pages from start to end"
+                "its {length} bytes are too few for the {pages} pages from `start` to `end`"
             )));
         }
         let length = length.min(pages.saturating_mul(PAGE_SIZE));
         Ok(Self { file, path: Some(path.to_owned()), length, access, is_locked: AtomicBool::new(false) })
     }
 
-    /// A file without a name, of `pages` pages that are zero.
+    /// Creates a nameless file of `pages` zero pages.
     pub(super) fn zeroes(pages: u64) -> io::Result<Self> {
         let (file, length) = (tempfile::tempfile()?, pages.saturating_mul(PAGE_SIZE));
         file.set_len(length)?;
         Ok(Self { file, path: None, length, access: FileAccess::Write, is_locked: AtomicBool::new(true) })
     }
 
-    /// Where a page begins in the file, and how many of its bytes are there.
+    /// The file offset of a page, and the number of its bytes in the file.
     fn part(&self, page: u64) -> (u64, usize) {
         let offset = page.saturating_mul(PAGE_SIZE);
         let bytes = self.length.saturating_sub(offset).min(PAGE_SIZE);
@@ -125,7 +125,7 @@ impl Store for FileStore {
 
     fn write(&self, page: u64, contents: &Contents) -> io::Result<()> {
         let (offset, bytes) = self.part(page);
-        // To write behind the end of a file that was cut off would make another file of it.
+        // Do not extend a file that was truncated.
         if self.file.metadata()?.len() < offset + bytes as u64 {
             return Err(self.shrunk());
         }
@@ -133,7 +133,7 @@ impl Store for FileStore {
     }
 
     fn sync(&self) -> io::Result<()> {
-        // Without a name it is gone with this process anyway.
+        // A nameless file ends with this process anyway.
         self.path.as_ref().map_or(Ok(()), |_| self.file.sync_data())
     }
 

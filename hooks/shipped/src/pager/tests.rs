@@ -1,4 +1,4 @@
-//! The pager without a VM: a mock guest, and a store that fails when it is told to.
+//! Tests of the pager with a mock guest, and a store that fails on demand.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -13,12 +13,13 @@ use super::store::{Contents, Store};
 use super::{Pager, TYPE};
 
 const START: u64 = 0x40_0000;
-/// The range of most tests: the smallest budget's worth of pages, four times.
+/// The range of most tests: four times the smallest budget of pages.
 const PAGES: u64 = 256;
 const BUDGET: u64 = 64;
 const SYNC_AT: u64 = 0x80_0000;
 
-/// Pages in memory, the first word of each its number and 1000, and failures on demand. Clones are the same.
+/// A store in memory, with failures on demand. The first word of each page is its number plus 1000. Clones share the
+/// pages.
 #[derive(Clone)]
 struct FakeStore(Arc<Fake>);
 
@@ -68,7 +69,7 @@ impl Store for FakeStore {
     fn read(&self, page: u64, contents: &mut Contents) -> io::Result<()> {
         fail_if(&self.0.read_fails)?;
         self.0.reads.fetch_add(1, SeqCst);
-        // Others get a chance to want the same page.
+        // Give other vCPUs a chance to request the same page.
         thread::yield_now();
         contents.copy_from_slice(&self.0.pages.lock().unwrap()[usize::try_from(page).unwrap()]);
         Ok(())
@@ -119,7 +120,7 @@ fn word(page: u64, guest: &MockGuest) -> Result<u64, GuestError> {
     guest.read(address(page), &mut word).map(|()| u64::from_le_bytes(word))
 }
 
-/// The entry that maps `page`: where it is, and what it says.
+/// Address and value of the entry that maps `page`.
 fn entry(page: u64, guest: &MockGuest) -> (Pa, u64) {
     let last = guest.walk(address(page)).unwrap().entries().last().copied().unwrap();
     assert_eq!(last.level, 1);
@@ -132,7 +133,7 @@ fn mark(page: u64, bits: EntryFlags, guest: &mut MockGuest) {
     assert!(guest.compare_exchange(slot, entry, entry | bits.bits()).unwrap());
 }
 
-/// Writes the first word of a page as the guest does: through its entry, which notes it.
+/// Writes the first word of a page as the guest does, and sets A and D in its entry.
 fn write(page: u64, value: u64, guest: &mut MockGuest) {
     guest.write(address(page), &value.to_le_bytes()).unwrap();
     mark(page, EntryFlags::ACCESSED | EntryFlags::DIRTY, guest);
@@ -174,12 +175,12 @@ fn pages_leave_in_batches_within_the_budget_and_only_dirty_ones_are_written() {
         if page.is_multiple_of(2) {
             write(page, page + 2000, &mut guest);
         } else {
-            // Not by the CPU: nobody notes it, so it is lost.
+            // This write is not by the CPU, so D stays clear and the write is lost.
             guest.write(address(page), &3000_u64.to_le_bytes()).unwrap();
         }
     }
     assert_eq!(guest.pages_taken() as u64, BUDGET);
-    // A batch is a sixteenth.
+    // A batch is a sixteenth of the budget.
     assert_eq!(guest.flushes(), (PAGES - BUDGET) / (BUDGET / 16));
     assert_eq!((store.word(0), store.word(1)), (2000, 1001));
     let report = pager.on_end(&mut guest);
@@ -200,7 +201,7 @@ fn a_page_that_is_used_all_the_time_stays() {
         }
         mark(0, EntryFlags::ACCESSED, &mut guest);
     }
-    // When the first ones leave nobody knows yet what is used all the time.
+    // At the first eviction, the pages in constant use are not known yet.
     assert!(store.0.reads.load(SeqCst) <= PAGES + 1, "{}", store.0.reads.load(SeqCst));
 }
 
@@ -208,7 +209,7 @@ fn a_page_that_is_used_all_the_time_stays() {
 fn a_sync_writes_everything_back_and_leaves_the_entries_as_they_were() {
     let (store, mut guest) = (FakeStore::new(), MockGuest::new(BUDGET));
     let pager = pager(&store, json!({}));
-    // The first makes the table; in the entry of the second, the guest has something of its own.
+    // The first fault creates the table; the guest has its own value in the entry of the second.
     touch(&pager, 0, &mut guest);
     let (slot, _) = entry(1, &guest);
     assert!(guest.compare_exchange(slot, 0, 0xabc0).unwrap());
@@ -365,7 +366,7 @@ fn an_entry_that_the_guest_has_changed_is_the_guests() {
     assert!(guest.compare_exchange(absent, old, 0).unwrap());
     let (_, theirs) = (guest.unmap(address(1)).unwrap(), 0x5003);
     assert!(guest.compare_exchange(other, 0, theirs).unwrap());
-    // What was written through the entry that is gone may not be known: it counts as written.
+    // Writes through the lost entry are not known, so the page counts as dirty.
     assert_eq!((touch(&pager, 0, &mut guest), word(0, &guest)), (Verdict::Resolve, Ok(7)));
     assert_eq!(sync(&pager, &mut guest), Verdict::Skip);
     assert_eq!((store.word(0), store.word(1), entry(1, &guest).1), (7, 7, theirs));
@@ -383,7 +384,7 @@ fn a_readonly_range_is_mapped_without_the_right_and_never_written() {
     assert_eq!((sync(&pager, &mut guest), store.word(0), store.0.syncs.load(SeqCst)), (Verdict::Skip, 1000, 0));
 }
 
-/// Threads that touch the same pages and different ones, while these leave and come back.
+/// Threads that touch shared and separate pages, while these are evicted and reloaded.
 #[test]
 fn vcpus_that_fault_together_get_what_the_store_has() {
     let (store, guest) = (FakeStore::new(), MockGuest::new(BUDGET));
@@ -396,7 +397,7 @@ fn vcpus_that_fault_together_get_what_the_store_has() {
                     let page = if vcpu < 2 { step % PAGES } else { (step * 37 + u64::from(vcpu)) % PAGES };
                     let fault = Fault { vcpu, ..fault(page) };
                     assert_eq!(pager.on_fault(&fault, &mut guest).unwrap(), Verdict::Resolve);
-                    // It may have left again by now.
+                    // The page may have been evicted again by now.
                     if let Ok(word) = word(page, &guest) {
                         assert!(word >= 1000, "{word}");
                     }

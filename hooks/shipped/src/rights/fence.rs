@@ -1,4 +1,4 @@
-//! Pages that a hook wants to hear of every access to: in which address space, and by which right they are closed.
+//! The pages whose accesses a hook wants to see: their address space, and the right whose removal closes them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -8,12 +8,12 @@ use vector14_hook::{Cr3, Fault, Guest, GuestError, OptionsError, PAGE_SIZE, Va};
 use super::{Found, Held, Leaf, Right};
 use crate::address::{AddressRange, Number};
 
-/// Each page costs a walk a fault.
+/// Maximum number of pages. Each page costs one walk per fault.
 const MOST_PAGES: u64 = 256;
-/// No address space begins here.
+/// A value that is not the root of any address space.
 const NONE: u64 = u64::MAX;
 
-/// A range of pages, as an option gives it.
+/// A range of pages in an option.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PageRange {
@@ -21,30 +21,30 @@ pub(crate) struct PageRange {
     end: Number,
 }
 
-/// Which address spaces.
+/// The option `space`: which address spaces are watched.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Space {
-    /// Every one.
+    /// Every address space.
     #[default]
     Any,
-    /// The one in which one of the pages is met first.
+    /// The first address space in which one of the pages is found.
     First,
 }
 
-/// Whose accesses.
+/// The option `catch`: whose accesses are caught.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Catch {
-    /// User mode's. The guest's kernel finds its page-table entries present, with another U/S.
+    /// Accesses by user mode. The guest's kernel finds its page-table entries present, with U/S changed.
     #[default]
     User,
-    /// The kernel's too. It finds its entries absent.
+    /// Accesses by user mode and the kernel. The kernel finds its page-table entries absent.
     All,
 }
 
 impl Catch {
-    /// The right without which such accesses fault, reads and writes.
+    /// The right whose removal makes these accesses fault, reads and writes.
     pub(crate) const fn right(self) -> Right {
         match self {
             Self::User => Right::User,
@@ -53,20 +53,20 @@ impl Catch {
     }
 }
 
-/// Pages that are closed wherever they are found open.
+/// A set of pages that are closed wherever they are found open.
 pub(crate) struct Fence {
     ranges: Vec<AddressRange>,
     right: Right,
     space: Space,
-    /// Root of the page tables that were met first.
+    /// Root of the first page tables in which one of the pages was found.
     first: AtomicU64,
-    /// Whether one of the pages is part of a larger one.
+    /// Whether one of the pages is part of a larger page.
     met_large: AtomicBool,
     held: Held,
 }
 
 impl Fence {
-    /// A fence around `pages` that takes `right` from each.
+    /// A fence that removes `right` from each of `pages`.
     pub(crate) fn new(pages: Vec<PageRange>, space: Space, right: Right) -> Result<Self, OptionsError> {
         let mut ranges = Vec::new();
         for (index, PageRange { start, end }) in pages.into_iter().enumerate() {
@@ -82,12 +82,12 @@ impl Fence {
         Ok(Self { ranges, right, space, first, met_large, held: Held::default() })
     }
 
-    /// The right by which pages are closed.
+    /// The right whose removal closes pages.
     pub(crate) const fn right(&self) -> Right {
         self.right
     }
 
-    /// Where closed pages are kept.
+    /// The entries from which rights are removed.
     pub(crate) const fn held(&self) -> &Held {
         &self.held
     }
@@ -100,7 +100,7 @@ impl Fence {
         })
     }
 
-    /// Which of the pages `address` is in.
+    /// Index of the page that contains `address`.
     pub(crate) fn index(&self, address: Va) -> Option<usize> {
         let mut before = 0;
         for range in &self.ranges {
@@ -112,12 +112,12 @@ impl Fence {
         None
     }
 
-    /// Whether an access of this kind of code is caught: the kernel's only where `catch` says so.
+    /// Whether an access by this kind of code is caught: an access by the kernel only if `catch` says so.
     pub(crate) fn catches(&self, fault: &Fault) -> bool {
         fault.from_user() || !matches!(self.right, Right::User)
     }
 
-    /// Whether this address space is meant.
+    /// Whether this address space is watched.
     pub(crate) fn concerns(&self, cr3: Cr3) -> bool {
         match self.space {
             Space::Any => true,
@@ -125,13 +125,13 @@ impl Fence {
         }
     }
 
-    /// Says that one of the pages was met in this address space.
+    /// Records that one of the pages was found in this address space.
     pub(crate) fn meet(&self, cr3: Cr3) {
-        // Whoever was first stays it.
+        // The first address space stays.
         let _ = self.first.compare_exchange(NONE, root(cr3), Relaxed, Relaxed);
     }
 
-    /// Closes every page that is open in `fault`'s address space. When this returns, no vCPU gets at them.
+    /// Closes every page that is open in `fault`'s address space. After this returns, no vCPU can access them.
     pub(crate) fn close(&self, fault: &Fault, guest: &mut dyn Guest) -> Result<(), GuestError> {
         let mut taken = false;
         for range in &self.ranges {
@@ -163,24 +163,26 @@ impl Fence {
         closed
     }
 
-    /// What could not be closed, in sentences.
+    /// Warnings about what could not be closed.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = self.held.warnings();
         if self.met_large.load(Relaxed) {
-            let text = "pages of 2 MiB or 1 GiB were met, which are left alone: what they hold was accessed unseen";
+            let text = "pages of 2 MiB or 1 GiB were found and left alone: accesses to them were not seen";
             warnings.push(text.to_owned());
         }
         warnings
     }
 }
 
-/// The first address behind what an entry of this level covers around `page`; `None` at the end of all addresses.
+/// The first address after the area around `page` that an entry of this level covers; `None` at the end of the address
+/// space.
 fn behind(page: Va, level: u8) -> Option<Va> {
     let size = PAGE_SIZE << (9 * u32::from(level.saturating_sub(1)));
     (page.0 & !(size - 1)).checked_add(size).map(Va)
 }
 
-/// What tells an address space from others: Linux's kernel and user tables of one process (KPTI) differ in bit 12.
+/// Identifies an address space. With KPTI, the kernel and user tables of one Linux process differ in bit 12, which is
+/// ignored.
 const fn root(cr3: Cr3) -> u64 {
     cr3.root().0 & !0x1000
 }

@@ -1,4 +1,4 @@
-//! The page-table entries from which a hook has taken something, so that everything can be given back at the end.
+//! The page-table entries from which a hook has removed rights, so that all rights can be restored at the end.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,17 +9,18 @@ use vector14_hook::{EntryFlags, Guest, GuestError, Pa, TableEntry};
 use super::right::{MARKS, restored};
 use super::{Right, TRIES};
 
-/// Nothing is taken from more entries than this. One of a process that has ended counts until the end.
+/// Maximum number of entries from which rights are removed. Entries of ended processes count too.
 const MOST: usize = 16 * 1024;
-/// The frame in an entry.
+/// The frame's address bits in an entry.
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
-/// What neither the CPU nor a kernel changes in an entry without making it anew. A and D come and go, and a fork takes R/W.
+/// Bits that neither the CPU nor a kernel changes without making the entry anew. A and D come and go, and a fork clears
+/// R/W.
 const LASTING: u64 =
     FRAME | MARKS | EntryFlags::PRESENT.bits() | EntryFlags::USER.bits() | EntryFlags::NO_EXECUTE.bits();
 
-/// Entries by where they are, whatever address spaces lead there, each as the hook has left it.
+/// Entries by their own address, whatever address spaces lead to them, each as the hook left it.
 ///
-/// Locked where an entry is changed, and where an absent one looks as if the hook had made it so.
+/// Locked while an entry is changed, and to check whether the hook made an absent entry absent.
 #[derive(Default)]
 pub(crate) struct Held {
     entries: Mutex<HashMap<Pa, u64>>,
@@ -27,15 +28,16 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Whether something may be taken from this entry.
+    /// Whether a right may be removed from this entry.
     pub(super) fn has_room(&self, entry: TableEntry) -> bool {
         let entries = self.lock();
         entries.len() < MOST || entries.contains_key(&entry.slot)
     }
 
-    /// Replaces an entry that still is `old`, and keeps what is now taken from it. `Ok(false)`: it is another by now.
+    /// Replaces an entry if it equals `old`, and records what is now removed from it. Returns `Ok(false)` if it has
+    /// changed.
     pub(super) fn replace(&self, guest: &mut dyn Guest, old: TableEntry, new: u64) -> Result<bool, GuestError> {
-        // A vCPU that faults at the new entry waits until it is known.
+        // Hold the lock, so that a vCPU that faults on the new entry waits until it is recorded.
         let mut entries = self.lock();
         if !guest.compare_exchange(old.slot, old.entry, new)? {
             return Ok(false);
@@ -48,7 +50,7 @@ impl Held {
         Ok(true)
     }
 
-    /// Whether this absent entry was present until the hook took that.
+    /// Whether the hook made this absent entry absent.
     pub(super) fn made_absent(&self, entry: TableEntry) -> bool {
         Right::Present.is_taken(entry.entry)
             && self.lock().get(&entry.slot).is_some_and(|left| is_as_left(entry.entry, *left))
@@ -60,8 +62,8 @@ impl Held {
         self.refusals.fetch_add(1, Relaxed);
     }
 
-    /// Gives back what is still taken. An entry that the guest has made anew since, or whose table is something else by now, is left
-    /// alone.
+    /// Restores all rights that are still removed. Skips entries that the guest has made anew, and entries whose table
+    /// has become something else.
     pub(crate) fn give_back(&self, guest: &mut dyn Guest) {
         for (slot, left) in self.lock().drain() {
             for _ in 0..TRIES {
@@ -78,17 +80,18 @@ impl Held {
         }
     }
 
-    /// What could not be done, in sentences.
+    /// Warnings about what could not be done.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.lock().len() >= MOST {
-            warnings.push(format!("rights were taken from {MOST} pages, and from no further ones: these went unseen"));
+            warnings.push(format!(
+                "rights were removed from {MOST} pages, the maximum; accesses to further pages were not seen"
+            ));
         }
         let refusals = self.refusals.load(Relaxed);
         if refusals > 0 {
-            warnings.push(format!(
-                "{refusals} changes of page-table entries failed, because the guest changed them all the time"
-            ));
+            warnings
+                .push(format!("{refusals} changes of page-table entries failed, because the guest kept changing them"));
         }
         warnings
     }
@@ -98,7 +101,7 @@ impl Held {
     }
 }
 
-/// Whether the guest has not made the entry anew since it was `left`.
+/// Whether the entry is still the one that was `left`, and not made anew by the guest.
 const fn is_as_left(entry: u64, left: u64) -> bool {
     (entry ^ left) & LASTING == 0
 }

@@ -1,15 +1,16 @@
-//! Rights that a hook takes from a page of the guest's, so that accesses fault, and gives back.
+//! Removes access rights from the guest's pages, so that accesses fault, and restores them.
 //!
-//! What was taken is written into the page-table entry itself, in bits 56:52: the CPU ignores them, and leaves them to software
-//! (SDM vol. 3A, 4.5.4; APM vol. 2, 5.4.1). So a fork in the guest copies the marks with the entry, and where the guest makes an
-//! entry anew its marks are gone, as they should be. A guest that uses these bits itself can't be watched this way.
+//! The page-table entry itself records what was removed, in bits 56:52, which the CPU ignores and leaves to software
+//! (SDM vol. 3A, 4.5.4; APM vol. 2, 5.4.1). So a fork in the guest copies the marks with the entry, and if the guest
+//! makes an entry anew, its marks are gone, as they should be. A guest that uses these bits itself can't be watched
+//! this way.
 //!
-//! An entry without P belongs to the guest's kernel, whatever its bits: Linux has the offset of a swapped page there. Marks count
-//! in it only where the hook has made this very entry absent itself.
+//! An absent entry belongs to the guest's kernel, whatever its bits: Linux stores the offset of a swapped page there.
+//! Marks in an absent entry count only if the hook itself made this entry absent.
 //!
-//! - this file: a leaf, and what has been taken from it; `right`: what can be taken, and the mark for it
-//! - `held`: the entries from which something is taken, so that it can be given back
-//! - `fence`: pages that are watched, in which address space, and by which right
+//! - this file: a leaf, and what was removed from it; `right`: the rights that can be removed, and their marks
+//! - `held`: the entries from which a right was removed, so that it can be restored
+//! - `fence`: the watched pages, their address space, and the right that closes them
 //! - `tripwire`: a fault right after the guest's own handler returns
 
 mod fence;
@@ -24,32 +25,33 @@ use right::restored;
 pub(crate) use tripwire::{set_tripwire, spring_tripwire};
 use vector14_hook::{Access, EntryFlags, ErrorCode, Guest, Pa, Step, TableEntry, Va};
 
-/// Attempts to change an entry that others change at the same time.
+/// Compare-exchange attempts before giving up on an entry.
 const TRIES: u32 = 1000;
 
-/// The leaf that maps a page, or did until it was taken.
+/// The leaf that maps a page, or that did until the hook made it absent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Leaf {
     page: Va,
     entry: TableEntry,
-    /// What the levels above it allow.
+    /// The access rights that the levels above grant.
     above: Access,
 }
 
-/// What is at an address.
+/// What the page tables contain at an address.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Found {
     Leaf(Leaf),
-    /// Nothing, in as many bytes around the address as one entry of this table level covers.
+    /// Nothing, in the whole area around the address that one entry of this table level covers.
     Absent {
         level: u8,
     },
 }
 
 impl Leaf {
-    /// Looks for the leaf that maps `page`, or did until `held` made it absent. Tables that can't be walked map nothing.
+    /// Finds the leaf that maps `page`, or that did until `held` made it absent. Tables that can't be walked map
+    /// nothing.
     pub(crate) fn find(guest: &dyn Guest, held: &Held, page: Va) -> Found {
-        // Other modes than 64-bit and compatibility mode have no bits to spare in their entries.
+        // Only entries of long mode have bits to spare.
         let Some(walk) = guest.walk(page).ok().filter(|walk| walk.entries().first().is_some_and(|top| top.level > 3))
         else {
             return Found::Absent { level: 1 };
@@ -66,7 +68,7 @@ impl Leaf {
         Found::Leaf(Self { page, entry, above })
     }
 
-    /// The same, where only a leaf will do.
+    /// The leaf of `page`, if there is one.
     pub(crate) fn at(guest: &dyn Guest, held: &Held, page: Va) -> Option<Self> {
         match Self::find(guest, held, page) {
             Found::Leaf(leaf) => Some(leaf),
@@ -74,33 +76,33 @@ impl Leaf {
         }
     }
 
-    /// Level of the table that its entry is in: 1 is where 4 KiB are mapped.
+    /// Level of the table that holds the entry; level 1 maps 4 KiB.
     pub(crate) const fn level(&self) -> u8 {
         self.entry.level
     }
 
-    /// Whether `right` is taken from it.
+    /// Whether `right` is removed from this leaf.
     pub(crate) const fn lacks(&self, right: Right) -> bool {
         right.is_taken(self.entry.entry)
     }
 
-    /// Whether anything is taken from it.
+    /// Whether any right is removed from this leaf.
     pub(crate) fn lacks_any(&self) -> bool {
         restored(self.entry.entry) != self.entry.entry
     }
 
-    /// Whether the CPU has written through it.
+    /// Whether the leaf is dirty.
     pub(crate) const fn is_dirty(&self) -> bool {
         self.entry.flags().contains(EntryFlags::DIRTY)
     }
 
-    /// What the guest itself allows, at all levels together.
+    /// The access rights that the guest itself grants, at all levels together.
     pub(crate) fn guests_access(&self) -> Access {
         access(restored(self.entry.entry)) & self.above
     }
 
-    /// Whether the guest itself allows an access that faulted with this error code. Accesses of the kernel's that SMEP, SMAP or
-    /// CR0.WP decide about are not told from others.
+    /// Whether the guest itself allows an access that faulted with this error code. For kernel accesses, SMEP, SMAP and
+    /// CR0.WP are not considered.
     pub(crate) fn allows(&self, error_code: ErrorCode) -> bool {
         let has = |flag, access| !error_code.contains(flag) || self.guests_access().contains(access);
         !error_code.intersects(ErrorCode::RESERVED | ErrorCode::PROTECTION_KEY | ErrorCode::SHADOW_STACK)
@@ -109,8 +111,9 @@ impl Leaf {
             && has(ErrorCode::FETCH, Access::EXECUTE)
     }
 
-    /// Takes `take`, as far as `held` has room, and gives back `give`. True where the entry has changed; where something was taken,
-    /// a flush is due. False also where the guest has another entry there by now, or keeps it from being changed.
+    /// Removes the rights `take`, if `held` has room, and restores the rights `give`. Returns whether the entry was
+    /// changed; if a right was removed, a flush is due. Also returns false if the guest has replaced the entry, or
+    /// keeps changing it.
     pub(crate) fn exchange(&self, guest: &mut dyn Guest, held: &Held, take: &[Right], give: &[Right]) -> bool {
         let mut leaf = *self;
         for _ in 0..TRIES {
@@ -133,7 +136,7 @@ impl Leaf {
         false
     }
 
-    /// Notes in the entry what the CPU would have: the page was used, and maybe written.
+    /// Sets A, and D for a write, as the CPU would have.
     pub(crate) fn note_access(&self, guest: &mut dyn Guest, held: &Held, written: bool) {
         let used = EntryFlags::ACCESSED.bits() | if written { EntryFlags::DIRTY.bits() } else { 0 };
         let mut leaf = *self;
@@ -153,7 +156,7 @@ impl Leaf {
         held.count_refusal();
     }
 
-    /// Where `address` leads, if it is in this page of 4 KiB.
+    /// The physical address for `address`, which is in this 4 KiB page.
     pub(crate) const fn place(&self, address: Va) -> Pa {
         self.entry.frame().offset(address.page_offset())
     }
@@ -168,7 +171,7 @@ fn access(entry: u64) -> Access {
     access
 }
 
-/// Whether a fault of user code is over already: another vCPU has given back what was missing, and the guest's next try succeeds.
+/// Whether a fault of user code is already resolved: another vCPU has restored the missing right, and a retry succeeds.
 pub(crate) fn is_over(guest: &dyn Guest, held: &Held, address: Va, error_code: ErrorCode) -> bool {
     error_code.contains(ErrorCode::PRESENT | ErrorCode::USER)
         && Leaf::at(guest, held, address.page()).is_some_and(|leaf| !leaf.lacks_any() && leaf.allows(error_code))

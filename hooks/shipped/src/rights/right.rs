@@ -1,25 +1,25 @@
-//! A right in a page-table entry, and the mark that says that it was taken.
+//! The rights in a page-table entry, and the marks that record their removal.
 
 use vector14_hook::EntryFlags;
 
-/// What can be taken from a leaf. Each is the mark in the entry that says so.
+/// A right that can be removed from a leaf. The value is its mark in the entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub(crate) enum Right {
-    /// R/W: writes fault, the kernel's too where CR0.WP is set.
+    /// R/W: without it writes fault, the kernel's too if CR0.WP is set.
     Write = 1 << 52,
-    /// U/S: every access from user mode faults, and none of the kernel's.
+    /// U/S: without it every access from user mode faults, and none from the kernel.
     User = 1 << 53,
-    /// XD was clear: fetches fault.
+    /// XD clear: without it (XD set) fetches fault.
     Execute = 1 << 54,
-    /// P: every access faults. The rest of the entry stays as it is.
+    /// P: without it every access faults. The rest of the entry is unchanged.
     Present = 1 << 55,
-    /// As `User`, for a [tripwire](super::set_tripwire).
+    /// U/S, removed for a [tripwire](super::set_tripwire).
     Tripwire = 1 << 56,
 }
 
 pub(super) const ALL: [Right; 5] = [Right::Write, Right::User, Right::Execute, Right::Present, Right::Tripwire];
-/// The bits that marks are in.
+/// The bits that hold marks.
 pub(super) const MARKS: u64 = 0x1f << 52;
 
 impl Right {
@@ -27,7 +27,7 @@ impl Right {
         self as u64
     }
 
-    /// The flag of the entry that the right consists of.
+    /// The entry's flag for this right.
     const fn flag(self) -> u64 {
         match self {
             Self::Write => EntryFlags::WRITE.bits(),
@@ -37,12 +37,12 @@ impl Right {
         }
     }
 
-    /// Whether `entry` grants it.
+    /// Whether `entry` grants this right.
     pub(super) const fn is_in(self, entry: u64) -> bool {
         (entry & self.flag() != 0) != matches!(self, Self::Execute)
     }
 
-    /// Whether marks besides this right's leave room for it: `Present` is the only right that is taken from its entry.
+    /// Whether this right can be removed given the marks of others: `Present` can't be combined with other rights.
     const fn fits(self, entry: u64) -> bool {
         match self {
             Self::Present => entry & MARKS & !self.mark() == 0,
@@ -50,13 +50,13 @@ impl Right {
         }
     }
 
-    /// Whether it was taken from `entry`: a mark beside a right that is there is not ours. An absent entry needs a look at
-    /// [`Held`](super::Held) besides.
+    /// Whether this right was removed from `entry`. If the mark is set but the right is granted, the mark is not ours.
+    /// For an absent entry, also check [`Held`](super::Held).
     pub(super) const fn is_taken(self, entry: u64) -> bool {
         entry & self.mark() != 0 && !self.is_in(entry) && self.fits(entry)
     }
 
-    /// `entry` without the right, where it can be taken.
+    /// `entry` without this right, if it can be removed.
     pub(super) const fn taken_from(self, entry: u64) -> u64 {
         if self.is_in(entry) && self.fits(entry) { (entry ^ self.flag()) | self.mark() } else { entry }
     }
@@ -66,7 +66,7 @@ impl Right {
     }
 }
 
-/// `entry` with everything that was taken from it.
+/// `entry` with all removed rights restored.
 pub(super) fn restored(entry: u64) -> u64 {
     ALL.into_iter().fold(entry, |entry, right| right.given_back_to(entry))
 }

@@ -1,4 +1,4 @@
-//! Against the mock guest: what counts as taken, in entries of the hook's and of the guest's own.
+//! Tests with the mock guest: which rights count as removed, in the hook's entries and in the guest's own.
 
 use super::right::ALL;
 use super::*;
@@ -56,7 +56,7 @@ fn an_entry_of_a_page_that_was_swapped_out_has_nothing_taken() {
     for right in ALL {
         let (mut guest, held, leaf) = leaf(Access::all());
         assert!(leaf.exchange(&mut guest, &held, &[right], &[]));
-        // The offset of the last one has a bit that makes its entry look as if Present alone was taken.
+        // The offset of the last one has a bit that makes its entry look as if only Present was removed.
         for absent in [swap_entry(0, 1), swap_entry(31, 0x1234), swap_entry(0, 0xb800_0000_0001), Right::Present.mark()]
         {
             put_entry(&mut guest, PAGE, absent);

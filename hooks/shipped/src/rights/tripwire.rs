@@ -1,13 +1,13 @@
-//! A tripwire: user mode is kept off the page whose code has just faulted, so that there is another fault when the guest's own
-//! handler has done its work and returns, before the instruction is tried again. What the handler has mapped can then be
-//! looked at.
+//! A tripwire: removes user access from the page whose code has just faulted. This causes another fault when the
+//! guest's own handler has finished and returns, before the instruction is retried. The hook can then check what the
+//! handler has mapped.
 
 use vector14_hook::{ErrorCode, Fault, Guest, GuestError};
 
 use super::{Held, Leaf, Right};
 
-/// Sets one for the code that `fault` interrupted. False where there can be none: in the kernel, or where user mode is kept off
-/// that page already.
+/// Sets a tripwire for the code that `fault` interrupted. Returns false if that is not possible: in the kernel, or if
+/// user mode already has no access to that page.
 pub(crate) fn set_tripwire(fault: &Fault, guest: &mut dyn Guest, held: &Held) -> Result<bool, GuestError> {
     if !fault.from_user() {
         return Ok(false);
@@ -20,7 +20,7 @@ pub(crate) fn set_tripwire(fault: &Fault, guest: &mut dyn Guest, held: &Held) ->
     Ok(set)
 }
 
-/// Takes it away, where `fault` is one that has gone off.
+/// Removes the tripwire, if `fault` was caused by one, and returns whether it was.
 pub(crate) fn spring_tripwire(fault: &Fault, guest: &mut dyn Guest, held: &Held) -> bool {
     if !fault.error_code.contains(ErrorCode::PRESENT | ErrorCode::USER) {
         return false;

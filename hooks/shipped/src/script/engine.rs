@@ -1,4 +1,4 @@
-//! Rhai as it is set up for scripts, and what is said about their errors.
+//! The setup of Rhai for scripts, and the format of their errors.
 
 use rhai::module_resolvers::DummyModuleResolver;
 use rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, FuncArgs, Scope};
@@ -7,19 +7,19 @@ use vector14_hook::Fault;
 
 use super::functions;
 
-/// Entries of an array or a map, those inside of it too, and bytes of a string: a script must not use up the host's memory in one
-/// call, nor the stack, on which values that are nested are dropped.
+/// Maximum entries of an array or a map, including nested ones, and bytes of a string. A script must not exhaust the
+/// host's memory in one call, nor the stack, on which nested values are dropped.
 const MOST_ELEMENTS: usize = 2 * 1024;
 const MOST_TEXT: usize = 16 * 1024;
-/// Bytes that a `this` may keep from one call to the next. They are counted after every call.
+/// Maximum bytes that a `this` may keep between calls, checked after every call.
 const MOST_KEPT: usize = 256 * 1024;
-/// Arrays and maps inside of each other in a `this`.
+/// Maximum nesting of arrays and maps in a `this`.
 const MOST_NESTED: usize = 16;
-/// Calls inside of each other, and brackets: a script must not use up the stack of a vCPU's thread, of 2 MiB.
+/// Maximum nesting of calls and of expressions. A script must not exhaust the 2 MiB stack of a vCPU's thread.
 const MOST_CALLS: usize = 16;
 const MOST_BRACKETS: usize = 64;
 
-/// An engine whose scripts do at most so many operations a call.
+/// Creates an engine that limits scripts to a number of operations per call.
 pub(super) fn new(operations: u64) -> Engine {
     let mut engine = Engine::new();
     engine.set_module_resolver(DummyModuleResolver::new());
@@ -31,7 +31,7 @@ pub(super) fn new(operations: u64) -> Engine {
     engine
 }
 
-/// Calls a function of a script with `this`, and sees that it keeps no more than it may.
+/// Calls a function of a script with `this`, and checks the size of `this` afterwards.
 pub(super) fn call(
     engine: &Engine,
     ast: &AST,
@@ -48,7 +48,7 @@ pub(super) fn call(
     Ok(answer)
 }
 
-/// About how many bytes a value takes. Rhai's own limits hold for one value in one call, and count no keys.
+/// Approximate size of a value in bytes. Rhai's own limits apply to one value in one call, and do not count keys.
 fn weigh(engine: &Engine, value: &Dynamic, nested: usize) -> Result<usize, Box<EvalAltResult>> {
     let inside = || nested.checked_sub(1).ok_or_else(|| format!("`this` is nested deeper than {MOST_NESTED} levels"));
     let mut bytes = size_of::<Dynamic>();
@@ -68,7 +68,7 @@ fn weigh(engine: &Engine, value: &Dynamic, nested: usize) -> Result<usize, Box<E
         bytes += text.len();
     } else if !is_small(value) {
         return Err(format!(
-            "`this` holds a value of type {}: it can keep numbers, texts, arrays, maps and faults",
+            "`this` holds a value of type {}: it can hold only numbers, texts, arrays, maps and faults",
             engine.map_type_name(value.type_name())
         )
         .into());
@@ -76,16 +76,16 @@ fn weigh(engine: &Engine, value: &Dynamic, nested: usize) -> Result<usize, Box<E
     Ok(bytes)
 }
 
-/// Whether a value is of a type that holds no others.
+/// Whether a value's type can't hold other values.
 fn is_small(value: &Dynamic) -> bool {
     value.is_unit() || value.is_bool() || value.is_int() || value.is_float() || value.is_char() || value.is::<Fault>()
 }
 
-/// `explore.rhai:3:14: what is wrong`
+/// Formats an error as `explore.rhai:3:14: what is wrong`.
 pub(super) fn describe(file: &str, error: &EvalAltResult) -> String {
     let inner = error.unwrap_inner();
     let text = inner.to_string();
-    // Rhai puts the place at the end, in words.
+    // Rhai appends the position as text.
     let text = text.split(" (line ").next().unwrap_or_default();
     let place = inner.position();
     match (place.line(), place.position()) {

@@ -1,4 +1,5 @@
-//! What a script can call. The guest is in thread-local storage while a script runs: Rhai's values own what they hold.
+//! The functions that a script can call. The guest is in thread-local storage while a script runs, because Rhai's
+//! values can't borrow.
 
 use rhai::{Engine, EvalAltResult};
 use scoped_tls_hkt::scoped_thread_local;
@@ -8,7 +9,7 @@ scoped_thread_local!(static mut GUEST: for<'a> &'a mut (dyn Guest + 'a));
 
 type Thrown<T> = Result<T, Box<EvalAltResult>>;
 
-/// Runs `script`, whose calls go to `guest`.
+/// Runs `script` with `guest` as the target of its calls.
 pub(super) fn with<R>(guest: &mut dyn Guest, script: impl FnOnce() -> R) -> R {
     GUEST.set(guest, script)
 }
@@ -25,7 +26,7 @@ pub(super) fn register(engine: &mut Engine) {
     engine.on_print(|text| eprintln!("{text}"));
     engine.on_debug(|text, _, _| eprintln!("{text}"));
     engine.register_fn("log", |text: &str| guest(|guest| guest.log(text)));
-    // The guest would stand still meanwhile.
+    // The vCPU would be stopped meanwhile.
     engine.register_fn("sleep", |_: i64| -> Thrown<()> { Err("a script can't sleep".into()) });
     engine.register_fn("sleep", |_: f64| -> Thrown<()> { Err("a script can't sleep".into()) });
 }
@@ -128,7 +129,7 @@ fn register_named<'a>(registers: &'a mut Registers, name: &str) -> Thrown<&'a mu
         "r15" => &mut registers.r15,
         "rip" => &mut registers.rip,
         "rflags" => &mut registers.rflags,
-        _ => return Err(format!("`{name}` is no register: there are rax to r15, rip and rflags").into()),
+        _ => return Err(format!("`{name}` is no register; use rax to r15, rip or rflags").into()),
     })
 }
 

@@ -1,4 +1,4 @@
-//! Against the mock guest.
+//! Tests with the mock guest.
 
 use std::thread;
 
@@ -114,7 +114,7 @@ fn what_goes_wrong_names_file_line_and_column() {
     assert!(matches!(outcome, Outcome::LeftOut(_)), "the stack is bounded, which is a thread's 2 MiB: {outcome:?}");
 }
 
-/// Each would grow for as long as the guest faults.
+/// Scripts whose `this` would grow for as long as the guest faults.
 #[test]
 fn what_this_keeps_is_bounded() {
     let text = "let text = `x`; for n in 0..13 { text += text; }";
@@ -136,7 +136,7 @@ fn what_this_keeps_is_bounded() {
     }
 }
 
-/// On a thread's 2 MiB: what is nested in a value is dropped, and counted, by recursion.
+/// Runs on a thread's 2 MiB stack, because nested values are dropped and counted by recursion.
 #[test]
 fn values_inside_of_each_other_do_not_use_up_the_stack() {
     for body in [

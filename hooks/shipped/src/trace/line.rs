@@ -1,4 +1,4 @@
-//! What a line of a trace looks like.
+//! The formats of a trace line.
 
 use std::borrow::Cow;
 use std::fmt::LowerHex;
@@ -12,11 +12,11 @@ use vector14_hook::{Cr3, ErrorCode, Fault, MAX_VCPUS, Va};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Format {
-    /// For people: words, in columns.
+    /// Human-readable columns.
     #[default]
     Text,
-    /// For programs: one JSON object a line. What counts (`seq`, `vcpu`) is a number; what a register held or the CPU
-    /// pushed is a string, `"0x..."`, since 64 bits do not survive every JSON reader; `flags` names the bits of
+    /// One JSON object per line. Counts (`seq`, `vcpu`) are numbers. Register values and what the CPU pushed are
+    /// strings, `"0x..."`, because not every JSON reader preserves 64-bit numbers. `flags` names the bits of
     /// `error_code`.
     ///
     /// ```json
@@ -27,7 +27,7 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// Writes the line for `fault`, its end included.
+    /// Writes the line for `fault`, including the newline.
     pub(super) fn write_line(self, fault: &Fault, out: &mut Vec<u8>) -> io::Result<()> {
         match self {
             Self::Text => write_text(fault, out),
@@ -38,18 +38,18 @@ impl Format {
     }
 }
 
-/// The longest words an error code has: `fetch, kernel, protection key`.
+/// Width of the longest error-code text: `fetch, kernel, protection key`.
 const WORDS: usize = 29;
 
 fn write_text(fault: &Fault, out: &mut Vec<u8>) {
     let Fault { sequence, vcpu, address, error_code, rip, .. } = fault;
     let (number, words) = (format!("#{sequence}"), error_code.to_string());
-    // Columns are as wide as user addresses need; kernel addresses push the rest of their line to the right.
+    // Columns fit user addresses; kernel addresses push the rest of their line to the right.
     let line = format!("{number:<7} vcpu {vcpu}  {words:<WORDS$}  address {:<#14x}  rip {:#x}", address.0, rip.0);
     out.extend_from_slice(line.as_bytes());
 }
 
-/// The fault of a JSON line.
+/// A fault as a JSON line.
 pub(super) fn parse_json(line: &[u8]) -> serde_json::Result<Fault> {
     serde_json::from_slice(line).map(|line: JsonLine| line.into())
 }
@@ -61,7 +61,7 @@ struct JsonLine {
     vcpu: u32,
     address: Hex<u64>,
     error_code: Hex<u32>,
-    /// Names for what `error_code` says.
+    /// The names of the bits in `error_code`.
     #[serde(skip_deserializing)]
     flags: Flags,
     rip: Hex<u64>,
@@ -107,14 +107,14 @@ impl From<JsonLine> for Fault {
     }
 }
 
-/// The number of a vCPU that a VM can have.
+/// Parses a vCPU number and checks that a VM can have it.
 fn vcpu<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     let vcpu = u32::deserialize(deserializer)?;
     let known = (vcpu as usize) < MAX_VCPUS;
     if known { Ok(vcpu) } else { Err(D::Error::custom(format!("vcpu = {vcpu}: must be below {MAX_VCPUS}"))) }
 }
 
-/// `"0x1f"`
+/// A number as a string, such as `"0x1f"`.
 struct Hex<T>(T);
 
 impl<T: LowerHex> Serialize for Hex<T> {
@@ -136,7 +136,7 @@ impl<'de, T: TryFrom<u64>> Deserialize<'de> for Hex<T> {
     }
 }
 
-/// `["present","user"]`, in the order of the bits.
+/// Names of error-code bits, such as `["present","user"]`, in bit order.
 #[derive(Default)]
 struct Flags(ErrorCode);
 

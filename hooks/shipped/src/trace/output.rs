@@ -1,4 +1,4 @@
-//! Where the lines of a trace go.
+//! The output of a trace: the console, a file, a FIFO or a device.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -8,24 +8,24 @@ use std::path::{Path, PathBuf};
 
 use vector14_hook::OptionsError;
 
-/// What the user asked for.
+/// The output that the user asked for.
 pub(super) enum Target {
     /// Standard error.
     Console,
-    /// A regular file, which is made or emptied, or a fifo or device, which is there already.
+    /// A regular file, which is created or truncated, or an existing FIFO or device.
     File(PathBuf),
 }
 
-/// What is ready to be written to.
+/// An output that is ready for writing.
 pub(super) enum Output {
     Console,
     File(File),
-    /// Opening a fifo waits for its reader, so that is left to the thread that writes.
+    /// A FIFO. Opening it waits for a reader, so the writing thread opens it.
     Fifo(PathBuf),
 }
 
 impl Target {
-    /// Finds what [`Target::open`] would object to, as far as that shows without making or emptying a file.
+    /// Reports errors that [`Target::open`] would report, as far as possible without creating or truncating a file.
     pub(super) fn check(&self) -> Result<(), OptionsError> {
         match self {
             Self::Console => Ok(()),
@@ -41,7 +41,7 @@ impl Target {
         }
     }
 
-    /// Makes or empties the file.
+    /// Creates or truncates the file.
     pub(super) fn open(&self) -> Result<Output, OptionsError> {
         match self {
             Self::Console => Ok(Output::Console),
@@ -61,7 +61,7 @@ impl fmt::Display for Target {
 }
 
 impl Output {
-    /// Whether what is written stays: not so in a pipe or a device.
+    /// Whether the output keeps what is written: a pipe or a device does not.
     pub(super) fn grows(&self) -> bool {
         match self {
             Self::Console | Self::Fifo(_) => false,
@@ -69,7 +69,7 @@ impl Output {
         }
     }
 
-    /// The writer itself, one system call a write. Waits, for a fifo, until somebody reads from it.
+    /// Opens the writer, which makes one system call per write. For a FIFO, waits until there is a reader.
     pub(super) fn into_writer(self) -> io::Result<Box<dyn Write>> {
         Ok(match self {
             Self::Console => Box::new(io::stderr()),

@@ -1,4 +1,4 @@
-//! The way of a fault from its vCPU to the writer: bounded, and without locks.
+//! The queue that takes faults from the vCPUs to the writer: bounded and lock-free.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -7,24 +7,24 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::ArrayQueue;
 use vector14_hook::Fault;
 
-/// How often a vCPU looks whether there is room again.
+/// Interval at which a vCPU checks a full queue for room.
 const LOOK_AGAIN: Duration = Duration::from_micros(100);
-/// What [`FaultQueue::stalled_at`] holds while no vCPU has lost patience.
+/// The value of [`FaultQueue::stalled_at`] while no vCPU has given up waiting.
 const NOT_STALLED: u64 = u64::MAX;
 
-/// A queue of faults with room for so many, and a measured patience when it is full.
+/// A bounded queue of faults. When it is full, a vCPU waits for a limited time.
 pub(super) struct FaultQueue {
     faults: ArrayQueue<Fault>,
     patience: Duration,
-    /// How many faults the writer took out: while this grows, the writer makes progress.
+    /// Number of faults that the writer has taken out. While this grows, the writer makes progress.
     taken: AtomicU64,
-    /// What `taken` was when a vCPU lost patience. Until it has grown from there, no other waits.
+    /// The value of `taken` when a vCPU gave up waiting. Until `taken` changes, no other vCPU waits.
     stalled_at: AtomicU64,
     lost: AtomicU64,
 }
 
 impl FaultQueue {
-    /// A queue for `capacity` faults, in which a fault waits for as long as `patience` when nothing gets taken out.
+    /// A queue for `capacity` faults. A fault waits at most `patience` while nothing is taken out.
     pub(super) fn new(capacity: usize, patience: Duration) -> Self {
         Self {
             faults: ArrayQueue::new(capacity),
@@ -35,14 +35,14 @@ impl FaultQueue {
         }
     }
 
-    /// Puts a fault in. Costs no system call unless the queue is full.
+    /// Adds a fault. Makes no system call unless the queue is full.
     pub(super) fn push(&self, fault: Fault) {
         if let Err(fault) = self.faults.push(fault) {
             self.push_when_there_is_room(fault);
         }
     }
 
-    /// Takes out the fault that came first. Only the writer does.
+    /// Removes the oldest fault. Only the writer calls this.
     pub(super) fn pop(&self) -> Option<Fault> {
         let fault = self.faults.pop();
         if fault.is_some() {
@@ -51,12 +51,12 @@ impl FaultQueue {
         fault
     }
 
-    /// How many faults were taken out.
+    /// Number of faults that were taken out.
     pub(super) fn taken(&self) -> u64 {
         self.taken.load(Relaxed)
     }
 
-    /// How many faults there were: taken out, still in, and lost because there was no room.
+    /// Number of faults in all: those taken out, those still queued, and those lost because there was no room.
     pub(super) fn total(&self) -> u64 {
         self.taken() + self.faults.len() as u64 + self.lost.load(Relaxed)
     }
@@ -93,7 +93,7 @@ mod tests {
     fn a_full_queue_loses_patience_once() {
         let mut queue = FaultQueue::new(2, PATIENCE);
         (0..3).for_each(|n| queue.push(fault(n, 0)));
-        // Who waits from here on waits for good.
+        // A vCPU that waits from here on would wait forever.
         queue.patience = Duration::MAX;
         (3..1000).for_each(|n| queue.push(fault(n, 0)));
         assert_eq!((queue.total(), queue.taken()), (1000, 0));

@@ -1,4 +1,4 @@
-//! A trace in JSON, read back line by line: what `vector14 replay` runs hooks over.
+//! Reads a JSON trace back line by line, for `vector14 replay`.
 
 use std::io::{self, BufRead, Read};
 
@@ -6,33 +6,33 @@ use vector14_hook::Fault;
 
 use super::line::parse_json;
 
-/// Longer lines are no trace's: the longest that is written has some 350 bytes.
+/// Longest line accepted, in bytes. The longest line that `trace` writes has some 350 bytes.
 const LONGEST_LINE: u64 = 4096;
 
-/// What is wrong with a trace, and where.
+/// An error in a trace, with its line.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
-    /// It can't be read.
+    /// The trace can't be read.
     #[error("line {line}: {error}")]
     Unreadable {
         /// The line, from 1.
         line: u64,
-        /// Why not.
+        /// The I/O error.
         error: io::Error,
     },
-    /// A line that is far too long.
-    #[error("line {line}: longer than {LONGEST_LINE} bytes, which no fault takes")]
+    /// A line is longer than any line of a trace.
+    #[error("line {line}: longer than {LONGEST_LINE} bytes, so it is not a line of a trace")]
     TooLong {
         /// The line, from 1.
         line: u64,
     },
-    /// The last line has no end: what wrote it was cut off.
+    /// The last line is truncated.
     #[error("line {line}: ends in its midst; the trace was cut off there")]
     CutOff {
         /// The line, from 1.
         line: u64,
     },
-    /// A line that is no fault.
+    /// A line is not a fault.
     #[error("line {line}: is no fault as the hook `trace` writes it with format = \"json\": {why}")]
     NoFault {
         /// The line, from 1.
@@ -42,7 +42,7 @@ pub enum TraceError {
     },
 }
 
-/// The faults of a trace, in its order. Holds one line at a time; nothing comes behind an error.
+/// Iterates over the faults of a trace, in order. Holds one line at a time, and ends after an error.
 pub struct TraceReader<R> {
     input: R,
     buffer: Vec<u8>,
@@ -137,7 +137,7 @@ mod tests {
         ] {
             let read = read(format!("{good}{bad}{good}").as_bytes());
             let last = read.last().unwrap().as_ref();
-            // What is cut off is cut off by the end only.
+            // A line is truncated only if it is the last.
             if !said.contains("midst") {
                 assert!(last.is_err_and(|error| error.contains(said)), "{bad}: {read:?}");
                 assert_eq!(read.len(), 2, "nothing comes behind");

@@ -1,4 +1,4 @@
-//! The hook as a whole, against files that take everything, nothing, or nothing any more.
+//! Tests of the whole hook, with outputs that accept everything, nothing, or stop accepting.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -42,7 +42,7 @@ fn make_fifo(folder: &tempfile::TempDir) -> PathBuf {
     path
 }
 
-/// The end of `trace`: its one warning.
+/// Ends `trace` and returns its one warning.
 fn only_warning(trace: &Trace) -> String {
     let report = trace.on_end(&mut MockGuest::new(0));
     assert_eq!(report.warnings.len(), 1);

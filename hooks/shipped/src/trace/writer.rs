@@ -1,4 +1,4 @@
-//! The thread that turns queued faults into written lines.
+//! The thread that formats queued faults and writes them as lines.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,29 +13,30 @@ use super::line::Format;
 use super::output::Output;
 use super::queue::FaultQueue;
 
-/// Faults that can wait: 1.5 MB. At a million faults a second, three times what comes in during one [`NAP`].
+/// Capacity of the queue in faults: 1.5 MB. At a million faults per second, three times what arrives during one
+/// [`NAP`].
 const QUEUE_CAPACITY: usize = 16 * 1024;
-/// How often the thread looks for faults. It polls so that a fault need not wake it, which would be a system call.
+/// Interval at which the thread polls for faults. It polls because waking it would cost a system call per fault.
 const NAP: Duration = Duration::from_millis(5);
-/// Lines are written in pieces of about this size. A slow reader shows as progress piece by piece.
+/// Approximate bytes per write. Small enough that a slow reader still counts as progress.
 const PIECE: usize = 16 * 1024;
 
-/// The writing thread, from the outside.
+/// A handle to the writing thread.
 pub(super) struct Writer {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
     patience: Duration,
 }
 
-/// How far a trace has come.
+/// The progress of a trace.
 pub(super) struct Tally {
-    /// Faults that were to be recorded.
+    /// Faults recorded.
     pub(super) faults: u64,
-    /// Lines that were written, whole.
+    /// Lines written completely.
     pub(super) written: u64,
-    /// Lines that a file's limit had no room for.
+    /// Lines dropped because the file had reached its limit.
     pub(super) beyond: u64,
-    /// The first error there was in writing.
+    /// The first write error.
     pub(super) error: Option<String>,
 }
 
@@ -62,13 +63,13 @@ impl Writer {
         Ok(Self { shared, thread: Mutex::new(Some(thread)), patience: patience.end })
     }
 
-    /// Puts one fault on its way.
+    /// Queues one fault.
     pub(super) fn record(&self, fault: &Fault) {
         self.shared.queue.push(*fault);
     }
 
-    /// Sees to it that everything is written that can be, and ends the thread. A thread that makes no progress any more
-    /// is left behind: it hangs in a system call, and ends with the process.
+    /// Writes everything that can be written, and ends the thread. A thread that makes no progress is abandoned: it
+    /// hangs in a system call, and ends with the process.
     pub(super) fn finish(&self) {
         let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         self.shared.ending.store(true, Ordering::Release);
@@ -89,7 +90,7 @@ impl Writer {
         }
     }
 
-    /// How far it is now; what holds after [`Writer::finish`] is final.
+    /// The current progress; final after [`Writer::finish`].
     pub(super) fn tally(&self) -> Tally {
         let [written, beyond] = [&self.shared.written, &self.shared.beyond].map(|count| count.load(Ordering::Relaxed));
         Tally { faults: self.shared.queue.total(), written, beyond, error: self.shared.first_error().clone() }
@@ -126,11 +127,12 @@ impl Shared {
     }
 }
 
-/// What the thread does, until it is told to end and the queue is empty. `room` is how many bytes the output may have.
+/// The thread's loop: runs until it is told to end and the queue is empty. `room` is the maximum size of the output in
+/// bytes.
 fn write_lines(shared: &Shared, format: Format, output: Output, room: u64) -> io::Result<()> {
     let mut lines = Lines { out: output.into_writer()?, buffer: Vec::with_capacity(2 * PIECE), begun: false, room };
     loop {
-        // Looked at before the queue is: what was recorded before the end is in the queue then.
+        // Read this before the queue: then everything recorded before the end is in the queue.
         let ending = shared.ending.load(Ordering::Acquire);
         while let Some(fault) = shared.queue.pop() {
             lines.add(&fault, format, shared)?;
@@ -146,20 +148,20 @@ fn write_lines(shared: &Shared, format: Format, output: Output, room: u64) -> io
     }
 }
 
-/// Lines on their way out. Not a `BufWriter`, which can't tell which lines an error has cost.
+/// Buffered lines. Not a `BufWriter`, which can't tell how many lines an error has lost.
 struct Lines {
     out: Box<dyn Write>,
-    /// What is still to be written: whole lines, but for the first, of which the front may be written already.
+    /// Bytes to be written: whole lines, except that the start of the first may already be written.
     buffer: Vec<u8>,
-    /// Whether it is.
+    /// Whether the start of the first line is already written.
     begun: bool,
-    /// Bytes that may still be added.
+    /// Bytes that may still be added before the limit.
     room: u64,
 }
 
 impl Lines {
-    /// Adds a line if there is room for it. After the first that there is none for, no line is added: a shorter one would leave a
-    /// gap before it.
+    /// Adds a line if there is room for it. After the first line that does not fit, no line is added, so that the trace
+    /// has no gaps.
     fn add(&mut self, fault: &Fault, format: Format, shared: &Shared) -> io::Result<()> {
         let start = self.buffer.len();
         if self.room > 0 {
@@ -176,7 +178,7 @@ impl Lines {
         Ok(())
     }
 
-    /// Writes all lines. Those that an error keeps from being written are dropped, since more are coming.
+    /// Writes all lines. If an error occurs, the lines that could not be written are dropped, because more will follow.
     fn write_out(&mut self, shared: &Shared) {
         while !self.buffer.is_empty() {
             match self.out.write(&self.buffer) {
@@ -190,7 +192,7 @@ impl Lines {
         }
     }
 
-    /// Accounts for `bytes` bytes that were written.
+    /// Removes `bytes` written bytes from the buffer and counts their lines.
     fn advance(&mut self, bytes: usize, shared: &Shared) {
         let written = &self.buffer[..bytes];
         let lines = written.iter().filter(|&&byte| byte == b'\n').count();
@@ -199,8 +201,8 @@ impl Lines {
         shared.written.fetch_add(lines as u64, Ordering::Relaxed);
     }
 
-    /// Drops what is not begun. A line that is begun stays, to go on where it broke off if there is room again: a file
-    /// then lacks lines, but has no broken ones in its midst.
+    /// Drops all lines of which nothing is written yet. A partly written line stays, and continues if there is room
+    /// again: the file then lacks lines, but contains no broken line.
     fn drop_lines(&mut self, error: &io::Error, shared: &Shared) {
         shared.note(error);
         let end = self.buffer.iter().position(|&byte| byte == b'\n').map_or(0, |last| last + 1);
@@ -212,7 +214,7 @@ impl Lines {
 mod tests {
     use super::*;
 
-    /// A disk with room for so many bytes, which takes at most seven at a time.
+    /// A disk with limited room, which accepts at most seven bytes at a time.
     struct Disk(Arc<Mutex<(Vec<u8>, usize)>>);
 
     impl Write for Disk {

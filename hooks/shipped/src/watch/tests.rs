@@ -1,4 +1,4 @@
-//! Against the mock guest: what is seen, what goes through, and what is missed as the module says.
+//! Tests with the mock guest: what is seen, what is let through, and what is missed as the module documents.
 
 use super::*;
 use crate::tests::{fault, put_entry, swap_out};
@@ -17,7 +17,7 @@ fn hook(more: Value) -> Watch {
     Watch::new(&options(all)).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A guest with a watched page, and three instructions; RDI points into the page.
+/// A guest with a watched page and three instructions. RDI points into the page.
 fn guest() -> MockGuest {
     let mut guest = MockGuest::new(0);
     guest.load(Va(PAGE), &[0x11; 0x1000], Access::USER | Access::WRITE);
@@ -28,7 +28,7 @@ fn guest() -> MockGuest {
     guest
 }
 
-/// The faults of these instructions at a closed page.
+/// The faults of these instructions on a closed page.
 fn load() -> Fault {
     Fault { rip: Va(0x40_0000), error_code: ErrorCode::USER | ErrorCode::PRESENT, ..read_fault(PAGE + 8) }
 }
@@ -41,7 +41,7 @@ fn exchange() -> Fault {
     Fault { rip: Va(0x40_0020), ..store() }
 }
 
-/// A fault elsewhere.
+/// A fault at another address.
 fn other() -> Fault {
     fault(0, 0x7000_0000)
 }
@@ -80,7 +80,7 @@ fn other_instructions_open_the_page_until_the_next_fault() {
     guest.take(&hook, &other());
     assert_eq!(guest.take(&hook, &exchange()), Outcome::Retried);
     assert!(is_open(&guest));
-    // A second page that the same instruction needs does not close the first.
+    // Opening a second page for the same instruction does not close the first.
     guest.take(&hook, &Fault { address: Va(0x7000_0000), ..exchange() });
     assert!(is_open(&guest));
     guest.take(&hook, &other());
@@ -94,7 +94,7 @@ fn a_page_that_the_guest_maps_at_the_first_touch_is_closed_before_the_second() {
     guest.unmap(Va(PAGE)).unwrap();
     let absent = Fault { error_code: ErrorCode::USER, ..load() };
     assert!(matches!(guest.take(&hook, &absent), Outcome::Handled { .. }));
-    // The guest maps it. Its next instruction goes off at the tripwire, is tried again, and faults at the closed page.
+    // The guest maps the page. Its next instruction triggers the tripwire, is retried, and faults on the closed page.
     guest.load(Va(PAGE), &[7; 8], Access::USER);
     let code = Fault { address: load().rip, error_code: load().error_code | ErrorCode::FETCH, ..load() };
     assert_eq!(guest.take(&hook, &Fault { vcpu: 1, ..code }), Outcome::Retried);
@@ -132,7 +132,7 @@ fn a_page_that_is_swapped_out_is_for_the_guest_s_own_handler() {
 #[test]
 fn an_access_outside_of_guest_memory_is_let_through_and_reported() {
     let (hook, mut guest) = (hook(json!({})), guest());
-    // U/S clear with the mark that it was taken, and a frame at 1 TiB: a guest can write that itself.
+    // U/S clear with the mark that it was removed, and a frame at 1 TiB: a guest can write such an entry itself.
     put_entry(&mut guest, Va(PAGE), 1 << 53 | 1 << 40 | 0b11);
     assert_eq!(guest.take(&hook, &load()), Outcome::Retried);
     assert!(is_open(&guest));

@@ -1,4 +1,4 @@
-//! Against the mock guest.
+//! Tests with the mock guest.
 
 use super::*;
 use crate::tests::swap_out;
@@ -38,13 +38,13 @@ fn access(guest: &MockGuest) -> Access {
     guest.translate(PAGE).unwrap().access
 }
 
-/// The CPU's note of a write.
+/// Sets the dirty bit, as the CPU does at a write.
 fn dirty(guest: &mut MockGuest) {
     let held = Held::default();
     Leaf::at(guest, &held, PAGE).unwrap().note_access(guest, &held, true);
 }
 
-/// The guest maps a page at the first write, with these rights.
+/// Maps a page at its first write with these rights, as the guest would.
 fn first_write(hook: &Wx, guest: &mut MockGuest, rights: Access) {
     assert!(matches!(guest.take(hook, &user(PAGE, ErrorCode::WRITE)), Outcome::Handled { .. }));
     guest.load(PAGE, &[0xc3], rights);
