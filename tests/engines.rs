@@ -35,7 +35,7 @@ fn auto_falls_back() {
     let finished = Command::run_config(AUTO).finish();
     assert_eq!((finished.status(), &finished.summary()["engine"]), (Some(0), &"gate".into()), "{finished}");
     let doctor = Command::new(&["doctor"]).finish();
-    for words in ["engine exception-bitmap\tcan't run", "KVM_CAP_X86_EXCEPTION_EXIT", "engine auto\t\ttakes gate"] {
+    for words in ["engine exception-bitmap\tcan't run", "KVM_CAP_X86_EXCEPTION_EXIT", "engine auto\t\tselects gate"] {
         assert!(doctor.stdout().contains(words), "no `{words}`\n{doctor}");
     }
 }

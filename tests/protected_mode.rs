@@ -68,7 +68,10 @@ fn every_verdict(engine: EngineChoice, cmdline: &str) {
     let verdicts = outcome.summary.verdicts;
     let counts = (verdicts.reinject, verdicts.resolve, verdicts.skip, verdicts.raise);
     assert_eq!(counts, (3, 1, 1, 1), "{outcome}");
-    assert_eq!(outcome.summary.notes, [""; 0], "{outcome}");
+    // The page with the gate has other data in it, and KVM emulates writes to it in part only.
+    let not_kept = |note: &String| note.contains("other data of a protected-mode guest");
+    let expected = usize::from(engine == EngineChoice::Gate);
+    assert!(outcome.summary.notes.len() == expected && outcome.summary.notes.iter().all(not_kept), "{outcome}");
 }
 
 /// The guest has paging, and nothing that could take a fault.

@@ -15,7 +15,7 @@ pub const PAGE_FAULT: usize = 14;
 /// Exception vectors.
 pub const VECTORS: usize = 32;
 /// Limit of an [`Idt`].
-pub const LIMIT: u16 = (VECTORS * size_of::<Gate>() - 1) as u16;
+pub const LIMIT: u16 = (size_of::<Idt>() - 1) as u16;
 
 /// The table that the guest boots with.
 pub static IDT: Idt = Idt::new();

@@ -60,6 +60,10 @@ impl EngineCpu {
         verdict: &Verdict,
         registers: &Registers,
     ) -> Result<(), ApplyError> {
+        if matches!(verdict, Verdict::Stop(_)) {
+            // The vCPU does not run again.
+            return Ok(());
+        }
         let outcome = Outcome::of(verdict, registers, caught, &mut self.lengths, memory)?;
         match &caught.at {
             At::Stub(stub) => gate::apply(cpu, memory, caught, stub, &outcome),

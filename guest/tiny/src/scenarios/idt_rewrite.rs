@@ -14,6 +14,8 @@ use crate::paging::open;
 use crate::probe::Ring;
 use crate::{check, cpu, frames, ring0, say};
 
+/// Limit of an IDT that shares its page.
+const SHORT_LIMIT: u16 = (BESIDE - 1) as u16;
 /// Where in the IDT's page the scenario keeps what else it is asked to keep there.
 const BESIDE: u64 = 0x800;
 
@@ -54,7 +56,7 @@ fn copy_to(frame: u64) -> &'static Idt {
     // SAFETY: zeros are absent gates, and the frame, mapped at its own address, is nobody else's.
     let table = unsafe { &*(frame as *const Idt) };
     table.copy(&IDT);
-    ring0::load_idt(frame, LIMIT);
+    ring0::load_idt(frame, SHORT_LIMIT);
     say!("the IDT is at {frame:#x}");
     table
 }

@@ -119,6 +119,11 @@ impl Gate {
         self
     }
 
+    /// Whether the two differ in anything but the handler.
+    pub(super) fn differs_beside_offset(self, other: Self) -> bool {
+        self.0[2..6] != other.0[2..6]
+    }
+
     /// Whether the gate switches tasks. Such gates exist only in protected mode.
     pub(super) fn is_task(self) -> bool {
         self.0[5] & 0x9f == 0x80 | TASK_GATE

@@ -34,7 +34,7 @@ use self::frame::Frame;
 use self::gaps::Gap;
 use self::idt::{Gate, GateSlot, Idtr, PAGE_FAULT, Width};
 pub(crate) use self::pages::LostPage;
-use self::pages::written_by_cpu;
+use self::pages::obstacle;
 pub(crate) use self::room::Room;
 use self::stub::{FAULT_PORT, OUT_LENGTH, Stub};
 use self::table::Arming;
@@ -58,6 +58,8 @@ pub(crate) struct GateCpu {
     seen: Option<Seen>,
     /// When gate 14 was last looked at.
     looked_at: Option<Instant>,
+    /// Whether the last exit was a write to a gate.
+    wrote_gate: bool,
 }
 
 /// A gate 14 that has been looked at. While none of this changes, there is nothing to do.
@@ -95,7 +97,7 @@ pub(crate) struct NoFrame {
 
 impl GateCpu {
     pub(crate) fn new(shared: Arc<Table>) -> Self {
-        Self { shared, stubs: Vec::new(), generation: 0, seen: None, looked_at: None }
+        Self { shared, stubs: Vec::new(), generation: 0, seen: None, looked_at: None, wrote_gate: false }
     }
 
     /// Returns the fault if `exit` is the OUT of a stub. An OUT to the same port from anywhere else is the guest's
@@ -154,13 +156,16 @@ impl GateCpu {
         if cpu.in_guest_mode() {
             return Ok(());
         }
+        if !std::mem::take(&mut self.wrote_gate) {
+            self.shared.settle();
+        }
         let now = Instant::now();
         let idt = cpu.sregs().idt;
         let idtr = Idtr { base: Va(idt.base), limit: idt.limit };
         if thorough || self.seen.is_none_or(|seen| seen.idtr != idtr || seen.slot.read(memory) != Some(seen.gate)) {
             self.seen = self.examine(cpu, idtr, memory, control, Look { thorough, now })?;
         }
-        self.looked_at = Some(now);
+        self.looked_at = self.shared.is_wanted().then_some(now);
         Ok(())
     }
 
@@ -196,7 +201,7 @@ impl GateCpu {
             }
         }
         let page = slot.physical.page();
-        let obstacle = written_by_cpu(cpu, memory, &paging, page);
+        let obstacle = obstacle(cpu, control.cpus().len(), memory, &paging, seen, thorough);
         if let Some(obstacle) = obstacle.filter(|_| self.shared.keeps(page)) {
             alone(control, cpu, |_| self.shared.give_up(page, obstacle))?;
         }
@@ -238,10 +243,12 @@ impl GateCpu {
         data: &[u8],
         faults: u64,
     ) -> Result<bool, LostPage> {
-        if !self.shared.keeps(at.page()) {
-            return Ok(false);
+        if !self.shared.keeps(at.page()) || cpu.in_guest_mode() {
+            // KVM returns once per 8 bytes of a write, for all of them even if the page is given up in between.
+            return Ok(memory.write(at, data).is_ok());
         }
         if self.shared.holds_gate(at, data.len()) {
+            self.wrote_gate = true;
             let rip = cpu.regs().rip;
             let (paging, idt) = (paging::in_force(cpu.sregs()), Va(cpu.sregs().idt.base));
             alone(control, cpu, |others| {
@@ -266,6 +273,8 @@ impl GateCpu {
             return Ok(false);
         }
         alone(control, cpu, |_| self.shared.give_up_all(failure))?;
+        // KVM has queued #UD where it could not emulate an instruction. Setting registers clears that (KVM_SET_REGS).
+        cpu.regs_mut();
         Ok(true)
     }
 

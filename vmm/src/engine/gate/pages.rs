@@ -5,11 +5,15 @@
 //! load or of the delivery of an exception. A page that the guest writes to all the time should not be. Such a page
 //! is given up, and its gates are checked at intervals, like those of any other page.
 
+use iced_x86::Mnemonic;
 use vector14_hook::paging::Paging;
-use vector14_hook::{Pa, Va};
+use vector14_hook::{PAGE_SIZE, Pa, Va};
 
+use super::Seen;
+use super::idt::Width;
 use crate::guest::read_words;
 use crate::memory::Memory;
+use crate::segment::CodeSegment;
 use crate::sys::mapped::{Access, AccessError, MappedVm};
 use crate::vcpu::Vcpu;
 
@@ -144,9 +148,46 @@ impl Pages {
     }
 }
 
+/// Why the page with the gate of `seen` can't be kept, in the vCPU's current state; `None` if it can.
+///
+/// A page that the IDT fills always can. In others KVM emulates whatever the guest does to the data beside the IDT: locked
+/// instructions are not atomic for other vCPUs then, some stores are lost in part, and some are retried forever.
+pub(super) fn obstacle(
+    cpu: &mut Vcpu,
+    vcpus: usize,
+    memory: &Memory,
+    paging: &Paging,
+    Seen { idtr, slot, .. }: Seen,
+    thorough: bool,
+) -> Option<&'static str> {
+    if idtr.base.page_offset() == 0 && u64::from(idtr.limit) >= PAGE_SIZE - 1 {
+        return None;
+    }
+    if slot.width == Width::Bits32 {
+        return Some("other data of a protected-mode guest may be in it");
+    }
+    if vcpus > 1 {
+        return Some("other data that several vCPUs use may be in it");
+    }
+    if thorough && stores_by_unemulated_means(cpu, memory, paging) {
+        return Some("KVM can't emulate an instruction that stores to it");
+    }
+    written_by_cpu(cpu, memory, paging, slot.physical.page())
+}
+
+/// Whether the vCPU is at an instruction that KVM retries forever if it stores to a page that is kept.
+fn stores_by_unemulated_means(cpu: &mut Vcpu, memory: &Memory, paging: &Paging) -> bool {
+    let rip = cpu.regs().rip;
+    let code = CodeSegment::loaded(cpu.sregs()).fetch(rip, memory, paging);
+    let instruction = code.and_then(|code| code.decode().ok());
+    instruction.is_some_and(|instruction| {
+        matches!(instruction.mnemonic(), Mnemonic::Sidt | Mnemonic::Sgdt | Mnemonic::Fxsave | Mnemonic::Fxsave64)
+    })
+}
+
 /// Names what the CPU writes to `page` by itself, in the vCPU's current state: a descriptor table (accessed and busy
 /// bits), or a stack that exception frames are pushed to.
-pub(super) fn written_by_cpu(cpu: &mut Vcpu, memory: &Memory, paging: &Paging, page: Pa) -> Option<&'static str> {
+fn written_by_cpu(cpu: &mut Vcpu, memory: &Memory, paging: &Paging, page: Pa) -> Option<&'static str> {
     let rsp = Va(cpu.regs().rsp);
     let sregs = cpu.sregs();
     let holds =

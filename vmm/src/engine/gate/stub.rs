@@ -31,6 +31,8 @@ pub(super) struct Stub {
     /// Where the stub is.
     pub(super) place: Place,
     pub(super) code: Code,
+    /// The bytes that the stub replaced.
+    original: [u8; 12],
 }
 
 /// Bytes of a stub: ENDBR or nothing, then its body.
@@ -75,8 +77,18 @@ impl Stub {
     ) -> Result<Self, GuestError> {
         let mut head = [0; 16];
         read_words(memory, paging, handler, &mut head);
+        let mut original = [0; 12];
+        memory.read(place.physical, &mut original[..code.length])?;
         memory.write(place.physical, code.bytes())?;
-        Ok(Self { handler, head, place, code })
+        Ok(Self { handler, head, place, code, original })
+    }
+
+    /// Restores the bytes that the stub replaced, unless the guest has changed them since. No context may return here.
+    pub(super) fn erase(&self, memory: &Memory, paging: &Paging) {
+        if self.is_intact(memory, paging) {
+            // What can be read can be written.
+            let _ = memory.write(self.place.physical, &self.original[..self.code.length]);
+        }
     }
 
     /// Whether the handler's first bytes have changed.

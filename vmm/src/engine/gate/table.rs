@@ -57,6 +57,8 @@ pub(crate) struct Table {
     /// Whether gates point at stubs.
     in_place: AtomicBool,
     armed_at: OnceLock<Instant>,
+    /// Whether `state` has a fresh stub.
+    has_fresh: AtomicBool,
     room: Room,
     arm_when: ArmWhen,
 }
@@ -71,8 +73,6 @@ struct State {
     own_page: Option<Range<Va>>,
     /// The stub that the last write to a gate created, if any.
     fresh: Option<Fresh>,
-    /// Stubs that have been written and belong to no handler.
-    spare: Vec<(Place, Code)>,
     /// Handlers or gates that can't be intercepted; each has been reported.
     refused: Vec<Va>,
     notes: Vec<String>,
@@ -128,7 +128,6 @@ impl Table {
             pages: Pages::new(machine),
             own_page: None,
             fresh: None,
-            spare: Vec::new(),
             refused: Vec::new(),
             notes: Vec::new(),
             gaps: Gaps::default(),
@@ -139,6 +138,7 @@ impl Table {
             wanted: AtomicBool::new(true),
             in_place: AtomicBool::new(false),
             armed_at: OnceLock::new(),
+            has_fresh: AtomicBool::new(false),
             room,
             arm_when,
         }
@@ -276,20 +276,34 @@ impl Table {
         let mut state = lock(&self.state);
         let memory = arming.memory;
         let gates: Vec<(GateSlot, Gate)> = (state.gates.iter().copied().filter(|slot| slot.overlaps(at, data.len())))
-            .filter_map(|slot| Some((slot, state.as_guest_made_it(slot.read(memory)?))))
+            .filter_map(|slot| Some((slot, slot.read(memory)?)))
             .collect();
         // What can be read can be written.
         let _ = memory.write(at, data);
-        for (slot, gate) in gates {
-            let gate = slot.with_written(gate, at, data);
+        for (slot, before) in gates {
+            let written = slot.with_written(before, at, data);
+            let is_known = written.is_usable() && state.stub_at(written.offset()).is_some();
+            if is_known && written.differs_beside_offset(before) {
+                // The guest read the gate, and changed its type or its segment: what it wrote of the offset is what it read.
+                continue;
+            }
+            let gate = slot.with_written(state.as_guest_made_it(before), at, data);
             state.take_back(slot, arming, faults);
             let stubs = state.stubs.len();
-            let wanted = gate.is_usable() && self.is_wanted();
+            let wanted = gate.is_usable() && self.is_wanted() && !state.refused.contains(&gate.offset());
             let armed = if wanted { self.point_at_stub(&mut state, arming, slot.width, gate) } else { None };
             if let Some(armed) = armed.filter(|_| state.stubs.len() > stubs) {
                 state.fresh = Some(Fresh { slot, start: armed.offset(), faults });
+                self.has_fresh.store(true, Ordering::Relaxed);
             }
             slot.write(memory, armed.unwrap_or(gate));
+        }
+    }
+
+    /// Keeps the stub that the last write to a gate created: the guest has done something else since.
+    pub(super) fn settle(&self) {
+        if self.has_fresh.swap(false, Ordering::Relaxed) {
+            lock(&self.state).fresh = None;
         }
     }
 
@@ -347,13 +361,6 @@ impl State {
         if let Some(stub) = self.stubs.iter().find(|stub| serves(stub)) {
             return Ok(*stub);
         }
-        let spare = self.spare.iter().position(|(_, spare)| *spare == code);
-        if let Some(index) = spare {
-            let (place, code) = self.spare.swap_remove(index);
-            let stub = Stub::write(memory, paging, handler, place, code).map_err(unreadable)?;
-            self.stubs.push(stub);
-            return Ok(stub);
-        }
         let place = match self.place(handler, code, room, arming) {
             Ok(place) => place,
             Err(error) => self.give_up_idle(code, arming).ok_or(error)?.place,
@@ -363,14 +370,15 @@ impl State {
         Ok(stub)
     }
 
-    /// Frees the stub that the last write to `slot` created, unless a fault came through it.
+    /// Removes the stub that the last write to `slot` created, unless a fault came through it or another gate points at it.
     fn take_back(&mut self, slot: GateSlot, arming: &Arming<'_>, faults: u64) {
+        let memory = arming.memory;
         let Some(fresh) = self.fresh.take_if(|fresh| fresh.slot == slot) else { return };
         let Some(index) = self.stubs.iter().position(|stub| stub.place.start == fresh.start) else { return };
-        let stub = self.stubs[index];
-        if faults == fresh.faults && !arming.stands_in(&stub) {
-            self.stubs.remove(index);
-            self.spare.push((stub.place, stub.code));
+        let points_there = |other: &GateSlot| other.read(memory).map(Gate::offset) == Some(fresh.start);
+        let is_shared = self.gates.iter().filter(|other| **other != slot).any(points_there);
+        if faults == fresh.faults && !is_shared && !arming.stands_in(&self.stubs[index]) {
+            self.stubs.remove(index).erase(memory, arming.paging);
         }
     }
 

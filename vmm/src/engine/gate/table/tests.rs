@@ -288,6 +288,47 @@ fn a_write_to_a_gate_changes_what_the_guest_believes_and_leaves_the_stub_in_plac
     assert!(!table.keeps(Pa(0x5000)));
 }
 
+#[test]
+fn a_gate_whose_type_is_changed_by_a_read_and_a_write_keeps_its_handler() {
+    let memory = guest();
+    let table = table_with(Room { named: Some(Va(0x2_a000)..Va(0x2_a010)), ..Room::default() });
+    arm(&table, &memory, IDT);
+    let mut gate = IDT.read(&memory).unwrap();
+    gate.0[5] |= 3 << 5;
+    table.write_gate(&arming(&memory), Pa(0x5004), &gate.0[4..8], 0);
+    assert_eq!(IDT.read(&memory), Some(gate));
+    assert_eq!(table.stubs()[0].handler, Va(0x8000));
+}
+
+#[test]
+fn a_stub_that_another_gate_points_at_is_not_taken_back() {
+    let (memory, table) = (guest(), table());
+    arm(&table, &memory, IDT);
+    table.write_gate(&arming(&memory), Pa(0x5000), &gate_to(0x9000).0[..8], 0);
+    COPY.write(&memory, gate_to(0x9000));
+    arm(&table, &memory, COPY);
+    table.write_gate(&arming(&memory), Pa(0x5000), &gate_to(0x8000).0[..8], 0);
+    let shared = *lock(&table.state).stub_at(offset(&memory, COPY)).unwrap();
+    assert!(shared.handler == Va(0x9000) && shared.is_intact(&memory, &PAGING));
+}
+
+#[test]
+fn a_stub_that_is_taken_back_leaves_its_place_as_it_was() {
+    let (memory, table) = (guest(), table());
+    arm(&table, &memory, IDT);
+    let before = snapshot(&memory);
+    let armed = IDT.read(&memory).unwrap();
+    table.write_gate(&arming(&memory), Pa(0x5000), &gate_to(0x9000).0[..8], 0);
+    assert_eq!(table.stubs().len(), 2);
+    table.write_gate(&arming(&memory), Pa(0x5000), &armed.0[..8], 0);
+    assert!(table.stubs().len() == 1 && snapshot(&memory) == before);
+
+    table.write_gate(&arming(&memory), Pa(0x5000), &gate_to(0x9000).0[..8], 0);
+    table.settle();
+    table.write_gate(&arming(&memory), Pa(0x5000), &armed.0[..8], 0);
+    assert_eq!(table.stubs().len(), 2, "the guest did something else in between");
+}
+
 /// Until it is complete, the gate points at handlers that do not exist. No fault comes through their stubs.
 #[test]
 fn a_gate_that_is_written_piece_by_piece_uses_up_no_room() {
