@@ -50,7 +50,7 @@ fn other_kinds_and_versions() {
     let magic = SUBJECT.replace("VECTOR14_PREFIX", "{ 14, VECTOR14_VERSION, VECTOR14_SIZES }");
     refused(&compile(&magic, &[]), &["no descriptor: it begins with 0xe", rebuild]);
     let smaller = "{ VECTOR14_MAGIC, VECTOR14_VERSION, { sizeof(vector14_descriptor), 8 } }";
-    let size = "its `vector14_text` has 8 bytes, and ours 16";
+    let size = "its `vector14_text` has 8 bytes, ours has 16";
     refused(
         &compile(&SUBJECT.replace("VECTOR14_PREFIX", smaller), &["-Wno-missing-field-initializers"]),
         &[size, rebuild],
