@@ -1,7 +1,7 @@
 //! A hook that resolves without mapping: the loop is found, reported, and the guest's own handler gets the fault.
 
 use libtest_mimic::Trial;
-use vector14::progress::LOOP_LIMIT;
+use vector14::LOOP_LIMIT;
 use vector14_guest_abi::window::LOOP;
 use vector14_hook::Verdict;
 

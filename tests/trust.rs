@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use libtest_mimic::Trial;
+use vector14::LOOP_LIMIT;
 use vector14::chain::{NamedHook, OnError, Trust};
-use vector14::progress::LOOP_LIMIT;
 use vector14::summary::{Stop, Until};
 use vector14_guest_abi::window::DEMAND;
 use vector14_hook::{Exception, Fault, Guest as Handle, Hook, Report, Result, Verdict};

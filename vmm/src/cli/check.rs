@@ -2,7 +2,7 @@
 //! hook. Hook libraries are loaded, to ask them about their options.
 
 use vector14::chain::Trust;
-use vector14::config::defaults::TRUST;
+use vector14::config::TRUST;
 use vector14::config::values::size;
 use vector14::config::{Config, DiskConfig, HookConfig};
 use vector14::display::{Grid, printable};

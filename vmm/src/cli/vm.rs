@@ -6,8 +6,8 @@ use vector14::chain::NamedHook;
 use vector14::config::{Config, HookConfig};
 use vector14::ctl::{ControlSocket, Server};
 use vector14::display;
-use vector14::library;
 use vector14::outlet::Outlet;
+use vector14::reload;
 use vector14::summary::Summary;
 use vector14::vm::{RunError, Surroundings, Vm, VmError};
 use vector14_hooks::HOOKS;
@@ -61,7 +61,7 @@ pub(super) fn run(
     let vm = Vm::new(config, hooks, surroundings).map_err(failure)?;
     if let Some(hooks) = company.watch {
         let tell = |line: &str| output::tell(&format!("vector14: {}\n", display::printable(line)));
-        library::watch(vm.handle(), hooks, HOOKS, tell).map_err(failure)?;
+        reload::watch(vm.handle(), hooks, HOOKS, tell).map_err(failure)?;
     }
     let serve = |socket| Server::start(socket, vm.handle(), HOOKS);
     let server = company.socket.map(serve).transpose();

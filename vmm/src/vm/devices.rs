@@ -10,17 +10,18 @@ use vector14_guest_abi::{COM1, EXIT_PORT};
 
 use super::error::{VmError, host};
 use super::kvm;
-use crate::acpi::{self, VirtioPlace};
-use crate::bios;
-use crate::config::{Config, DiskConfig};
-use crate::device::virtio::image::Image;
-use crate::device::virtio::{self, Backend, Block, Entropy, Mmio};
-use crate::device::{
+use crate::machine::acpi::{self, VirtioPlace};
+use crate::machine::bios;
+use crate::machine::config::DiskConfig;
+use crate::machine::device::virtio::image::Image;
+use crate::machine::device::virtio::{self, Backend, Block, Entropy, Mmio};
+use crate::machine::device::{
     Bus, COM1_GSI, Com1, DISPLAY_PORT, Device, ExitPort, I8042, NoDisplay, RESET_CODE, RESET_PORT, RESET_VECTOR,
     RTC_PORT, ResetControl, Rtc, SLEEP_CONTROL_PORT, Sleep,
 };
-use crate::memory::Memory;
-use crate::outlet::Outlet;
+use crate::machine::memory::Memory;
+use crate::machine::outlet::Outlet;
+use crate::vm::config::Config;
 
 /// All devices of a machine.
 pub(super) struct Devices {

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use crate::device::ImageError;
-use crate::engine::EngineError;
-use crate::loader::LoadError;
-use crate::memory::MemoryError;
-use crate::summary::Summary;
+use crate::intercept::engine::EngineError;
+use crate::machine::device::ImageError;
+use crate::machine::loader::LoadError;
+use crate::machine::memory::MemoryError;
 use crate::sys::mapped::RefusedSlot;
+use crate::vm::summary::Summary;
 
 /// Why a VM can't be created or run.
 #[derive(Debug, thiserror::Error)]

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::chain::{EditError, HookStatus, NamedHook};
-use crate::config::HookConfig;
-use crate::control::Standing;
-use crate::engine::Engine;
-use crate::run::Shared;
-use crate::summary::{Exits, Faults, Stop, Verdicts, milliseconds};
+use crate::intercept::chain::{EditError, HookStatus, NamedHook};
+use crate::intercept::config::HookConfig;
+use crate::intercept::counts::{Exits, Faults, Verdicts, milliseconds};
+use crate::intercept::engine::Engine;
+use crate::machine::stop::Stop;
+use crate::machine::vcpus::Standing;
+use crate::vm::run::Shared;
 
 /// How long to wait for vCPUs to take over a change; a hook may be running.
 pub const PATIENCE: Duration = Duration::from_secs(1);
@@ -64,7 +65,7 @@ pub struct Status {
     /// Number of times a vCPU was held: for a pause, while the interception was put in place, or because nobody read
     /// the console. Changes of the chain hold no vCPU.
     pub holds: u64,
-    /// The engine in force, as in a [`Summary`](crate::summary::Summary).
+    /// The engine in force, as in a [`Summary`](crate::vm::summary::Summary).
     pub engine: String,
     /// Whether interception is wanted.
     pub attached: bool,

@@ -12,14 +12,17 @@ use kvm_ioctls::{Cap, Kvm, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::error::{VmError, call, host};
-use crate::acpi::{IO_APIC_ID, TIMER_PIN};
-use crate::config::VmConfig;
-use crate::cpuid;
+use crate::machine::acpi::{IO_APIC_ID, TIMER_PIN};
+use crate::machine::config::VmConfig;
+use crate::machine::cpuid;
+use crate::machine::vcpu::Vcpu;
 use crate::sys::mapped::MappedVm;
-use crate::vcpu::Vcpu;
 
 /// Address of three pages that Intel CPUs need for real mode, outside of RAM (KVM API 4.8, KVM_SET_TSS_ADDR).
 const TSS_ADDRESS: usize = 0xfffb_d000;
+
+/// Path of the KVM device.
+pub const DEFAULT_PATH: &str = "/dev/kvm";
 
 /// Opens KVM, and checks for the capabilities that every VM needs.
 pub(crate) fn open(path: &Path) -> Result<Kvm, VmError> {

@@ -1,10 +1,16 @@
 //! A VM from its config to its summary: builds the machine, runs one thread per vCPU, and waits for the end.
 
+pub(crate) mod config;
 mod devices;
 mod error;
+mod events;
 mod handle;
+mod input;
 pub(crate) mod kvm;
+pub(crate) mod run;
+pub mod summary;
 mod thread;
+mod watchdog;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -19,24 +25,26 @@ use vmm_sys_util::eventfd::EventFd;
 pub use self::error::{RunError, VmError};
 pub(crate) use self::error::{call, host};
 pub use self::handle::{HandleError, PATIENCE, State, Status, VmHandle};
+use self::summary::Summary;
 use self::thread::GRACE;
-use crate::chain::{self, Chain, NamedHook};
-use crate::config::Config;
-pub use crate::control::Standing;
-use crate::device::{Com1, Device};
-pub use crate::engine::EngineError;
-use crate::engine::{ArmWhen, Engine, Room};
-use crate::events::{Beat, Deadline, Left, SIGNALS, Signal, Subscriber, stop_signals};
-use crate::input::Input;
-use crate::loader;
-use crate::memory::Memory;
-use crate::outlet::{Level, Outlet};
-use crate::run::Shared;
-use crate::summary::{self, Stop, Summary};
+use crate::intercept::chain::{self, Chain, NamedHook};
+use crate::intercept::counts::milliseconds;
+pub use crate::intercept::engine::EngineError;
+use crate::intercept::engine::{ArmWhen, Engine, Room};
+use crate::machine::device::{Com1, Device};
+use crate::machine::loader;
+use crate::machine::memory::Memory;
+use crate::machine::outlet::{Level, Outlet};
+use crate::machine::stop::Stop;
+use crate::machine::vcpu::Vcpu;
+pub use crate::machine::vcpus::Standing;
 use crate::sys::endings::{self, Awaited};
 use crate::sys::mapped::MappedVm;
-use crate::vcpu::Vcpu;
-use crate::watchdog::Watchdog;
+use crate::vm::config::Config;
+use crate::vm::events::{Beat, Deadline, Left, SIGNALS, Signal, Subscriber, stop_signals};
+use crate::vm::input::Input;
+use crate::vm::run::Shared;
+use crate::vm::watchdog::Watchdog;
 
 /// How long the console's reader has after the end of the VM.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -58,7 +66,7 @@ impl Surroundings {
     /// Sends console output to `output`, with no input, signals or additional devices.
     #[must_use]
     pub fn unattended(output: Outlet) -> Self {
-        Self { kvm: PathBuf::from(crate::doctor::device::DEFAULT_PATH), output, attended: false, ports: Vec::new() }
+        Self { kvm: PathBuf::from(self::kvm::DEFAULT_PATH), output, attended: false, ports: Vec::new() }
     }
 }
 
@@ -111,7 +119,7 @@ impl Vm {
         console.watch_level(move |level| control.hold_while_console_is_full(level == Level::Full));
         Ok(Self {
             shared: Arc::new(shared),
-            engine: Engine::new(config, &machine, room, arm_when)?,
+            engine: Engine::new(&config.intercept, config.vm.nested, &machine, room, arm_when)?,
             vcpus,
             console,
             com1: devices.com1,
@@ -221,8 +229,8 @@ impl Vm {
         Summary {
             stop: self.shared.control.stopped().unwrap_or(Stop::Deadline),
             engine: self.engine.name(),
-            armed_ms: self.engine.armed_at().map(|armed| summary::milliseconds(armed.saturating_duration_since(start))),
-            wall_ms: summary::milliseconds(wall),
+            armed_ms: self.engine.armed_at().map(|armed| milliseconds(armed.saturating_duration_since(start))),
+            wall_ms: milliseconds(wall),
             vcpus: u32::try_from(vcpus).unwrap_or(u32::MAX),
             faults,
             verdicts,

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::error::{VmError, call, host};
-use crate::engine::{Engine, EngineCpu};
-use crate::run::{self, Shared};
-use crate::summary::Stop;
+use crate::intercept::engine::{Engine, EngineCpu};
+use crate::machine::stop::Stop;
+use crate::machine::vcpu::Vcpu;
 use crate::sys::kick;
-use crate::vcpu::Vcpu;
+use crate::vm::run::{self, Shared};
 
 /// How long a stopped VM's vCPUs have to leave their loops; a hook may be running.
 pub(super) const GRACE: Duration = Duration::from_secs(5);

@@ -1,0 +1,183 @@
+//! The requests of the control socket.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::commands::config::problem::advice;
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// What is wrong with the request.
+    pub message: String,
+    /// What to do about the refusal.
+    pub help: Option<String>,
+}
+
+impl Refusal {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), help: None }
+    }
+}
+
+/// One request, as received.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// The client's name for the request.
+    pub(super) id: Value,
+    pub(super) command: Result<Command, Refusal>,
+}
+
+/// The command of a request.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(tag = "command", rename_all = "lowercase", deny_unknown_fields)]
+pub(super) enum Command {
+    Status,
+    Pause,
+    Resume,
+    Stop,
+    Attach,
+    Detach,
+    Hooks,
+    Add {
+        /// Name of the hook's type, or, for a hook with a path, its name in the chain.
+        hook: Option<String>,
+        /// Path of its library.
+        path: Option<PathBuf>,
+        #[serde(default)]
+        options: Map<String, Value>,
+        /// Where relative paths start, both `path` and those in the options.
+        #[serde(default)]
+        base: PathBuf,
+        position: Option<usize>,
+    },
+    Remove {
+        name: String,
+    },
+    Replace {
+        name: String,
+        hook: Option<String>,
+        path: Option<PathBuf>,
+        #[serde(default)]
+        options: Map<String, Value>,
+        #[serde(default)]
+        base: PathBuf,
+    },
+    Reorder {
+        names: Vec<String>,
+    },
+    Set {
+        name: String,
+        /// The options to change; null resets an option to its default.
+        options: Map<String, Value>,
+    },
+    Stats {
+        interval_ms: Option<u64>,
+    },
+}
+
+/// All commands, as requests name them.
+const COMMANDS: [&str; 13] = [
+    "status", "pause", "resume", "stop", "attach", "detach", "hooks", "add", "remove", "replace", "reorder", "set",
+    "stats",
+];
+
+impl Request {
+    pub(super) fn parse(line: &[u8]) -> Self {
+        match serde_json::from_slice::<Map<_, _>>(line) {
+            Ok(mut object) => {
+                let id = object.remove("id").unwrap_or_default();
+                Self { id, command: parse_command(object) }
+            }
+            Err(error) => Self {
+                id: Value::Null,
+                command: Err(Refusal {
+                    message: format!("a request is a JSON object on one line: {error}"),
+                    help: Some("for example {\"id\":1,\"command\":\"status\"}".to_owned()),
+                }),
+            },
+        }
+    }
+}
+
+fn parse_command(object: Map<String, Value>) -> Result<Command, Refusal> {
+    let help = |got: &str| Some(advice(got, &COMMANDS.map(str::to_owned)));
+    let name = match object.get("command") {
+        Some(Value::String(name)) => name.clone(),
+        Some(other) => {
+            return Err(Refusal { message: format!("command = {other}: must be a string"), help: help("") });
+        }
+        None => return Err(Refusal { message: "`command` is missing".to_owned(), help: help("") }),
+    };
+    if !COMMANDS.contains(&name.as_str()) {
+        return Err(Refusal { message: format!("unknown command `{name}`"), help: help(&name) });
+    }
+    serde_json::from_value(Value::Object(object)).map_err(|error| Refusal::new(format!("{name}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refused(line: &str) -> (Value, Refusal) {
+        let Request { id, command } = Request::parse(line.as_bytes());
+        (id, command.expect_err(line))
+    }
+
+    #[test]
+    fn every_command_that_is_offered_is_understood() {
+        for name in COMMANDS {
+            let all = json!({"command": name, "name": "a", "names": [], "options": {}});
+            let needed: &[&str] = match name {
+                "remove" | "replace" => &["command", "name"],
+                "reorder" => &["command", "names"],
+                "set" => &["command", "name", "options"],
+                _ => &["command"],
+            };
+            let object: Map<_, _> = needed.iter().map(|key| ((*key).to_owned(), all[key].clone())).collect();
+            assert!(parse_command(object.clone()).is_ok(), "{object:?}");
+            for key in &needed[1..] {
+                let mut less = object.clone();
+                less.remove(*key);
+                let refusal = parse_command(less).unwrap_err();
+                assert!(refusal.message.contains(&format!("missing field `{key}`")), "{name}: {refusal}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_id_comes_back_even_where_nothing_else_is_understood() {
+        assert_eq!(Request::parse(b"{\"id\":[7,\"x\"],\"command\":\"hooks\"}").command, Ok(Command::Hooks));
+        let (id, refusal) = refused("{\"id\":[7,\"x\"],\"command\":\"puase\"}");
+        assert_eq!((id, refusal.message.as_str()), (json!([7, "x"]), "unknown command `puase`"));
+        assert!(refusal.help.is_some_and(|help| help.contains("did you mean `pause`? there are: status")));
+        assert_eq!(refused("{\"id\":3}").0, json!(3));
+        assert!(refused("{\"command\":[]}").1.message.contains("must be a string"));
+    }
+
+    #[test]
+    fn what_is_no_request_is_told_so() {
+        for line in ["", "[]", "status", "{\"command\":\"status\"", "{} {}", "\u{1}", "{\"command\":\"status\"}x"] {
+            assert!(refused(line).1.message.contains("a JSON object on one line"), "{line}");
+        }
+        let nested = format!("{{\"id\":{}", "[".repeat(10_000));
+        assert!(refused(&nested).1.message.contains("recursion"), "depth is limited");
+    }
+
+    #[test]
+    fn arguments_that_are_not_the_command_s_are_refused() {
+        for (line, words) in [
+            ("{\"command\":\"remove\",\"name\":3}", "remove: invalid type: integer `3`, expected a string"),
+            ("{\"command\":\"remove\",\"name\":\"a\",\"force\":true}", "unknown field `force`"),
+            ("{\"command\":\"add\",\"hook\":\"count\",\"position\":-1}", "add: invalid value: integer `-1`"),
+        ] {
+            let (_, refusal) = refused(line);
+            assert!(refusal.message.contains(words), "{line}: {refusal}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Engine `exception-bitmap`: bit 14 of the exception bitmap that AMD-V and VT-x have, where KVM lets user space set it.
+//! No stock KVM does; `kvm/README.md` has the change.
+//!
+//! The fault exits before it is delivered, in any CPU mode: RIP is at the instruction, CR2 in the synced registers is
+//! the fault's, and the guest has noticed nothing. Resolve enters the guest again; KVM then restores the CR2 that the
+//! guest had. Reinject queues the exception through the synced events. No byte of guest memory changes.
+//!
+//! # Layout
+//! - `offer`: what this engine needs from KVM
+//! - `delivery`: what becomes of an event whose delivery faulted
+//! - `apply`: applies a verdict's outcome
+
+mod apply;
+mod delivery;
+pub(crate) mod offer;
+
+use std::sync::Mutex;
+use std::time::Instant;
+
+use kvm_bindings::KVM_CAP_X86_TRIPLE_FAULT_EVENT;
+use vector14_hook::{ErrorCode, Registers, Va};
+
+pub(super) use self::apply::apply;
+use self::offer::KVM_CAP_X86_EXCEPTION_EXIT;
+use super::caught::{At, Caught};
+use super::registers::{self, RFLAGS_RF};
+use crate::intercept::config::ErrorCodeFilter;
+use crate::intercept::guest::Context;
+use crate::machine::paging;
+use crate::machine::segment::CodeSegment;
+use crate::machine::vcpu::{Vcpu, VmExit};
+use crate::sys::lock;
+use crate::sys::mapped::MappedVm;
+
+/// #PF.
+const PAGE_FAULT: u8 = 14;
+
+/// The engine's per-VM state.
+pub(crate) struct Bitmap {
+    machine: MappedVm,
+    filter: ErrorCodeFilter,
+    on: Mutex<bool>,
+    since: Instant,
+    notes: Mutex<Vec<String>>,
+}
+
+impl Bitmap {
+    /// Makes all faults of `machine` that pass `filter` exit, from the guest's first instruction on.
+    pub(super) fn new(machine: MappedVm, filter: ErrorCodeFilter) -> Result<Self, kvm_ioctls::Error> {
+        machine.enable_cap(KVM_CAP_X86_TRIPLE_FAULT_EVENT, [1, 0])?;
+        let bitmap = Self { machine, filter, on: Mutex::new(true), since: Instant::now(), notes: Mutex::default() };
+        bitmap.set(true)?;
+        Ok(bitmap)
+    }
+
+    /// When interception began.
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Sets or clears the bit. Takes effect at each vCPU's next entry at the latest.
+    pub(super) fn want(&self, wanted: bool) {
+        let mut on = lock(&self.on);
+        if *on == wanted {
+            return;
+        }
+        match self.set(wanted) {
+            Ok(()) => *on = wanted,
+            Err(error) => {
+                let which = if wanted { "on" } else { "off" };
+                let note = format!("interception could not be switched {which}: {error}");
+                tracing::warn!("{note}");
+                lock(&self.notes).push(note);
+            }
+        }
+    }
+
+    /// Whether the bit is set.
+    pub(super) fn is_on(&self) -> bool {
+        *lock(&self.on)
+    }
+
+    fn set(&self, on: bool) -> Result<(), kvm_ioctls::Error> {
+        let vectors = if on { 1 << PAGE_FAULT } else { 0 };
+        let filter = u64::from(self.filter.mask.bits()) | u64::from(self.filter.value.bits()) << 32;
+        self.machine.enable_cap(KVM_CAP_X86_EXCEPTION_EXIT, [vectors, if on { filter } else { 0 }])
+    }
+
+    /// Takes the notes for the summary.
+    pub(super) fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.notes))
+    }
+}
+
+/// Returns the fault if `exit` is a #PF that has not been delivered.
+pub(super) fn recognise(exit: &VmExit, cpu: &mut Vcpu) -> Option<Caught> {
+    let VmExit::Exception { vector: PAGE_FAULT, error_code } = *exit else { return None };
+    let delivering = delivery::in_progress(cpu.events());
+    let registers = registers::from_kvm(cpu.regs());
+    let sregs = cpu.sregs();
+    Some(Caught {
+        address: Va(sregs.cr2),
+        error_code: ErrorCode::from_bits_retain(error_code),
+        cs: sregs.cs.selector,
+        ss: sregs.ss.selector,
+        context: Context {
+            // RFLAGS as the CPU pushes it for a fault.
+            registers: Registers { rflags: registers.rflags | RFLAGS_RF, ..registers },
+            system: registers::system(sregs),
+            paging: paging::in_force(sregs),
+            code: CodeSegment::loaded(sregs),
+        },
+        at: At::Instruction { delivering },
+    })
+}
