@@ -77,7 +77,7 @@ impl Drop for Awaited {
 ///
 /// # Errors
 /// The host refuses a handler.
-pub(super) fn restore_terminal_before() -> io::Result<()> {
+pub(crate) fn restore_terminal_before() -> io::Result<()> {
     static INSTALL: Once = Once::new();
     let mut installed = Ok(());
     INSTALL.call_once(|| {

@@ -10,8 +10,6 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use rustix::stdio::stdin;
 use rustix::termios::{InputModes, LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
 
-use super::endings;
-
 /// The settings of the terminal that is raw at the moment; null if none is.
 static RAW: AtomicPtr<Settings> = AtomicPtr::new(ptr::null_mut());
 
@@ -24,11 +22,11 @@ struct Settings {
 pub(crate) struct RawTerminal(());
 
 /// Puts the terminal on standard input into raw mode, so that every key goes to the guest. `None` if standard input
-/// is not a terminal.
+/// is not a terminal. Calls `prepare` right before.
 ///
 /// # Errors
 /// The terminal refuses the new settings.
-pub(crate) fn raw() -> io::Result<Option<RawTerminal>> {
+pub(crate) fn raw(prepare: impl FnOnce() -> io::Result<()>) -> io::Result<Option<RawTerminal>> {
     if !io::stdin().is_terminal() {
         return Ok(None);
     }
@@ -36,7 +34,7 @@ pub(crate) fn raw() -> io::Result<Option<RawTerminal>> {
     let mut raw = original.clone();
     raw.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG | LocalModes::IEXTEN;
     raw.input_modes -= InputModes::ICRNL | InputModes::IXON;
-    endings::restore_terminal_before()?;
+    prepare()?;
     // Never freed: a signal handler on another thread may still look at it.
     let settings = Box::leak(Box::new(Settings { original, raw }));
     RAW.store(settings, Ordering::Release);

@@ -11,6 +11,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use crate::machine::device::Com1;
 use crate::machine::stop::Stop;
+use crate::sys::endings;
 use crate::sys::terminal::{self, RawTerminal};
 use crate::vm::run::Shared;
 
@@ -34,7 +35,7 @@ impl Input {
     /// The host refuses a thread or a descriptor.
     pub(crate) fn connect(com1: Com1, room: File, vm: &Arc<Shared>) -> io::Result<Self> {
         let ended = File::from(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let raw = terminal::raw()
+        let raw = terminal::raw(endings::restore_terminal_before)
             .inspect_err(|error| tracing::warn!("the terminal stays in line mode: {error}"))
             .unwrap_or_default();
         let source = io::stdin();

@@ -98,11 +98,6 @@ impl HookConfig {
         Ok(Self { trust, options, places: HookPlaces::default(), ..self.clone() })
     }
 
-    /// The name of the hook's type, or the path of its library.
-    pub(crate) fn kind(&self) -> String {
-        self.library.as_ref().map_or_else(|| self.name.clone(), |library| library.path().display().to_string())
-    }
-
     /// The same hook, with its library reloaded.
     ///
     /// # Errors

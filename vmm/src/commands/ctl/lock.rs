@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::socket::BindError;
+use super::error::BindError;
 
 /// A locked file. Its mode lets only its owner open it, so no other user can hold the lock. The file is removed on
 /// drop.

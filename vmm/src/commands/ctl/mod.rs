@@ -23,6 +23,7 @@
 
 pub mod client;
 mod command;
+mod error;
 mod lock;
 mod peer;
 mod request;
@@ -32,9 +33,10 @@ mod socket;
 mod stats;
 
 pub use client::{Client, ClientError};
+pub use error::BindError;
 pub use request::Refusal;
 pub use server::Server;
-pub use socket::{BindError, ControlSocket};
+pub use socket::ControlSocket;
 pub use stats::Stats;
 
 /// Version of the protocol. It is incremented when an old client would misunderstand the new protocol.

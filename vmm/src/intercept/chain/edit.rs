@@ -4,15 +4,14 @@
 //! loop. A fault is handled with the old list or with the new one, never with neither. A hook that was taken out is
 //! ended when no vCPU holds a list that contains it.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{Ordering, fence};
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::entry::Entry;
 use super::entry::HookStatus;
-use super::inside::EntryId;
-use super::summary::{HookSummary, HookTotals, Until};
+use super::leaving::{Ended, Retired};
+use super::summary::Until;
 use super::{Chain, GuestAtRest, Links, NamedHook};
 use crate::intercept::config::HookConfig;
 use crate::machine::memory::Owner;
@@ -55,50 +54,6 @@ pub enum EditError {
         /// Names of the hooks in the chain.
         known: String,
     },
-}
-
-/// The hooks that were taken out of the chain.
-#[derive(Default)]
-pub(super) struct Leaving {
-    /// Hooks that have not ended yet.
-    retired: Vec<Retired>,
-    /// Number of hooks that are ending at this moment.
-    ending: usize,
-    /// What is known of the hooks that have ended.
-    ended: Ended,
-}
-
-/// What is known of hooks that ended while the guest ran: full summaries of the last ones, only totals of the others,
-/// because a client can replace hooks for as long as the guest runs.
-#[derive(Default)]
-pub(super) struct Ended {
-    pub(super) last: VecDeque<HookSummary>,
-    pub(super) earlier: HookTotals,
-}
-
-impl Ended {
-    const LAST_MAX: usize = 16;
-
-    fn add(&mut self, hook: HookSummary) {
-        self.last.push_back(hook);
-        if self.last.len() > Self::LAST_MAX {
-            self.last.pop_front().iter().for_each(|hook| self.earlier.add(hook));
-        }
-    }
-}
-
-/// A hook that has been taken out of the chain.
-struct Retired {
-    entry: Arc<Entry>,
-    /// A hook that replaces another inherits the other's pages of the pool. The pages of a removed hook are unmapped
-    /// and given back.
-    until: Until,
-}
-
-impl Leaving {
-    pub(super) fn find(&self, id: EntryId) -> Option<Weak<Entry>> {
-        self.retired.iter().find(|one| one.entry.id == id).map(|one| Arc::downgrade(&one.entry))
-    }
 }
 
 impl Chain {

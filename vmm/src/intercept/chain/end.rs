@@ -9,9 +9,9 @@ use vector14_hook::Report;
 use vector14_hook::guard::{describe_panic, guarded};
 use vector14_hook::paging::Paging;
 
-use super::edit::Ended;
 use super::entry::Entry;
 use super::inside::Call;
+use super::leaving::Ended;
 use super::summary::{HookSummary, Until, bounded};
 use super::{Chain, Outcome};
 use crate::intercept::guest::{Context, FaultedGuest};
@@ -68,7 +68,7 @@ impl Chain {
         // all.
         entry.retire();
         let (name, timeout) = (entry.name.clone(), entry.trust.timeout);
-        let overruns = lock(&entry.overruns).describe(&entry);
+        let overruns = lock(&entry.overruns).describe(&entry.name, entry.trust.budget);
         let summary = entry.summarise(until, None);
         let (sender, ended) = channel();
         let guest = guest.clone();
@@ -103,7 +103,10 @@ impl Chain {
     /// Gives up a hook that a vCPU does not leave. The hook is never dropped, because it may still return.
     fn give_up(&self, entry: Arc<Entry>, until: Until, call: &Call) -> HookSummary {
         self.note(format!("hook `{}` was not ended, and has not reported: it is still busy with {call}", entry.name));
-        lock(&entry.overruns).describe(&entry).into_iter().for_each(|note| lock(&self.notes).add(note));
+        lock(&entry.overruns)
+            .describe(&entry.name, entry.trust.budget)
+            .into_iter()
+            .for_each(|note| lock(&self.notes).add(note));
         let summary = entry.summarise(until, None);
         std::mem::forget(entry);
         summary

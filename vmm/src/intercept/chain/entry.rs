@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use vector14_hook::{Counter, Hook, PerVcpu, Report};
 
 use super::inside::EntryId;
+use super::overruns::Overruns;
 use super::summary::{HookSummary, Until};
-use super::watch::Overruns;
 use crate::intercept::config::HookConfig;
 use crate::intercept::counts::milliseconds;
 use crate::intercept::trust::Trust;

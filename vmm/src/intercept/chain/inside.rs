@@ -8,8 +8,6 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use vector14_hook::{Fault, Va};
 
-use super::entry::Entry;
-
 /// Identifies an entry of a chain; IDs are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EntryId(pub(super) NonZeroU64);
@@ -35,8 +33,8 @@ impl Inside {
 
     /// Publishes that a hook is about to be called.
     #[inline]
-    pub(super) fn enter(&self, entry: &Entry) {
-        self.entry.store(entry.id.0.get(), Release);
+    pub(super) fn enter(&self, entry: EntryId) {
+        self.entry.store(entry.0.get(), Release);
     }
 
     /// Publishes that the hook has returned.

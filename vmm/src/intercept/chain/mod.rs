@@ -9,7 +9,9 @@ mod edit;
 mod end;
 mod entry;
 mod inside;
+mod leaving;
 mod notes;
+mod overruns;
 mod summary;
 mod watch;
 
@@ -22,12 +24,12 @@ use vector14_hook::guard::{describe_panic, guarded, report_panics_of_hooks_here}
 use vector14_hook::{Fault, PerVcpu, Verdict};
 
 pub use self::edit::EditError;
-use self::edit::Leaving;
 pub(crate) use self::edit::unique;
 pub use self::end::GuestAtRest;
 use self::entry::Entry;
 pub use self::entry::{HookStatus, NamedHook};
 use self::inside::{EntryId, Inside};
+use self::leaving::Leaving;
 use self::notes::Notes;
 pub use self::summary::{HookSummary, HookTotals, Until};
 pub(crate) use self::watch::{Hang, Watch};
@@ -142,7 +144,7 @@ impl Chain {
             }
             guest.enter_hook(&entry.name, entry.owner);
             entry.counts().of(fault).calls.add(1);
-            inside.enter(entry);
+            inside.enter(entry.id);
             let answer = guarded(|| entry.hook.on_fault(fault, guest));
             inside.leave();
             let failure = match answer {
@@ -171,7 +173,7 @@ impl Chain {
     ) -> Verdict {
         let Some(entry) = view.decider(decision) else { return Verdict::Reinject };
         let (why, inside) = (why.to_string(), self.inside.of(fault));
-        inside.enter(entry);
+        inside.enter(entry.id);
         let answer = guarded(|| entry.hook.on_refused(fault, &why));
         inside.leave();
         match (answer, cause, entry.trust.on_error) {

@@ -84,37 +84,6 @@ impl Seen {
     }
 }
 
-/// Calls of one hook that exceeded its budget.
-#[derive(Debug, Default)]
-pub(super) struct Overruns {
-    pub(super) count: u64,
-    longest: Option<(Duration, Call)>,
-}
-
-impl Overruns {
-    /// Records that `call` has lasted `lasted`; `again` if it was over the budget before. Returns true for the hook's
-    /// first such call.
-    fn add(&mut self, call: &Call, lasted: Duration, again: bool) -> bool {
-        self.count += u64::from(!again);
-        if self.longest.is_none_or(|(longest, _)| lasted > longest) {
-            self.longest = Some((lasted, *call));
-        }
-        self.count == 1 && !again
-    }
-
-    /// Describes the calls in one sentence, if there were any.
-    pub(super) fn describe(&self, entry: &Entry) -> Option<String> {
-        let (lasted, call) = self.longest?;
-        let calls = if self.count == 1 { "1 call".to_owned() } else { format!("{} calls", self.count) };
-        let budget = entry.trust.budget;
-        let lasted = Duration::from_millis(crate::intercept::counts::milliseconds(lasted));
-        Some(format!(
-            "hook `{}` took longer than its budget of {budget:?} in {calls}; the longest took {lasted:?} or more, for {call}",
-            entry.name
-        ))
-    }
-}
-
 impl Chain {
     /// The calls that vCPUs are in now.
     pub(super) fn calls(&self) -> Vec<Call> {
@@ -168,7 +137,7 @@ mod tests {
         fn enter(&self, sequence: u64) {
             let fault = Fault { sequence, ..write_fault(0x1000) };
             self.chain.inside.at(0).begin(&fault);
-            self.chain.inside.at(0).enter(&self.chain.view().links.0[0]);
+            self.chain.inside.at(0).enter(self.chain.view().links.0[0].id);
         }
 
         fn look(&mut self, at: u64) -> usize {
@@ -192,7 +161,7 @@ mod tests {
             assert_eq!((stage.look(at), stage.over_budget()), (0, count), "after {at} ms");
         }
         let links = stage.chain.view().links;
-        let told = lock(&links.0[0].overruns).describe(&links.0[0]).unwrap();
+        let told = lock(&links.0[0].overruns).describe("h", Duration::from_millis(100)).unwrap();
         assert!(told.contains("in 2 calls; the longest took 300ms or more, for fault #1"), "{told}");
     }
 

@@ -109,6 +109,11 @@ impl HookConfig {
     pub fn new(name: impl Into<String>, options: Options) -> Self {
         Self { name: name.into(), library: None, trust: TRUST, options, places: HookPlaces::default() }
     }
+
+    /// The name of the hook's type, or the path of its library.
+    pub(crate) fn kind(&self) -> String {
+        self.library.as_ref().map_or_else(|| self.name.clone(), |library| library.path().display().to_string())
+    }
 }
 
 /// Where a `[[hook]]` table was written.

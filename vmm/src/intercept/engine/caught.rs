@@ -2,9 +2,11 @@
 
 use vector14_hook::{ErrorCode, Fault, Va};
 
-use super::gate::InStub;
-use super::outcome::Event;
+use super::gate::frame::InStub;
 use crate::intercept::guest::Context;
+
+/// Vector of #PF (SDM vol. 3A, table 6-1).
+pub(super) const PAGE_FAULT: u8 = 14;
 
 /// A fault that has reached the host, whichever engine caught it.
 #[derive(Debug)]
@@ -26,6 +28,24 @@ pub(super) enum At {
     /// At the instruction that faulted, or at which an event was about to be delivered; the fault has not been
     /// delivered.
     Instruction { delivering: Option<Event> },
+}
+
+/// An event that the CPU was delivering when it faulted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    Exception { vector: u8 },
+    Interrupt { vector: u8 },
+    Nmi,
+}
+
+impl std::fmt::Display for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exception { vector } => write!(f, "exception {vector}"),
+            Self::Interrupt { vector } => write!(f, "interrupt {vector}"),
+            Self::Nmi => f.write_str("an NMI"),
+        }
+    }
 }
 
 impl Caught {

@@ -3,7 +3,7 @@
 
 use vector14_hook::{ErrorCode, Exception, GuestError, Registers, Va, Verdict, VerdictError};
 
-use super::caught::{At, Caught};
+use super::caught::{At, Caught, Event};
 use super::length::Lengths;
 use super::registers::RFLAGS_RF;
 use crate::intercept::chain::Cause;
@@ -44,24 +44,6 @@ impl ApplyError {
             | Self::NotCanonical { .. }
             | Self::Impossible(_)
             | Self::NotInjectable(_) => Cause::Hook,
-        }
-    }
-}
-
-/// An event that the CPU was delivering when it faulted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
-    Exception { vector: u8 },
-    Interrupt { vector: u8 },
-    Nmi,
-}
-
-impl std::fmt::Display for Event {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Exception { vector } => write!(f, "exception {vector}"),
-            Self::Interrupt { vector } => write!(f, "interrupt {vector}"),
-            Self::Nmi => f.write_str("an NMI"),
         }
     }
 }

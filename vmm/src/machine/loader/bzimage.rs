@@ -5,7 +5,7 @@ use linux_loader::loader::bootparam::{LOADED_HIGH, XLF_KERNEL_64, setup_header};
 use vector14_hook::Pa;
 use vm_memory::ByteValued;
 
-use super::error::LoadReason;
+use super::error::{BzImageError, LoadReason};
 use super::space::Space;
 use super::zero_page::LongModeKernel;
 use crate::machine::boot::layout::HIGH_MEMORY;
@@ -26,39 +26,6 @@ const OLDEST_PROTOCOL: u16 = 0x020c;
 const SECTOR: usize = 512;
 /// Offset of the 64-bit entry point in the protected-mode kernel.
 const ENTRY_64: u64 = 0x200;
-
-/// What can be wrong with a bzImage.
-#[derive(Debug, thiserror::Error)]
-pub enum BzImageError {
-    /// The file is truncated.
-    #[error("truncated: its {what} would end at byte {end}, and the file has {length}")]
-    Truncated {
-        /// The part that is truncated.
-        what: &'static str,
-        /// Where the part should end, in bytes.
-        end: usize,
-        /// Size of the file, in bytes.
-        length: usize,
-    },
-    /// The setup header is shorter than its version requires.
-    #[error("damaged: its setup header ends at byte {end:#x} of the file, and must reach {FIELDS_END:#x}")]
-    ShortHeader {
-        /// Offset of its end in the file.
-        end: usize,
-    },
-    /// The kernel's boot protocol is too old.
-    #[error("too old: it has boot protocol {}.{:02}, and 2.12 is needed (Linux 3.8)", .0 >> 8, .0 & 0xff)]
-    OldProtocol(u16),
-    /// The kernel is one that is loaded below 1 MiB.
-    #[error("a zImage, to be loaded below 1 MiB (loadflags {0:#x}): make a bzImage")]
-    ZImage(u8),
-    /// The kernel has no 64-bit entry point.
-    #[error("not an x86-64 kernel: it has no 64-bit entry point (xloadflags {0:#x})")]
-    Not64Bit(u16),
-    /// The alignment is not a power of two.
-    #[error("damaged: kernel_alignment is {0:#x}, not a power of two")]
-    Alignment(u32),
-}
 
 /// A bzImage that is complete.
 pub(super) struct BzImage<'a> {
@@ -85,7 +52,7 @@ impl<'a> BzImage<'a> {
             return Err(BzImageError::OldProtocol(version));
         }
         if end < FIELDS_END {
-            return Err(BzImageError::ShortHeader { end });
+            return Err(BzImageError::ShortHeader { end, needed: FIELDS_END });
         }
         let header = read_header(image.get(SETUP_HEADER..end).ok_or(truncated("setup header", end))?);
         if header.loadflags & LOADED_HIGH == 0 {

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use vector14_hook::GuestError;
 
-use super::bzimage::BzImageError;
 use super::format::Format;
 use super::multiboot::HeaderError;
 
@@ -162,4 +161,39 @@ pub enum LoadReason {
     /// Guest memory can't be written. The only possible cause is its size.
     #[error("guest memory is too small: {0}")]
     Memory(#[from] GuestError),
+}
+
+/// What can be wrong with a bzImage.
+#[derive(Debug, thiserror::Error)]
+pub enum BzImageError {
+    /// The file is truncated.
+    #[error("truncated: its {what} would end at byte {end}, and the file has {length}")]
+    Truncated {
+        /// The part that is truncated.
+        what: &'static str,
+        /// Where the part should end, in bytes.
+        end: usize,
+        /// Size of the file, in bytes.
+        length: usize,
+    },
+    /// The setup header is shorter than its version requires.
+    #[error("damaged: its setup header ends at byte {end:#x} of the file, and must reach {needed:#x}")]
+    ShortHeader {
+        /// Offset of its end in the file.
+        end: usize,
+        /// Offset that it must reach.
+        needed: usize,
+    },
+    /// The kernel's boot protocol is too old.
+    #[error("too old: it has boot protocol {}.{:02}, and 2.12 is needed (Linux 3.8)", .0 >> 8, .0 & 0xff)]
+    OldProtocol(u16),
+    /// The kernel is one that is loaded below 1 MiB.
+    #[error("a zImage, to be loaded below 1 MiB (loadflags {0:#x}): make a bzImage")]
+    ZImage(u8),
+    /// The kernel has no 64-bit entry point.
+    #[error("not an x86-64 kernel: it has no 64-bit entry point (xloadflags {0:#x})")]
+    Not64Bit(u16),
+    /// The alignment is not a power of two.
+    #[error("damaged: kernel_alignment is {0:#x}, not a power of two")]
+    Alignment(u32),
 }

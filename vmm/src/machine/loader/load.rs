@@ -10,6 +10,7 @@ use super::bzimage::BzImage;
 use super::error::{LoadError, LoadReason, Part};
 use super::format::Format;
 use super::multiboot::{self, info};
+use super::recognise::recognise;
 use super::space::Space;
 use super::unused::StubRoom;
 use super::zero_page::{self, LongModeKernel};
@@ -50,7 +51,7 @@ pub(crate) fn load(boot: &BootConfig, memory: &Memory) -> Result<Loaded, LoadErr
         Kernel::Path(path) => Cow::Owned(file::read(path).map_err(kernel)?),
     };
     let mut space = Space::new(memory).map_err(kernel)?;
-    let format = Format::of(&image, boot.protocol).map_err(kernel)?;
+    let format = recognise(&image, boot.protocol).map_err(kernel)?;
     let (entry, room) = match format {
         Format::BzImage | Format::Vmlinux | Format::Elf => {
             space.claim(LONG_MODE, "what the boot protocol needs").map_err(kernel)?;

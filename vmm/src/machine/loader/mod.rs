@@ -21,6 +21,7 @@ mod load;
 mod map;
 mod multiboot;
 mod notes;
+mod recognise;
 mod space;
 mod unused;
 mod zero_page;

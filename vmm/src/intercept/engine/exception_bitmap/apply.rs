@@ -11,7 +11,8 @@ use vector14_hook::{ErrorCode, Exception, Registers};
 use super::PAGE_FAULT;
 use super::delivery::{self, Delivery};
 use crate::intercept::engine::caught::Caught;
-use crate::intercept::engine::outcome::{ApplyError, Event, Next, Outcome};
+use crate::intercept::engine::caught::Event;
+use crate::intercept::engine::outcome::{ApplyError, Next, Outcome};
 use crate::intercept::engine::registers::set_general;
 use crate::machine::vcpu::Vcpu;
 

@@ -4,7 +4,7 @@
 use kvm_bindings::kvm_vcpu_events;
 use vector14_hook::Exception;
 
-use crate::intercept::engine::outcome::Event;
+use crate::intercept::engine::caught::Event;
 
 const DOUBLE_FAULT: Exception = Exception { vector: 8, error_code: Some(0) };
 

@@ -22,7 +22,7 @@ use vector14_hook::{ErrorCode, Registers, Va};
 
 pub(super) use self::apply::apply;
 use self::offer::KVM_CAP_X86_EXCEPTION_EXIT;
-use super::caught::{At, Caught};
+use super::caught::{At, Caught, PAGE_FAULT};
 use super::registers::{self, RFLAGS_RF};
 use crate::intercept::config::ErrorCodeFilter;
 use crate::intercept::guest::Context;
@@ -31,9 +31,6 @@ use crate::machine::segment::CodeSegment;
 use crate::machine::vcpu::{Vcpu, VmExit};
 use crate::sys::lock;
 use crate::sys::mapped::MappedVm;
-
-/// #PF.
-const PAGE_FAULT: u8 = 14;
 
 /// The engine's per-VM state.
 pub(crate) struct Bitmap {

@@ -2,6 +2,8 @@
 
 use kvm_bindings::{KVM_CAP_SYNC_REGS, KVM_CAP_X86_TRIPLE_FAULT_EVENT, KVM_SYNC_X86_EVENTS};
 
+use crate::intercept::engine::caught::PAGE_FAULT;
+
 /// Exits at exceptions, by vector. KVM_CHECK_EXTENSION returns a mask of the vectors that can exit. KVM_ENABLE_CAP on
 /// a VM takes such a mask; for #PF, bits 31 to 0 of the second argument are an error-code mask, and bits 63 to 32 are
 /// the value that the code must have under it.
@@ -11,7 +13,7 @@ pub(crate) const KVM_CAP_X86_EXCEPTION_EXIT: u32 = 0x7614;
 pub(crate) fn missing(ask: impl Fn(u32) -> i32) -> Option<&'static str> {
     let has = |capability, bits: u32| ask(capability).cast_unsigned() & bits == bits && ask(capability) > 0;
     let needs = [
-        (KVM_CAP_X86_EXCEPTION_EXIT, 1 << super::PAGE_FAULT, "exits at #PF (KVM_CAP_X86_EXCEPTION_EXIT)"),
+        (KVM_CAP_X86_EXCEPTION_EXIT, 1 << PAGE_FAULT, "exits at #PF (KVM_CAP_X86_EXCEPTION_EXIT)"),
         (KVM_CAP_SYNC_REGS, KVM_SYNC_X86_EVENTS, "synced events (KVM_CAP_SYNC_REGS, bit 2)"),
         (KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1, "triple faults as events (KVM_CAP_X86_TRIPLE_FAULT_EVENT)"),
     ];

@@ -5,10 +5,9 @@
 use kvm_bindings::kvm_segment;
 use vector14_hook::Va;
 
-use super::InStub;
-use super::frame::Frame;
-use super::idt::{Gate, Idtr, PAGE_FAULT};
-use crate::intercept::engine::caught::Caught;
+use super::frame::{Frame, InStub};
+use super::idt::{Gate, Idtr};
+use crate::intercept::engine::caught::{Caught, PAGE_FAULT};
 use crate::intercept::engine::outcome::{ApplyError, Next, Outcome};
 use crate::intercept::engine::registers::{RFLAGS_IF, set_general};
 use crate::machine::memory::Memory;

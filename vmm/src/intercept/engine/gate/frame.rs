@@ -119,6 +119,15 @@ impl Frame {
     }
 }
 
+/// State that only a vCPU in the stub has.
+#[derive(Debug)]
+pub(in crate::intercept::engine) struct InStub {
+    /// The guest's own handler.
+    pub(super) handler: Va,
+    pub(super) width: Width,
+    pub(super) frame: Frame,
+}
+
 #[cfg(test)]
 mod tests {
     use kvm_bindings::kvm_segment;

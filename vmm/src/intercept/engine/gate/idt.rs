@@ -5,9 +5,6 @@ use vector14_hook::{Pa, Va};
 
 use crate::machine::memory::Memory;
 
-/// #PF.
-pub(super) const PAGE_FAULT: u8 = 14;
-
 const TASK_GATE: u8 = 0x5;
 const INTERRUPT_GATE: u8 = 0xe;
 const TRAP_GATE: u8 = 0xf;
@@ -150,9 +147,18 @@ impl Gate {
     }
 }
 
+/// A gate 14 that has been looked at. While none of this changes, there is nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) idtr: Idtr,
+    pub(super) slot: GateSlot,
+    pub(super) gate: Gate,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::intercept::engine::caught::PAGE_FAULT;
 
     /// An interrupt gate of Linux's: offset 0xffffffff_82000bd0, selector 0x10, present.
     const LINUX: Gate = Gate([0xd0, 0x0b, 0x10, 0, 0, 0x8e, 0, 0x82, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);

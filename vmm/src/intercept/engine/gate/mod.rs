@@ -11,7 +11,7 @@
 //! - `apply`: applies a verdict's outcome
 
 mod apply;
-mod frame;
+pub(super) mod frame;
 mod gaps;
 mod idt;
 mod own_page;
@@ -30,16 +30,16 @@ use vector14_hook::paging::Paging;
 use vector14_hook::{GuestError, Pa, Va};
 
 pub(super) use self::apply::apply;
-use self::frame::Frame;
+use self::frame::{Frame, InStub};
 use self::gaps::Gap;
-use self::idt::{Gate, GateSlot, Idtr, PAGE_FAULT, Width};
+use self::idt::{GateSlot, Idtr, Seen, Width};
 pub(crate) use self::pages::LostPage;
 use self::pages::obstacle;
 pub(crate) use self::room::Room;
 use self::stub::{FAULT_PORT, OUT_LENGTH, Stub};
 use self::table::Arming;
 pub(crate) use self::table::{ArmWhen, Table};
-use super::caught::{At, Caught};
+use super::caught::{At, Caught, PAGE_FAULT};
 use super::registers;
 use crate::intercept::guest::Context;
 use crate::machine::memory::Memory;
@@ -62,29 +62,12 @@ pub(crate) struct GateCpu {
     wrote_gate: bool,
 }
 
-/// A gate 14 that has been looked at. While none of this changes, there is nothing to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Seen {
-    idtr: Idtr,
-    slot: GateSlot,
-    gate: Gate,
-}
-
 /// A look at gate 14.
 #[derive(Clone, Copy)]
 struct Look {
     /// Whether this is one of the looks that come at intervals.
     thorough: bool,
     now: Instant,
-}
-
-/// State that only a vCPU in the stub has.
-#[derive(Debug)]
-pub(super) struct InStub {
-    /// The guest's own handler.
-    handler: Va,
-    width: Width,
-    frame: Frame,
 }
 
 /// The stub was entered without a fault: no exception frame can be read from its stack.

@@ -9,8 +9,7 @@ use iced_x86::Mnemonic;
 use vector14_hook::paging::Paging;
 use vector14_hook::{PAGE_SIZE, Pa, Va};
 
-use super::Seen;
-use super::idt::Width;
+use super::idt::{Seen, Width};
 use crate::machine::memory::Memory;
 use crate::machine::paging::read_words;
 use crate::machine::segment::CodeSegment;

@@ -13,7 +13,7 @@ use vector14_hook::paging::{Paging, Translation};
 use vector14_hook::{Access, GuestError, Pa, Va};
 
 use super::padding;
-use super::stub::Stub;
+use super::stub::{Stub, StubPlace};
 use crate::intercept::config::STUB_STRIDE;
 use crate::machine::memory::Memory;
 
@@ -39,13 +39,6 @@ pub(crate) struct Room {
     pub(crate) named: Option<Range<Va>>,
     /// Memory that is unused according to the kernel's file.
     pub(crate) unused: Vec<Range<Pa>>,
-}
-
-/// A place for a stub.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) start: Va,
-    pub(super) physical: Pa,
 }
 
 /// There is no place for a stub.
@@ -77,7 +70,7 @@ pub(super) struct Search<'a> {
 
 impl Room {
     /// Finds the best place.
-    pub(super) fn find(&self, search: &Search<'_>) -> Result<Place, NoRoom> {
+    pub(super) fn find(&self, search: &Search<'_>) -> Result<StubPlace, NoRoom> {
         let named = self.named.as_ref().and_then(|range| search.in_range(range));
         named
             .or_else(|| search.in_unused(&self.unused, search.leaf.page_size))
@@ -89,14 +82,14 @@ impl Room {
 
 impl Search<'_> {
     /// The first free place in a range that is reserved for stubs.
-    pub(super) fn in_range(&self, range: &Range<Va>) -> Option<Place> {
+    pub(super) fn in_range(&self, range: &Range<Va>) -> Option<StubPlace> {
         let places = (range.start.0..range.end.0).step_by(STUB_STRIDE).take(PLACES);
         places.take_while(|start| range.end.0 - start >= self.length as u64).find_map(|start| self.at(Va(start)))
     }
 
     /// The unused place nearest to the handler, within the aligned `span` bytes that the handler is in, if these are
     /// mapped as the handler is.
-    fn in_unused(&self, unused: &[Range<Pa>], span: u64) -> Option<Place> {
+    fn in_unused(&self, unused: &[Range<Pa>], span: u64) -> Option<StubPlace> {
         let window = self.handler.0 & !(span - 1);
         let linear = |at: u64| Va(self.handler.0.wrapping_add(at.wrapping_sub(self.leaf.address.0)));
         let places = unused.iter().flat_map(|range| {
@@ -113,7 +106,7 @@ impl Search<'_> {
     }
 
     /// The place in a run of filler that is nearest to the handler.
-    fn in_filler(&self) -> Option<Place> {
+    fn in_filler(&self) -> Option<StubPlace> {
         RUNS.into_iter().flat_map(|least| REACHES.map(|reach| (least, reach))).find_map(|(least, reach)| {
             let (below, above) = self.within(reach);
             let mut code = vec![0; usize::try_from(below + above).ok()?];
@@ -124,13 +117,13 @@ impl Search<'_> {
     }
 
     /// A place at `start`, if it is executable, in one page, and not taken by another stub.
-    fn at(&self, start: Va) -> Option<Place> {
+    fn at(&self, start: Va) -> Option<StubPlace> {
         let length = self.length as u64;
         let leaf = self.paging.translate(start, |slot| self.memory.load(slot)).ok()?;
         let in_one_page = (start.0 & (leaf.page_size - 1)) + length <= leaf.page_size;
         let free = !self.stubs.iter().any(|stub| stub.contains(start) || stub.contains(start.offset(length - 1)));
         let usable = in_one_page && free && leaf.access.contains(Access::EXECUTE);
-        usable.then_some(Place { start, physical: leaf.address })
+        usable.then_some(StubPlace { start, physical: leaf.address })
     }
 
     /// How much of the page that maps the handler lies within `reach` of it, below and above.

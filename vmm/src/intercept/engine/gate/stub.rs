@@ -1,10 +1,9 @@
 //! The stub: the few bytes of guest code that gate 14 points at.
 
 use vector14_hook::paging::Paging;
-use vector14_hook::{GuestError, Va};
+use vector14_hook::{GuestError, Pa, Va};
 
 use super::idt::Width;
-use super::room::Place;
 use crate::machine::memory::Memory;
 use crate::machine::paging::{read_virtual, read_words};
 
@@ -21,6 +20,13 @@ const BODY_64: &[u8] = &[0xe6, FAULT_PORT, 0x48, 0x83, 0xc4, 0x08, 0x48, 0xcf];
 /// `out; add esp, 4; iretd`
 const BODY_32: &[u8] = &[0xe6, FAULT_PORT, 0x83, 0xc4, 0x04, 0xcf];
 
+/// A place for a stub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StubPlace {
+    pub(super) start: Va,
+    pub(super) physical: Pa,
+}
+
 /// The stub of one of the guest's handlers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stub {
@@ -29,7 +35,7 @@ pub(super) struct Stub {
     /// First bytes of the handler.
     head: [u8; 16],
     /// Where the stub is.
-    pub(super) place: Place,
+    pub(super) place: StubPlace,
     pub(super) code: Code,
     /// The bytes that the stub replaced.
     original: [u8; 12],
@@ -72,7 +78,7 @@ impl Stub {
         memory: &Memory,
         paging: &Paging,
         handler: Va,
-        place: Place,
+        place: StubPlace,
         code: Code,
     ) -> Result<Self, GuestError> {
         let mut head = [0; 16];
@@ -140,7 +146,7 @@ mod tests {
         assert_eq!(code(0x8000, Width::Bits32).bytes(), BODY_32);
         assert_eq!(code(0x9000, Width::Bits32).bytes().len(), 10);
         let stub = {
-            let place = Place { start: Va(0xa000), physical: Pa(0xa000) };
+            let place = StubPlace { start: Va(0xa000), physical: Pa(0xa000) };
             Stub::write(&memory, &paging, Va(0x8000), place, with).unwrap()
         };
         assert_eq!(stub.out(), Va(0xa004));

@@ -13,8 +13,8 @@ use super::gaps::{Gap, Gaps};
 use super::idt::{Gate, GateSlot, Width};
 use super::own_page::{self, NoPage};
 use super::pages::{LostPage, Pages, SetAccess};
-use super::room::{self, NoRoom, Place, Room, Search};
-use super::stub::{Code, Stub};
+use super::room::{self, NoRoom, Room, Search};
+use super::stub::{Code, Stub, StubPlace};
 use crate::machine::memory::Memory;
 use crate::sys::lock;
 
@@ -383,7 +383,7 @@ impl State {
     }
 
     /// Finds room for another stub.
-    fn place(&mut self, handler: Va, code: Code, room: &Room, arming: &Arming<'_>) -> Result<Place, NoStub> {
+    fn place(&mut self, handler: Va, code: Code, room: &Room, arming: &Arming<'_>) -> Result<StubPlace, NoStub> {
         if self.stubs.len() == STUB_LIMIT {
             return Err(NoStub::Limit(handler));
         }

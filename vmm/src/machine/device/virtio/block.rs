@@ -9,10 +9,10 @@ use virtio_bindings::virtio_blk::{
 };
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
-use super::chain::Buffers;
+use super::chain::{Buffers, Chain};
+use super::error::QueueError;
 use super::image::{Access, Image, SECTOR};
-use super::queue::QueueError;
-use super::{Backend, Chain, MAX_REQUEST};
+use super::{Backend, MAX_REQUEST};
 
 /// Length of a request's header: type, reserved, sector (virtio 1.2, 5.2.6).
 const HEADER: usize = 16;

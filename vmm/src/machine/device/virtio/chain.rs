@@ -7,7 +7,7 @@ use virtio_queue::DescriptorChain;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use super::QUEUE_SIZE;
-use super::queue::QueueError;
+use super::error::QueueError;
 use crate::sys::ram::GuestRam;
 
 /// Buffers for the device to read, then buffers for it to write (virtio 1.2, 2.7.4.2).

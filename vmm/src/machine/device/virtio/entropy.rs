@@ -2,8 +2,9 @@
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 
-use super::queue::QueueError;
-use super::{Backend, Chain};
+use super::Backend;
+use super::chain::Chain;
+use super::error::QueueError;
 
 /// Maximum number of bytes per request; a driver then asks again (virtio 1.2, 5.4.6.1).
 const MOST: usize = 256;

@@ -17,7 +17,8 @@ use virtio_bindings::virtio_mmio::{
 };
 use vmm_sys_util::eventfd::EventFd;
 
-use super::queue::{Layout, QueueError, Virtqueue};
+use super::error::QueueError;
+use super::queue::{Layout, Virtqueue};
 use super::{Backend, QUEUE_SIZE};
 use crate::machine::device::Device;
 use crate::machine::stop::Stop;

@@ -9,9 +9,11 @@
 //! writes is untrusted: after an invalid queue or request the device sets DEVICE_NEEDS_RESET and does nothing until it
 //! is reset. One notification serves at most one queue's worth of requests, each of at most [`MAX_REQUEST`] bytes.
 
+mod backend;
 mod block;
 mod chain;
 mod entropy;
+mod error;
 pub(crate) mod image;
 mod mmio;
 mod queue;
@@ -20,12 +22,10 @@ mod tests;
 
 use std::ops::Range;
 
+pub(crate) use backend::Backend;
 pub(crate) use block::Block;
 pub(crate) use entropy::Entropy;
 pub(crate) use mmio::Mmio;
-
-use self::chain::Chain;
-use self::queue::QueueError;
 
 /// Maximum number of devices. Each has an I/O APIC pin of its own, above those of ISA.
 pub(crate) const SLOTS: u32 = 8;
@@ -49,22 +49,4 @@ pub(crate) fn registers(slot: u32) -> Range<u32> {
 /// Interrupt number of the device in `slot`.
 pub(crate) fn gsi(slot: u32) -> u32 {
     FIRST_GSI + slot
-}
-
-/// The part of a virtio device that depends on its type.
-pub(crate) trait Backend: Send {
-    /// The device ID (virtio 1.2, 5).
-    fn id(&self) -> u32;
-
-    /// The feature bits that the device offers, besides those that every device here offers.
-    fn features(&self) -> u64;
-
-    /// The configuration space.
-    fn config(&self) -> &[u8];
-
-    /// Executes a chain. Returns how many bytes were written into the chain.
-    ///
-    /// # Errors
-    /// The chain is not a valid request. A valid request that fails reports this through its status.
-    fn serve(&mut self, chain: &mut Chain<'_>) -> Result<u32, QueueError>;
 }
