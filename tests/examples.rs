@@ -40,7 +40,7 @@ fn run(name: &str) -> Finished {
     let script = include_bytes!("../hooks/examples/explore.rhai");
     let finished = Command::run_config(example(name)).file("explore.rhai", script).finish();
     assert_eq!(finished.status(), Some(0), "{finished}");
-    assert_eq!(finished.summary()["hooks"][0]["faulted"], 0, "{finished}");
+    assert_eq!(finished.summary()["hooks"][0]["failures"], 0, "{finished}");
     finished
 }
 

@@ -24,8 +24,8 @@ fn panics() {
     let guest = Guest::new("scenario=demand pages=20").hook("clumsy", panic_at(3)).hook("behind", behind.clone());
     let outcome = guest.run().passed().guest_saw_what_was_reinjected();
     let [clumsy, other] = &outcome.summary.hooks[..] else { panic!("{outcome}") };
-    assert_eq!((clumsy.calls, clumsy.faulted), (4, 1), "{outcome}");
-    assert_eq!((other.calls, other.faulted), (19, 0), "the others go on\n{outcome}");
+    assert_eq!((clumsy.calls, clumsy.failures), (4, 1), "{outcome}");
+    assert_eq!((other.calls, other.failures), (19, 0), "the others go on\n{outcome}");
     let note = &outcome.summary.notes[0];
     for word in ["clumsy", "panicked", "as the test wants it", "hooks.rs:", "fault #3", "left out"] {
         assert!(note.contains(word), "no `{word}`\n{outcome}");
@@ -45,7 +45,7 @@ impl Hook for Fails {
 fn fails() {
     let outcome =
         Guest::new("scenario=demand pages=20").hook("naive", Fails).run().passed().guest_saw_what_was_reinjected();
-    assert_eq!((outcome.summary.hooks[0].calls, outcome.summary.hooks[0].faulted), (1, 1), "{outcome}");
+    assert_eq!((outcome.summary.hooks[0].calls, outcome.summary.hooks[0].failures), (1, 1), "{outcome}");
     assert!(outcome.summary.notes[0].contains("`naive` failed: virtual address 0x"), "{outcome}");
 }
 

@@ -208,7 +208,7 @@ fn segments() {
     }
     // A process ends when it loads the segment while that is away: after a few faults.
     assert!(outcome.summary.verdicts.skip > 32, "{outcome}");
-    assert_eq!(outcome.summary.hooks[0].faulted, 0, "{outcome}");
+    assert_eq!(outcome.summary.hooks[0].failures, 0, "{outcome}");
 }
 
 /// From the first fault that is seen to the reset, through a boot and workloads: each error code follows from the tables and the

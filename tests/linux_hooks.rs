@@ -40,7 +40,7 @@ pub fn tests() -> Vec<Trial> {
 #[track_caller]
 fn run(kernel: &str, vcpus: u32, cmdline: &str, workloads: &str, hook: &str) -> Finished {
     let finished = well(linux(kernel, vcpus, &format!("{cmdline} v14=workload:{workloads}"), hook).finish(), "reset");
-    assert_eq!(finished.summary()["hooks"][0]["faulted"], 0, "{finished}");
+    assert_eq!(finished.summary()["hooks"][0]["failures"], 0, "{finished}");
     has_no_complaint(&finished);
     finished
 }

@@ -35,7 +35,7 @@ fn run_guest(guest: Guest, exception: Exception) -> Outcome {
 
 fn refused(outcome: &Outcome, failures: u64, why: &str) {
     assert_eq!(outcome.summary.verdicts.reinject, 1, "{outcome}");
-    assert_eq!(outcome.summary.hooks[0].faulted, failures, "{outcome}");
+    assert_eq!(outcome.summary.hooks[0].failures, failures, "{outcome}");
     assert!(outcome.summary.notes[0].contains(why), "{outcome}");
 }
 
@@ -59,7 +59,7 @@ fn guard_stops() {
     assert_eq!((&summary["stop"]["reason"], &summary["stop"]["hook"]), (&json!("hook"), &json!("guard")), "{finished}");
     let detail = summary["stop"]["detail"].as_str().unwrap();
     assert!(detail.contains("guarded page touched") && detail.contains("runs on another stack (IST)"), "{finished}");
-    assert_eq!((&summary["hooks"][0]["faulted"], &summary["verdicts"]["stop"]), (&json!(0), &json!(1)), "{finished}");
+    assert_eq!((&summary["hooks"][0]["failures"], &summary["verdicts"]["stop"]), (&json!(0), &json!(1)), "{finished}");
 }
 
 fn on_its_own_stack() {

@@ -54,7 +54,7 @@ fn over_budget() {
     let guest = Guest::new("scenario=demand pages=10").named_hook(slow).hook("quick", Recorder::default());
     let outcome = guest.run().passed().guest_saw_what_was_reinjected();
     let [slow, quick] = &outcome.summary.hooks[..] else { panic!("{outcome}") };
-    assert_eq!((slow.calls, slow.faulted, slow.left_out), (10, 0, false), "{outcome}");
+    assert_eq!((slow.calls, slow.failures, slow.left_out), (10, 0, false), "{outcome}");
     assert!(slow.over_budget >= 2, "{outcome}");
     assert_eq!(quick.calls, 10, "{outcome}");
     let note = outcome.summary.notes.iter().find(|note| note.contains("`slow`")).unwrap();
@@ -201,7 +201,7 @@ fn on_error_stop() {
         assert!(hook == "h" && detail.contains(words) && detail.contains("fault #0"), "{what}: {outcome}");
         assert_eq!((outcome.summary.faults.total, outcome.summary.verdicts.stop), (1, 1), "{what}: {outcome}");
         let [hook] = &outcome.summary.hooks[..] else { panic!("{what}: {outcome}") };
-        assert_eq!((hook.faulted, hook.left_out), (1, true), "{what}: {outcome}");
+        assert_eq!((hook.failures, hook.left_out), (1, true), "{what}: {outcome}");
     }
 }
 
@@ -214,7 +214,7 @@ fn loops_again() {
     assert_eq!(outcome.summary.verdicts.resolve, PAGES * u64::from(LOOP_LIMIT), "{outcome}");
     assert_eq!(outcome.summary.verdicts.reinject, PAGES, "{outcome}");
     let [hook] = &outcome.summary.hooks[..] else { panic!("{outcome}") };
-    assert_eq!((hook.loops, hook.faulted, hook.left_out), (PAGES, 0, false), "{outcome}");
+    assert_eq!((hook.loops, hook.failures, hook.left_out), (PAGES, 0, false), "{outcome}");
     let told = outcome.summary.notes.iter().filter(|note| note.contains("loop")).count();
     assert_eq!(told, 1, "{outcome}");
 }

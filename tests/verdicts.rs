@@ -165,7 +165,7 @@ fn on_the_tiny_guest(ring: u32) {
         };
         let context = Context { faults, expected: &expected, outcome: &outcome };
         assert!(outcome.console.contains(&format!("verdict: saw={said}\n")), "no `saw={said}`: {context}");
-        assert_eq!(outcome.summary.hooks[0].faulted, failures, "{context}");
+        assert_eq!(outcome.summary.hooks[0].failures, failures, "{context}");
         assert_eq!(outcome.summary.hooks[0].left_out, failures == 1, "{context}");
         if let Failure(why) | Impossible(why) = expected {
             assert!(outcome.summary.notes[0].contains(why), "{context}");

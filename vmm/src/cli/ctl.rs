@@ -224,6 +224,6 @@ impl From<ClientError> for Failure {
             | ClientError::Ended
             | ClientError::Host { .. } => 3,
         };
-        Self::Control { message: error.to_string(), help: error.help(), status }
+        Self::Vcpus { message: error.to_string(), help: error.help(), status }
     }
 }

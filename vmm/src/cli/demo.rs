@@ -29,7 +29,7 @@ pub(super) fn run(args: &Args, loudness: Loudness) -> Result<u8, Failure> {
     let console = vm::console()?;
     let narrated = Narrated { hook: zero_fill()?, console: console.clone() };
     let hooks = vec![NamedHook::new("zero-fill", narrated)];
-    let ended = vm::run(&config, hooks, vm::Company::default(), console, &args.kvm.path)?;
+    let ended = vm::run(&config, hooks, vm::RunOptions::default(), console, &args.kvm.path)?;
     conclude(&ended.summary, loudness);
     Ok(ended.status())
 }

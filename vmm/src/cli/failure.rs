@@ -76,7 +76,7 @@ pub(super) enum Failure {
     },
     /// The VM refused a control request, or can't be reached.
     #[error("{message}")]
-    Control {
+    Vcpus {
         /// What failed.
         message: String,
         /// What to do.
@@ -138,7 +138,7 @@ impl Failure {
             | Self::Trace { .. }
             | Self::NoHooks => Self::USAGE,
             Self::SummaryLost { .. } | Self::Stdout { .. } | Self::Answer { .. } => Self::HOST,
-            Self::Vm { status, .. } | Self::Control { status, .. } => *status,
+            Self::Vm { status, .. } | Self::Vcpus { status, .. } => *status,
         }
     }
 }

@@ -39,8 +39,8 @@ pub(super) fn run(args: &Args, loudness: Loudness) -> Result<u8, Failure> {
     let socket = socket.map(|path| ControlSocket::bind(path)).transpose()?;
     let hooks = config.create_hooks(HOOKS)?;
     let watch = args.watch.then_some(config.hooks.as_slice());
-    let company = vm::Company { watch, socket };
-    let ended = vm::run(&config, hooks, company, vm::console()?, &args.kvm.path)?;
+    let options = vm::RunOptions { watch, socket };
+    let ended = vm::run(&config, hooks, options, vm::console()?, &args.kvm.path)?;
 
     conclude(&ended.summary, loudness);
     let status = ended.status();

@@ -16,7 +16,7 @@ use super::{Failure, output};
 
 /// What runs beside a VM; each part is optional.
 #[derive(Default)]
-pub(super) struct Company<'a> {
+pub(super) struct RunOptions<'a> {
     /// Hooks to reload whenever their libraries are rebuilt; the chain begins with them.
     pub(super) watch: Option<&'a [HookConfig]>,
     /// The socket that the VM is controlled through.
@@ -53,18 +53,18 @@ pub(super) fn console() -> Result<Outlet, Failure> {
 pub(super) fn run(
     config: &Config,
     hooks: Vec<NamedHook>,
-    company: Company<'_>,
+    options: RunOptions<'_>,
     console: Outlet,
     kvm: &Path,
 ) -> Result<Ended, Failure> {
     let surroundings = Surroundings { kvm: kvm.to_owned(), attended: true, ..Surroundings::unattended(console) };
     let vm = Vm::new(config, hooks, surroundings).map_err(failure)?;
-    if let Some(hooks) = company.watch {
+    if let Some(hooks) = options.watch {
         let tell = |line: &str| output::tell(&format!("vector14: {}\n", display::printable(line)));
         reload::watch(vm.handle(), hooks, HOOKS, tell).map_err(failure)?;
     }
     let serve = |socket| Server::start(socket, vm.handle(), HOOKS);
-    let server = company.socket.map(serve).transpose();
+    let server = options.socket.map(serve).transpose();
     let _server = server.map_err(|source| failure(VmError::Host { what: "the control socket", source }))?;
     Ok(match vm.run() {
         Ok(summary) => Ended { summary, failure: None },

@@ -14,6 +14,15 @@ macro_rules! counts {
         pub struct $name { $($(#[$field_doc])* pub $field: u64,)* }
 
         impl $name {
+            /// Names of the counts, in the order in which they are shown.
+            pub const NAMES: [&'static str; [$(stringify!($field)),*].len()] = [$(stringify!($field)),*];
+
+            /// All counts, in the order of [`Self::NAMES`].
+            #[must_use]
+            pub fn all(&self) -> [u64; Self::NAMES.len()] {
+                [$(self.$field),*]
+            }
+
             /// Adds the counts of another vCPU.
             pub fn merge(&mut self, other: &Self) {
                 $(self.$field += other.$field;)*
@@ -102,7 +111,7 @@ impl Verdicts {
     /// Sum of all verdicts; equals the number of faults seen.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.reinject + self.resolve + self.skip + self.raise + self.stop
+        self.all().iter().sum()
     }
 }
 

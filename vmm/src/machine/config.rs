@@ -5,6 +5,10 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use vector14_hook::MAX_VCPUS;
+
+use super::device::virtio::SLOTS;
+
 /// Default of `vm.memory`, in bytes.
 pub(crate) const MEMORY: u64 = 64 << 20;
 /// Allowed values of `vm.memory`, in bytes.
@@ -14,7 +18,7 @@ pub(crate) const MEMORY_STEP: u64 = 4 << 10;
 /// Default of `vm.vcpus`.
 pub(crate) const VCPUS: u32 = 1;
 /// Allowed values of `vm.vcpus`.
-pub(crate) const VCPUS_RANGE: RangeInclusive<u32> = 1..=8;
+pub(crate) const VCPUS_RANGE: RangeInclusive<u32> = 1..=MAX_VCPUS as u32;
 /// Default of `vm.timeout`: no timeout.
 pub(crate) const TIMEOUT: Option<Duration> = None;
 /// The longest `vm.timeout`, in days.
@@ -28,7 +32,7 @@ pub(crate) const CMDLINE: &str = "";
 /// Default of `disk.readonly`.
 pub(crate) const DISK_READONLY: bool = false;
 /// Maximum number of disks: one virtio device is the entropy source.
-pub(crate) const DISKS_MAX: usize = 7;
+pub(crate) const DISKS_MAX: usize = SLOTS as usize - 1;
 
 /// `[vm]`: the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,11 +7,12 @@
 //! - [`vcpu`], [`vcpus`], [`cpuid`]: one vCPU; stopping and holding all of them; what the guest's CPUID says
 //! - [`segment`], [`paging`]: a vCPU's code segment and paging mode, and virtual memory under them
 //! - [`memory`], [`pool`]: guest-physical memory, and the host-owned pages in it
-//! - [`config`], [`stop`]: what a config says of the machine, and why it stopped
+//! - [`config`], [`capability`], [`stop`]: what a config says of the machine, what it needs of KVM, and why it stopped
 
 pub(crate) mod acpi;
 pub(crate) mod bios;
 pub(crate) mod boot;
+pub(crate) mod capability;
 pub(crate) mod config;
 pub(crate) mod cpuid;
 pub(crate) mod device;

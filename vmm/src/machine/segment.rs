@@ -151,7 +151,7 @@ impl Size {
 }
 
 /// The address after the instruction of `code`, which is `length` bytes long.
-pub(crate) fn behind(code: &Code, length: usize) -> u64 {
+pub(crate) fn next_rip(code: &Code, length: usize) -> u64 {
     wrap(code.rip.0.wrapping_add(length as u64), code.bits)
 }
 
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn addresses_wrap_at_4_gib_outside_of_64_bit_mode() {
         let code = |bits| Code { rip: Va(0xffff_ffff), bits, ..Code::default() };
-        assert_eq!((behind(&code(64), 2), behind(&code(32), 2)), (0x1_0000_0001, 1));
+        assert_eq!((next_rip(&code(64), 2), next_rip(&code(32), 2)), (0x1_0000_0001, 1));
         assert_eq!(Size { bits: 32, base: 0xffff_0000 }.linear(0x2_0000), Va(0x1_0000));
     }
 }

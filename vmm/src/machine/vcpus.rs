@@ -12,7 +12,7 @@ use crate::sys::kick::Kicker;
 use crate::sys::lock;
 
 /// State that the threads of one VM share to stop and hold it.
-pub(crate) struct Control {
+pub(crate) struct Vcpus {
     /// Whether vCPUs must look at `state` at their safe point.
     attention: AtomicBool,
     state: Mutex<State>,
@@ -76,7 +76,7 @@ pub(crate) enum Go {
     Stop,
 }
 
-impl Control {
+impl Vcpus {
     pub(crate) fn new(vcpus: u32) -> Self {
         Self {
             attention: AtomicBool::new(false),
@@ -100,7 +100,7 @@ impl Control {
         self.kick_all();
     }
 
-    /// Pauses the VM: each vCPU stands still at its next safe point, until [`Control::resume`].
+    /// Pauses the VM: each vCPU stands still at its next safe point, until [`Vcpus::resume`].
     pub(crate) fn pause(&self) {
         let mut state = lock(&self.state);
         state.paused.get_or_insert_with(Instant::now);
@@ -203,7 +203,7 @@ impl Control {
 
     /// Runs `act` while every other vCPU stands still, and passes it their RIPs. Called on a vCPU's thread, whose own
     /// RIP is `rip`. Returns `None` if the VM has stopped meanwhile.
-    pub(crate) fn while_others_stand_still<R>(&self, cpu: u32, rip: u64, act: impl FnOnce(&[u64]) -> R) -> Option<R> {
+    pub(crate) fn while_quiesced<R>(&self, cpu: u32, rip: u64, act: impl FnOnce(&[u64]) -> R) -> Option<R> {
         let mut state = lock(&self.state);
         while state.exclusive {
             // Another vCPU was first: stand still for it, then take the turn.
@@ -234,7 +234,7 @@ impl Control {
 }
 
 /// A vCPU's membership in the run loop.
-pub(crate) struct Joined<'a>(&'a Control);
+pub(crate) struct Joined<'a>(&'a Vcpus);
 
 impl Drop for Joined<'_> {
     fn drop(&mut self) {
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn nobody_moves_while_one_acts() {
         const CPUS: u32 = 4;
-        let control = Control::new(CPUS);
+        let control = Vcpus::new(CPUS);
         let moving = AtomicU32::new(0);
         let members: Vec<_> = (0..CPUS).map(|_| control.join()).collect();
         std::thread::scope(|scope| {
@@ -267,7 +267,7 @@ mod tests {
                         moving.fetch_sub(1, Ordering::SeqCst);
                         if round % 50 == cpu {
                             let seen = control
-                                .while_others_stand_still(cpu, 0, |_| {
+                                .while_quiesced(cpu, 0, |_| {
                                     std::thread::yield_now();
                                     moving.load(Ordering::SeqCst)
                                 })
@@ -285,7 +285,7 @@ mod tests {
     fn a_pause_holds_all_and_lets_one_act() {
         const CPUS: u32 = 3;
         const LONG: Duration = Duration::from_secs(60);
-        let control = Control::new(CPUS);
+        let control = Vcpus::new(CPUS);
         let acted = AtomicU32::new(0);
         let members: Vec<_> = (0..CPUS).map(|_| control.join()).collect();
         std::thread::scope(|scope| {
@@ -294,7 +294,7 @@ mod tests {
                 scope.spawn(move || {
                     let _member = member;
                     while control.safe_point(cpu, || 0) == Go::On {
-                        if control.while_others_stand_still(cpu, 0, |_| ()).is_some() {
+                        if control.while_quiesced(cpu, 0, |_| ()).is_some() {
                             acted.fetch_add(1, Ordering::SeqCst);
                         }
                     }
@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_full_console_holds_vcpus_until_there_is_room_or_the_vm_stops() {
-        let control = Control::new(1);
+        let control = Vcpus::new(1);
         let _member = control.join();
         std::thread::scope(|scope| {
             control.hold_while_console_is_full(true);
@@ -338,10 +338,10 @@ mod tests {
 
     #[test]
     fn the_first_reason_to_stop_holds_and_frees_those_who_wait() {
-        let control = Control::new(2);
+        let control = Vcpus::new(2);
         let _members = [control.join(), control.join()];
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| control.while_others_stand_still(0, 0, |_| ()));
+            let waiting = scope.spawn(|| control.while_quiesced(0, 0, |_| ()));
             control.stop(Stop::Deadline);
             control.stop(Stop::Reset);
             assert_eq!(waiting.join().unwrap(), None);

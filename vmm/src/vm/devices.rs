@@ -33,7 +33,7 @@ pub(super) struct Devices {
 }
 
 /// Creates the devices of the machine that `config` describes, and writes the tables that describe them to the guest.
-/// `ports` are additional devices, which come before the machine's own.
+/// `ports` are additional devices.
 pub(super) fn create(
     config: &Config,
     vm: &VmFd,
@@ -50,25 +50,26 @@ pub(super) fn create(
     host("the ACPI tables", acpi::write(memory, &acpi::Machine { vcpus, virtio }).map_err(io::Error::other))?;
     host("the MP tables", bios::write(memory, vcpus).map_err(io::Error::other))?;
     host("the reset vector", memory.write(RESET_VECTOR, &RESET_CODE).map_err(io::Error::other))?;
-    Ok(Devices { ports: create_ports(memory, &com1, ports), mmio, com1, com1_room })
+    Ok(Devices { ports: create_ports(memory, &com1, ports)?, mmio, com1, com1_room })
 }
 
-fn create_ports(memory: &Memory, com1: &Com1, further: Vec<(u16, Box<dyn Device>)>) -> Bus {
+fn create_ports(memory: &Memory, com1: &Com1, further: Vec<(u16, Box<dyn Device>)>) -> Result<Bus, VmError> {
     let mut bus = Bus::default();
     let mut attach = |port: u16, count: u16, device: Box<dyn Device>| {
-        bus.attach(u64::from(port)..u64::from(port) + u64::from(count), device);
+        let attached = bus.attach(u64::from(port)..u64::from(port) + u64::from(count), device);
+        host("a device's ports", attached.map_err(io::Error::other))
     };
-    attach(COM1, 8, Box::new(com1.clone()));
-    attach(0x60, 5, Box::new(I8042::new()));
-    attach(RTC_PORT, 2, Box::new(Rtc::new(&memory.ram())));
-    attach(SLEEP_CONTROL_PORT, Sleep::PORTS, Box::new(Sleep));
-    attach(RESET_PORT, 1, Box::new(ResetControl));
-    attach(DISPLAY_PORT, 2, Box::new(NoDisplay));
-    attach(EXIT_PORT, 1, Box::new(ExitPort));
+    attach(COM1, 8, Box::new(com1.clone()))?;
+    attach(0x60, 5, Box::new(I8042::new()))?;
+    attach(RTC_PORT, 2, Box::new(Rtc::new(&memory.ram())))?;
+    attach(SLEEP_CONTROL_PORT, Sleep::PORTS, Box::new(Sleep))?;
+    attach(RESET_PORT, 1, Box::new(ResetControl))?;
+    attach(DISPLAY_PORT, 2, Box::new(NoDisplay))?;
+    attach(EXIT_PORT, 1, Box::new(ExitPort))?;
     for (port, device) in further {
-        attach(port, 1, device);
+        attach(port, 1, device)?;
     }
-    bus
+    Ok(bus)
 }
 
 /// Creates the entropy device, then the disks, in slot order.
@@ -82,7 +83,8 @@ fn create_virtio(config: &Config, vm: &VmFd, memory: &Memory) -> Result<(Bus, Ve
     for (slot, backend) in (0..virtio::SLOTS).zip(backends) {
         let (registers, gsi) = (virtio::registers(slot), virtio::gsi(slot));
         let device = Mmio::new(backend, memory.map().clone(), kvm::interrupt(vm, gsi)?);
-        bus.attach(u64::from(registers.start)..u64::from(registers.end), Box::new(device));
+        let attached = bus.attach(u64::from(registers.start)..u64::from(registers.end), Box::new(device));
+        host("a virtio device", attached.map_err(io::Error::other))?;
         places.push(VirtioPlace { registers, gsi });
     }
     Ok((bus, places))

@@ -27,8 +27,13 @@ pub enum VmError {
         path: PathBuf,
     },
     /// This host's KVM lacks something that every VM needs.
-    #[error("this host's KVM lacks {0}")]
-    MissingCapability(&'static str),
+    #[error("this host's KVM lacks {name}: {purpose}")]
+    MissingCapability {
+        /// The capability's name in the KVM API.
+        name: &'static str,
+        /// What a VM uses it for.
+        purpose: &'static str,
+    },
     /// An ioctl failed.
     #[error("{call} failed: {source}")]
     Kvm {
@@ -98,7 +103,7 @@ impl VmError {
             Self::Load(_) | Self::Disk { .. } | Self::Engine(EngineError::FilterOnGate) => 2,
             Self::NoKvm { .. }
             | Self::NotKvm { .. }
-            | Self::MissingCapability(_)
+            | Self::MissingCapability { .. }
             | Self::Kvm { .. }
             | Self::Slot { .. }
             | Self::Engine(
@@ -137,7 +142,7 @@ impl VmError {
             Self::Memory(_) => Some("lower vm.memory, or free memory on the host"),
             Self::NoKvm { .. }
             | Self::NotKvm { .. }
-            | Self::MissingCapability(_)
+            | Self::MissingCapability { .. }
             | Self::Kvm { .. }
             | Self::Slot { .. } => Some("`vector14 doctor` says what this host's KVM offers"),
             Self::Load(_)

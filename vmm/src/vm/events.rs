@@ -173,9 +173,9 @@ impl Drop for Signal {
 }
 
 /// Wakes the main thread when a vCPU has left its loop.
-pub(crate) struct Left(pub(crate) EventFd);
+pub(crate) struct VcpuEnded(pub(crate) EventFd);
 
-impl MutEventSubscriber for Left {
+impl MutEventSubscriber for VcpuEnded {
     fn init(&mut self, ops: &mut EventOps) {
         watch(ops, &self.0);
     }

@@ -13,6 +13,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::error::{VmError, call, host};
 use crate::machine::acpi::{IO_APIC_ID, TIMER_PIN};
+use crate::machine::capability::{self, Capability};
 use crate::machine::config::VmConfig;
 use crate::machine::cpuid;
 use crate::machine::vcpu::Vcpu;
@@ -35,21 +36,10 @@ pub(crate) fn open(path: &Path) -> Result<Kvm, VmError> {
     if kvm.get_api_version() != API_VERSION {
         return Err(VmError::NotKvm { path: path.to_owned() });
     }
-    let needed = [
-        (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
-        (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
-        (Cap::Irqfd, "KVM_CAP_IRQFD"),
-        (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
-    ];
-    if let Some((_, name)) = needed.into_iter().find(|(cap, _)| !kvm.check_extension(*cap)) {
-        return Err(VmError::MissingCapability(name));
+    match capability::ask(&kvm).into_iter().find(|capability| !capability.sufficient) {
+        Some(Capability { name, purpose, .. }) => Err(VmError::MissingCapability { name, purpose }),
+        None => Ok(kvm),
     }
-    let sync_regs = kvm.check_extension_int(Cap::SyncRegs);
-    let needed = (kvm_bindings::KVM_SYNC_X86_REGS | kvm_bindings::KVM_SYNC_X86_SREGS).cast_signed();
-    if sync_regs & needed != needed {
-        return Err(VmError::MissingCapability("KVM_CAP_SYNC_REGS for registers and system registers"));
-    }
-    Ok(kvm)
 }
 
 /// Creates the local APICs, the I/O APIC and the 8259s, and the 8254 if KVM has one.

@@ -41,7 +41,7 @@ pub use crate::machine::vcpus::Standing;
 use crate::sys::endings::{self, Awaited};
 use crate::sys::mapped::MappedVm;
 use crate::vm::config::Config;
-use crate::vm::events::{Beat, Deadline, Left, SIGNALS, Signal, Subscriber, stop_signals};
+use crate::vm::events::{Beat, Deadline, SIGNALS, Signal, Subscriber, VcpuEnded, stop_signals};
 use crate::vm::input::Input;
 use crate::vm::run::Shared;
 use crate::vm::watchdog::Watchdog;
@@ -193,7 +193,7 @@ impl Vm {
         let mut manager = manager
             .map_err(|error| VmError::Host { what: "waiting for events", source: std::io::Error::other(error) })?;
         let vm = || Arc::clone(&self.shared);
-        manager.add_subscriber(Box::new(Left(host("the end of vCPUs", left.try_clone())?)));
+        manager.add_subscriber(Box::new(VcpuEnded(host("the end of vCPUs", left.try_clone())?)));
         if let Some(timeout) = self.timeout {
             manager.add_subscriber(Box::new(host("the deadline", Deadline::new(timeout, vm()))?));
         }

@@ -23,13 +23,13 @@ use crate::machine::device::Bus;
 use crate::machine::memory::Memory;
 use crate::machine::stop::Stop;
 use crate::machine::vcpu::{Direction, Io, Vcpu, VmExit};
-use crate::machine::vcpus::{Control, Go};
+use crate::machine::vcpus::{Go, Vcpus};
 
 /// State that all vCPUs of a VM share while it runs.
 pub(crate) struct Shared {
     pub(crate) memory: Arc<Memory>,
     pub(crate) chain: Chain,
-    pub(crate) control: Arc<Control>,
+    pub(crate) control: Arc<Vcpus>,
     pub(crate) ports: Bus,
     pub(crate) mmio: Bus,
     /// Number of faults seen so far by all vCPUs; also the next fault's sequence number.
@@ -47,7 +47,7 @@ impl Shared {
         Self {
             memory: Arc::new(memory),
             chain,
-            control: Arc::new(Control::new(vcpus)),
+            control: Arc::new(Vcpus::new(vcpus)),
             ports,
             mmio,
             sequence: AtomicU64::new(0),
@@ -83,14 +83,14 @@ pub(crate) struct Tally {
 }
 
 /// One vCPU's per-fault state.
-pub(crate) struct Desk<'a> {
+pub(crate) struct VcpuState<'a> {
     tally: &'a Tally,
     /// This vCPU's copy of the hook chain.
     view: View,
     progress: Progress,
 }
 
-impl<'a> Desk<'a> {
+impl<'a> VcpuState<'a> {
     pub(crate) fn new(cpu: &Vcpu, vm: &'a Shared) -> Self {
         Self { tally: vm.tallies.at(cpu.index()), view: vm.chain.view(), progress: Progress::default() }
     }
@@ -101,10 +101,10 @@ impl<'a> Desk<'a> {
 /// # Errors
 /// KVM_RUN fails for a reason that is not the guest's.
 pub(crate) fn run(cpu: &mut Vcpu, mut engine: EngineCpu, vm: &Shared) -> Result<(), kvm_ioctls::Error> {
-    let mut desk = Desk::new(cpu, vm);
+    let mut state = VcpuState::new(cpu, vm);
     while vm.control.safe_point(cpu.index(), || cpu.regs().rip) == Go::On {
         let exit = cpu.enter()?;
-        if let Some(stop) = answer(cpu, &mut engine, &exit, vm, &mut desk) {
+        if let Some(stop) = answer(cpu, &mut engine, &exit, vm, &mut state) {
             vm.control.stop(stop);
         }
     }
@@ -117,13 +117,13 @@ pub(crate) fn answer(
     engine: &mut EngineCpu,
     exit: &VmExit,
     vm: &Shared,
-    desk: &mut Desk<'_>,
+    state: &mut VcpuState<'_>,
 ) -> Option<Stop> {
-    let exits = &desk.tally.exits;
+    let exits = &state.tally.exits;
     exits.total.add(1);
-    vm.chain.refresh(&mut desk.view);
+    vm.chain.refresh(&mut state.view);
     match engine.recognise(exit, cpu, &vm.memory) {
-        Some(Ok(caught)) => intercept(cpu, engine, &caught, vm, desk),
+        Some(Ok(caught)) => intercept(cpu, engine, &caught, vm, state),
         Some(Err(stray)) => {
             exits.other.add(1);
             Some(Stop::Crash { detail: stray.to_string() })
@@ -141,9 +141,9 @@ fn intercept(
     engine: &mut EngineCpu,
     caught: &Caught,
     vm: &Shared,
-    desk: &mut Desk<'_>,
+    state: &mut VcpuState<'_>,
 ) -> Option<Stop> {
-    let Desk { tally, view, progress } = desk;
+    let VcpuState { tally, view, progress } = state;
     tally.exits.fault.add(1);
     let fault = caught.decode(vm.sequence.fetch_add(1, Ordering::Relaxed), cpu.index());
     tally.faults.add(&fault);

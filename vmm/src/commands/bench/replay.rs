@@ -16,7 +16,7 @@ use crate::intercept::engine::{ArmWhen, Engine, EngineCpu, Room};
 use crate::machine::device::Bus;
 use crate::machine::vcpu::{Vcpu, VmExit};
 use crate::sys::mapped::MappedVm;
-use crate::vm::run::{self, Desk, Shared};
+use crate::vm::run::{self, Shared, VcpuState};
 use crate::vm::summary::{Stop, Verdicts};
 use crate::vm::{VmError, call, kvm};
 
@@ -31,31 +31,31 @@ pub fn replay(exit: Exit, hooks: Vec<NamedHook>, count: u32, device: &Path) -> R
     let machine = memory.machine(call("KVM_CREATE_VM", kvm.create_vm())?)?;
     let vm = Shared::new(memory, Chain::new(hooks), 1, Bus::default(), Bus::default());
     for mut cpu in kvm::create_vcpus(&kvm, &machine, &VmConfig::default())? {
-        let mut desk = Desk::new(&cpu, &vm);
+        let mut state = VcpuState::new(&cpu, &vm);
         let mut engine = match exit {
-            Exit::Stub => armed(&mut cpu, &machine, &vm, &mut desk)?,
+            Exit::Stub => armed(&mut cpu, &machine, &vm, &mut state)?,
             Exit::Exception => EngineCpu::exception_bitmap(),
         };
         let recording = Recording::of(exit, &vm.memory)?;
         recording.restore(&mut cpu, &vm.memory)?;
-        run::answer(&mut cpu, &mut engine, &recording.exit, &vm, &mut desk);
+        run::answer(&mut cpu, &mut engine, &recording.exit, &vm, &mut state);
         for _ in 0..count {
             recording.restore(&mut cpu, &vm.memory)?;
-            answer_fault(&mut cpu, &mut engine, &recording.exit, &vm, &mut desk);
+            answer_fault(&mut cpu, &mut engine, &recording.exit, &vm, &mut state);
         }
     }
     Ok(vm.count().1)
 }
 
 /// Engine `gate` with its stub in place, armed as in any guest: at the first exit that is not a fault.
-fn armed(cpu: &mut Vcpu, machine: &MappedVm, vm: &Shared, desk: &mut Desk<'_>) -> Result<EngineCpu, VmError> {
+fn armed(cpu: &mut Vcpu, machine: &MappedVm, vm: &Shared, state: &mut VcpuState<'_>) -> Result<EngineCpu, VmError> {
     let mut config = Config::tiny("");
     config.intercept.engine = EngineChoice::Gate;
     let mut engine =
         Engine::new(&config.intercept, config.vm.nested, machine, Room::default(), ArmWhen::GateIsPresent)?
             .for_cpu(cpu);
     *cpu.sregs_mut() = recording::system_registers();
-    run::answer(cpu, &mut engine, &VmExit::Interrupted, vm, desk);
+    run::answer(cpu, &mut engine, &VmExit::Interrupted, vm, state);
     Ok(engine)
 }
 
@@ -66,7 +66,7 @@ fn answer_fault(
     engine: &mut EngineCpu,
     exit: &VmExit,
     vm: &Shared,
-    desk: &mut Desk<'_>,
+    state: &mut VcpuState<'_>,
 ) -> Option<Stop> {
-    run::answer(cpu, engine, exit, vm, desk)
+    run::answer(cpu, engine, exit, vm, state)
 }

@@ -9,6 +9,7 @@ use super::grid::Grid;
 use super::summary::{exit_counts, fault_counts, verdict_counts};
 use crate::commands::ctl::Stats;
 use crate::intercept::chain::HookStatus;
+use crate::intercept::counts::Verdicts;
 use crate::vm::{State, Status};
 
 /// What the VM is doing, as rows of a name and a value.
@@ -42,7 +43,7 @@ pub fn status(status: &Status, style: Style) -> String {
 pub fn hooks(hooks: &[HookStatus], style: Style) -> String {
     let mut grid = Grid::new(&["hook", "type", "called", "failed", "over budget", "looped", "options"]);
     for hook in hooks {
-        let failed = if hook.left_out { format!("{}, left out", hook.faulted) } else { hook.faulted.to_string() };
+        let failed = if hook.left_out { format!("{}, left out", hook.failures) } else { hook.failures.to_string() };
         grid.row([
             &hook.name,
             hook.kind.as_deref().unwrap_or("-"),
@@ -71,33 +72,23 @@ fn options(hook: &HookStatus) -> String {
 /// The columns of [`stats`].
 #[must_use]
 pub fn stats_head(style: Style) -> String {
-    columns(["ms", "faults/s", "exits/s", "faults", "reinject", "resolve", "skip", "raise", "stop"], style)
+    columns(["ms", "faults/s", "exits/s", "faults"].into_iter().chain(Verdicts::NAMES).map(str::to_owned), style)
 }
 
 /// The counts at one moment, in one line.
 #[must_use]
 pub fn stats(stats: &Stats, style: Style) -> String {
     let Stats { run_ms, faults_per_s, exits_per_s, faults, verdicts, .. } = stats;
-    let numbers = [
-        *run_ms,
-        *faults_per_s,
-        *exits_per_s,
-        faults.total,
-        verdicts.reinject,
-        verdicts.resolve,
-        verdicts.skip,
-        verdicts.raise,
-        verdicts.stop,
-    ];
-    let numbers = numbers.map(|number| number.to_string());
-    columns(numbers.each_ref().map(String::as_str), style)
+    let numbers = [*run_ms, *faults_per_s, *exits_per_s, faults.total].into_iter().chain(verdicts.all());
+    columns(numbers.map(|number| number.to_string()), style)
 }
 
 /// Lays out one line. Lines come one by one, so columns can't be sized to their widest cell.
-fn columns(cells: [&str; 9], style: Style) -> String {
+fn columns(cells: impl Iterator<Item = String>, style: Style) -> String {
+    let line = |cells: Vec<String>, between| cells.join(between) + "\n";
     match style {
-        Style::Plain => cells.join("\t") + "\n",
-        Style::Terminal { .. } => cells.map(|cell| format!("{cell:>9}")).join(" ") + "\n",
+        Style::Plain => line(cells.collect(), "\t"),
+        Style::Terminal { .. } => line(cells.map(|cell| format!("{cell:>9}")).collect(), " "),
     }
 }
 

@@ -77,43 +77,21 @@ fn fields(summary: &Summary) -> [(&'static str, String); 6] {
 
 /// The faults, by kind.
 pub(super) fn fault_counts(faults: &Faults) -> String {
-    counts(&[
-        ("total", faults.total),
-        ("user", faults.user),
-        ("write", faults.write),
-        ("fetch", faults.fetch),
-        ("present", faults.present),
-        ("reserved", faults.reserved),
-    ])
+    counts(Faults::NAMES, faults.all())
 }
 
 /// What became of the faults, by verdict.
 pub(super) fn verdict_counts(verdicts: &Verdicts) -> String {
-    counts(&[
-        ("reinject", verdicts.reinject),
-        ("resolve", verdicts.resolve),
-        ("skip", verdicts.skip),
-        ("raise", verdicts.raise),
-        ("stop", verdicts.stop),
-    ])
+    counts(Verdicts::NAMES, verdicts.all())
 }
 
 /// The exits, by cause.
 pub(super) fn exit_counts(exits: &Exits) -> String {
-    counts(&[
-        ("total", exits.total),
-        ("fault", exits.fault),
-        ("io", exits.io),
-        ("mmio", exits.mmio),
-        ("hlt", exits.hlt),
-        ("kick", exits.kick),
-        ("other", exits.other),
-    ])
+    counts(Exits::NAMES, exits.all())
 }
 
-fn counts(counts: &[(&str, u64)]) -> String {
-    let counts: Vec<_> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
-    counts.join(", ")
+fn counts<const N: usize>(names: [&str; N], counts: [u64; N]) -> String {
+    names.iter().zip(counts).map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
 }
 
 fn time(summary: &Summary) -> String {
@@ -154,7 +132,7 @@ fn earlier(totals: &HookTotals) -> Option<String> {
 }
 
 fn total_calls(totals: &HookTotals) -> String {
-    let counts = [("failed", totals.faulted), ("over budget", totals.over_budget), ("looped", totals.loops)];
+    let counts = [("failed", totals.failures), ("over budget", totals.over_budget), ("looped", totals.loops)];
     let mut text = format!("called {}", totals.calls);
     for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
         text += &format!(", {name} {count}");
@@ -224,7 +202,7 @@ mod tests {
             name: "count".to_owned(),
             number: 1,
             calls,
-            faulted: 0,
+            failures: 0,
             over_budget: 0,
             loops: 0,
             left_out: false,
@@ -289,7 +267,7 @@ mod tests {
         let replaced = [hook(10, Until::Replaced), HookSummary { over_budget: 2, ..hook(32, Until::Replaced) }];
         assert_eq!(calls(&replaced), "replaced 2 times: called 42, over budget 2");
         assert_eq!(
-            calls(&[HookSummary { faulted: 1, loops: 3, ..hook(5, Until::End) }]),
+            calls(&[HookSummary { failures: 1, loops: 3, ..hook(5, Until::End) }]),
             "called 5, failed 1, looped 3"
         );
         assert_eq!(calls(&[hook(5, Until::Removed)]), "removed: called 5");

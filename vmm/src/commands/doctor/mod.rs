@@ -5,12 +5,10 @@
 //!
 //! # Layout
 //! - [`device`]: whether the KVM device exists, can be opened, and is KVM
-//! - [`capability`]: what vector14 needs of KVM_CHECK_EXTENSION
 //! - [`host`]: the processor and the kernel's modules
 //! - `advice`: what to do about what is missing
 
 mod advice;
-pub mod capability;
 pub mod device;
 pub mod host;
 
@@ -18,7 +16,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-pub use capability::Capability;
+pub use crate::machine::capability::Capability;
 pub use device::{Device, DeviceState};
 pub use host::{Cpu, Host};
 
@@ -61,7 +59,7 @@ pub struct Engine {
 #[must_use]
 pub fn examine(kvm: &Path, host: &Host) -> Diagnosis {
     let (device, opened) = device::open(kvm);
-    let capabilities = opened.as_ref().map_or_else(Vec::new, capability::ask);
+    let capabilities = opened.as_ref().map_or_else(Vec::new, crate::machine::capability::ask);
     let missing = opened.and_then(|kvm| offer::missing(|number| kvm.check_extension_raw(number.into())));
     let (modules, cpu) = (host.modules(), host.cpu());
     let advice = advice::advice(&device, &modules, &cpu, &capabilities);

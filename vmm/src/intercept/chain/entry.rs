@@ -70,7 +70,7 @@ pub(super) struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct HookCounts {
     pub(super) calls: Counter,
-    pub(super) faulted: Counter,
+    pub(super) failures: Counter,
     pub(super) loops: Counter,
 }
 
@@ -92,7 +92,7 @@ pub struct HookStatus {
     /// Number of calls.
     pub calls: u64,
     /// Number of times it panicked, failed, or gave a verdict that could not be applied.
-    pub faulted: u64,
+    pub failures: u64,
     /// Number of calls that exceeded the budget.
     pub over_budget: u64,
     /// Number of loops: it resolved faults and the guest made no progress.
@@ -155,7 +155,7 @@ impl Entry {
             timeout_ms: milliseconds(self.trust.timeout),
             on_error: self.trust.on_error.to_string(),
             calls: self.sum(|counts| &counts.calls),
-            faulted: self.sum(|counts| &counts.faulted),
+            failures: self.sum(|counts| &counts.failures),
             over_budget: lock(&self.overruns).count,
             loops: self.loops(),
             left_out: self.failed.load(Ordering::Relaxed),
@@ -164,13 +164,13 @@ impl Entry {
 
     /// Summary of the hook at its end; `report` is `None` if the hook could not be asked for one.
     pub(super) fn summarise(&self, until: Until, report: Option<Report>) -> HookSummary {
-        let HookStatus { name, calls, faulted, over_budget, loops, left_out, .. } = self.status();
+        let HookStatus { name, calls, failures, over_budget, loops, left_out, .. } = self.status();
         let ended = report.is_some();
         HookSummary {
             name,
             number: self.id.0.get(),
             calls,
-            faulted,
+            failures,
             over_budget,
             loops,
             left_out,

@@ -217,7 +217,7 @@ impl Chain {
 
     #[cold]
     fn fail(&self, entry: &Entry, fault: &Fault, failure: &str) -> Verdict {
-        entry.counts().of(fault).faulted.add(1);
+        entry.counts().of(fault).failures.add(1);
         let first = entry.leave_out();
         let about = about(fault);
         match entry.trust.on_error {

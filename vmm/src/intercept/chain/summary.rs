@@ -13,7 +13,7 @@ pub struct HookSummary {
     /// Number of calls.
     pub calls: u64,
     /// Number of times it panicked, failed, or gave a verdict that could not be applied.
-    pub faulted: u64,
+    pub failures: u64,
     /// Number of calls that took longer than the budget.
     pub over_budget: u64,
     /// Number of loops: it resolved a fault repeatedly and the guest made no progress.
@@ -63,8 +63,8 @@ pub struct HookTotals {
     pub hooks: u64,
     /// The sum of [`HookSummary::calls`].
     pub calls: u64,
-    /// The sum of [`HookSummary::faulted`].
-    pub faulted: u64,
+    /// The sum of [`HookSummary::failures`].
+    pub failures: u64,
     /// The sum of [`HookSummary::over_budget`].
     pub over_budget: u64,
     /// The sum of [`HookSummary::loops`].
@@ -76,7 +76,7 @@ impl HookTotals {
     pub fn add(&mut self, hook: &HookSummary) {
         self.hooks += 1;
         self.calls += hook.calls;
-        self.faulted += hook.faulted;
+        self.failures += hook.failures;
         self.over_budget += hook.over_budget;
         self.loops += hook.loops;
     }

@@ -10,7 +10,7 @@ use super::outcome::{ApplyError, Outcome};
 use crate::machine::memory::Memory;
 use crate::machine::stop::Stop;
 use crate::machine::vcpu::{Vcpu, VmExit};
-use crate::machine::vcpus::Control;
+use crate::machine::vcpus::Vcpus;
 
 /// One vCPU's side of an engine.
 pub(crate) struct EngineCpu {
@@ -72,13 +72,7 @@ impl EngineCpu {
     }
 
     /// Keeps the interception in place after an exit that was not a fault. `Some` ends the VM.
-    pub(crate) fn inspect(
-        &mut self,
-        cpu: &mut Vcpu,
-        memory: &Memory,
-        control: &Control,
-        thorough: bool,
-    ) -> Option<Stop> {
+    pub(crate) fn inspect(&mut self, cpu: &mut Vcpu, memory: &Memory, control: &Vcpus, thorough: bool) -> Option<Stop> {
         match &mut self.kind {
             Kind::Off | Kind::ExceptionBitmap => None,
             Kind::Gate(gate) => gate.inspect(cpu, memory, control, thorough).err().map(crash),
@@ -91,7 +85,7 @@ impl EngineCpu {
         &mut self,
         cpu: &mut Vcpu,
         memory: &Memory,
-        control: &Control,
+        control: &Vcpus,
         address: Pa,
         faults: u64,
     ) -> Option<Result<(), Stop>> {
@@ -103,7 +97,7 @@ impl EngineCpu {
     }
 
     /// Undoes what may have kept KVM from continuing. Returns `None` if there is nothing to undo.
-    pub(crate) fn give_way(&mut self, cpu: &mut Vcpu, control: &Control, failure: &str) -> Option<Result<(), Stop>> {
+    pub(crate) fn give_way(&mut self, cpu: &mut Vcpu, control: &Vcpus, failure: &str) -> Option<Result<(), Stop>> {
         let Kind::Gate(gate) = &mut self.kind else { return None };
         done(gate.give_way(cpu, control, failure))
     }

@@ -8,7 +8,7 @@ use super::length::Lengths;
 use super::registers::RFLAGS_RF;
 use crate::intercept::chain::Cause;
 use crate::machine::memory::Memory;
-use crate::machine::segment::behind;
+use crate::machine::segment::next_rip;
 
 /// Why a verdict can't be applied. The vCPU is left unchanged.
 #[derive(Debug, thiserror::Error)]
@@ -111,5 +111,5 @@ fn next_instruction(rip: u64, caught: &Caught, lengths: &mut Lengths, memory: &M
     let code = context.code.fetch(rip, memory, &context.paging);
     let code = code.ok_or(ApplyError::UnreadableCode { rip: Va(rip) })?;
     let length = lengths.of(&code).ok_or(ApplyError::NoInstruction { rip: Va(rip) })?;
-    Ok(behind(&code, length))
+    Ok(next_rip(&code, length))
 }

@@ -21,15 +21,31 @@ pub(crate) struct Bus {
     devices: Vec<Attached>,
 }
 
+/// Two devices want the same addresses.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a device for addresses {wanted:#x?} overlaps the one at {taken:#x?}")]
+pub(crate) struct Overlap {
+    wanted: Range<u64>,
+    taken: Range<u64>,
+}
+
 struct Attached {
     range: Range<u64>,
     device: Mutex<Box<dyn Device>>,
 }
 
 impl Bus {
-    /// Attaches `device` at `range`. It takes precedence over devices that are already there.
-    pub(crate) fn attach(&mut self, range: Range<u64>, device: Box<dyn Device>) {
-        self.devices.insert(0, Attached { range, device: Mutex::new(device) });
+    /// Attaches `device` at `range`.
+    ///
+    /// # Errors
+    /// [`Overlap`]; the device is not attached.
+    pub(crate) fn attach(&mut self, range: Range<u64>, device: Box<dyn Device>) -> Result<(), Overlap> {
+        let overlaps = |other: &&Attached| other.range.start < range.end && range.start < other.range.end;
+        if let Some(other) = self.devices.iter().find(overlaps) {
+            return Err(Overlap { wanted: range, taken: other.range.clone() });
+        }
+        self.devices.push(Attached { range, device: Mutex::new(device) });
+        Ok(())
     }
 
     /// Reads from the device at `address`. An address without a device reads as all ones.
@@ -73,7 +89,7 @@ mod tests {
     #[test]
     fn accesses_reach_the_device_of_their_range_only() {
         let mut bus = Bus::default();
-        bus.attach(0x10..0x12, Box::new(Register(7)));
+        bus.attach(0x10..0x12, Box::new(Register(7))).unwrap();
         let read = |address| {
             let mut data = [0; 2];
             bus.read(address, &mut data);
@@ -84,5 +100,17 @@ mod tests {
         assert_eq!(read(0x12), [0xff, 0xff]);
         assert_eq!(bus.write(0x12, &[0xaa]), None);
         assert_eq!(bus.write(0x10, &[0xaa]), Some(Stop::Reset));
+    }
+
+    #[test]
+    fn devices_do_not_overlap() {
+        let mut bus = Bus::default();
+        bus.attach(0x10..0x12, Box::new(Register(7))).unwrap();
+        for wanted in [0x10..0x12, 0x11..0x20, 0..0x11, 0..0x20, 0x10..0x11] {
+            let refused = bus.attach(wanted.clone(), Box::new(Register(1)));
+            assert_eq!(refused, Err(Overlap { wanted, taken: 0x10..0x12 }));
+        }
+        bus.attach(0x12..0x13, Box::new(Register(1))).unwrap();
+        bus.attach(0xf..0x10, Box::new(Register(1))).unwrap();
     }
 }

@@ -46,7 +46,7 @@ use crate::machine::memory::Memory;
 use crate::machine::paging;
 use crate::machine::segment::CodeSegment;
 use crate::machine::vcpu::{Direction, Io, Vcpu, VmExit};
-use crate::machine::vcpus::Control;
+use crate::machine::vcpus::Vcpus;
 
 /// One vCPU's side of the engine.
 pub(crate) struct GateCpu {
@@ -133,7 +133,7 @@ impl GateCpu {
         &mut self,
         cpu: &mut Vcpu,
         memory: &Memory,
-        control: &Control,
+        control: &Vcpus,
         thorough: bool,
     ) -> Result<(), LostPage> {
         if cpu.in_guest_mode() {
@@ -157,7 +157,7 @@ impl GateCpu {
         cpu: &mut Vcpu,
         idtr: Idtr,
         memory: &Memory,
-        control: &Control,
+        control: &Vcpus,
         Look { thorough, now }: Look,
     ) -> Result<Option<Seen>, LostPage> {
         let rip = cpu.regs().rip;
@@ -221,7 +221,7 @@ impl GateCpu {
         &mut self,
         cpu: &mut Vcpu,
         memory: &Memory,
-        control: &Control,
+        control: &Vcpus,
         at: Pa,
         data: &[u8],
         faults: u64,
@@ -251,7 +251,7 @@ impl GateCpu {
 
     /// Makes all pages writable again, because KVM could not continue, perhaps at a page that the guest can't write
     /// to. Returns false if there are no such pages.
-    pub(crate) fn give_way(&mut self, cpu: &mut Vcpu, control: &Control, failure: &str) -> Result<bool, LostPage> {
+    pub(crate) fn give_way(&mut self, cpu: &mut Vcpu, control: &Vcpus, failure: &str) -> Result<bool, LostPage> {
         if !self.shared.keeps_any() {
             return Ok(false);
         }
@@ -302,9 +302,9 @@ impl GateCpu {
 }
 
 /// Runs `act` while every other vCPU stands still. Does not run it if the VM stops meanwhile.
-fn alone(control: &Control, cpu: &mut Vcpu, act: impl FnOnce(&[u64]) -> Result<(), LostPage>) -> Result<(), LostPage> {
+fn alone(control: &Vcpus, cpu: &mut Vcpu, act: impl FnOnce(&[u64]) -> Result<(), LostPage>) -> Result<(), LostPage> {
     let rip = cpu.regs().rip;
-    control.while_others_stand_still(cpu.index(), rip, act).unwrap_or(Ok(()))
+    control.while_quiesced(cpu.index(), rip, act).unwrap_or(Ok(()))
 }
 
 /// How a vCPU translates addresses, and how wide its gates are; `None` without paging.

@@ -1,4 +1,4 @@
-//! What vector14 needs of KVM_CHECK_EXTENSION (KVM API, 4.4).
+//! What a VM needs of KVM_CHECK_EXTENSION (KVM API, 4.4).
 
 use kvm_bindings::{
     KVM_CAP_EXT_CPUID, KVM_CAP_IMMEDIATE_EXIT, KVM_CAP_IRQCHIP, KVM_CAP_IRQFD, KVM_CAP_MAX_VCPUS, KVM_CAP_SYNC_REGS,
@@ -74,8 +74,8 @@ const NEEDS: [Need; 7] = [
     },
 ];
 
-/// Asks KVM for every capability that vector14 needs.
-pub(super) fn ask(kvm: &Kvm) -> Vec<Capability> {
+/// Asks KVM for every capability that a VM needs.
+pub(crate) fn ask(kvm: &Kvm) -> Vec<Capability> {
     NEEDS.iter().map(|need| need.judge(kvm.check_extension_raw(need.number.into()))).collect()
 }
 
