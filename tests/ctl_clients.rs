@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use vector14::ctl::{CLIENTS_MAX, Client, ControlSocket, LINE_MAX, Server};
+use vector14::ctl::{self, CLIENTS_MAX, Client, ControlSocket, LINE_MAX, Server};
 use vector14::summary::Stop;
 use vector14::vm::VmHandle;
 use vector14_hook::{Fault, Guest as Handle, Hook, Result, Verdict};
@@ -105,7 +105,7 @@ fn slow() {
         let mut ask = || stream.write_all(b"{\"command\":\"status\"}\n").map_err(|error| error.kind());
         while ask().is_ok() {}
         let before = vm.status().faults.total;
-        Client::connect(path).unwrap().request("status", serde_json::Map::new()).unwrap();
+        Client::connect(path).unwrap().request(&ctl::Command::Status).unwrap();
         let left = (0..300).find_map(|_| ask().err().filter(|error| *error != ErrorKind::WouldBlock));
         assert!(matches!(left, Some(ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)), "{left:?}");
         assert!(vm.status().faults.total > before);

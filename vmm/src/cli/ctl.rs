@@ -3,14 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Subcommand, ValueHint};
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use vector14::chain::HookStatus;
 use vector14::config::parse_option;
-use vector14::ctl::client::arguments;
-use vector14::ctl::{Client, ClientError, Stats};
+use vector14::ctl::{self, Client, ClientError, Response};
 use vector14::display;
-use vector14::vm::{State, Status};
+use vector14::vm::{Standing, State};
 
 use super::{Failure, output};
 
@@ -102,113 +99,111 @@ struct NewHook {
 
 pub(super) fn run(args: &Args) -> Result<u8, Failure> {
     let mut client = Client::connect(&args.socket)?;
-    let (name, arguments) = request(&args.command)?;
-    let result = client.request(name, arguments)?;
+    let response = client.request(&request(&args.command)?)?;
     match (&args.command, args.json) {
-        (Command::Stats { .. }, json) => follow(&mut client, result, json)?,
-        (_, true) => output::print_json(&result)?,
-        (command, false) => output::print(&show(command, result)?)?,
+        (Command::Stats { .. }, json) => follow(&mut client, response, json)?,
+        (_, true) => output::print_json(&json!(response))?,
+        (command, false) => output::print(&show(command, &response))?,
     }
     Ok(0)
 }
 
 /// The request that a command stands for.
-fn request(command: &Command) -> Result<(&'static str, Map<String, Value>), Failure> {
+fn request(command: &Command) -> Result<ctl::Command, Failure> {
     Ok(match command {
-        Command::Status => ("status", Map::new()),
-        Command::Pause => ("pause", Map::new()),
-        Command::Resume => ("resume", Map::new()),
-        Command::Stop => ("stop", Map::new()),
-        Command::Attach => ("attach", Map::new()),
-        Command::Detach => ("detach", Map::new()),
-        Command::Hooks => ("hooks", Map::new()),
+        Command::Status => ctl::Command::Status,
+        Command::Pause => ctl::Command::Pause,
+        Command::Resume => ctl::Command::Resume,
+        Command::Stop => ctl::Command::Stop,
+        Command::Attach => ctl::Command::Attach,
+        Command::Detach => ctl::Command::Detach,
+        Command::Hooks => ctl::Command::Hooks,
         Command::Add { hook, position } => {
-            let mut arguments = hook.arguments()?;
-            arguments.extend(position.map(|position| ("position".to_owned(), json!(position))));
-            ("add", arguments)
+            let (hook, path, options, base) = hook.parts()?;
+            ctl::Command::Add { hook, path, options, base, position: *position }
         }
-        Command::Remove { name } => ("remove", arguments([("name", json!(name))])),
+        Command::Remove { name } => ctl::Command::Remove { name: name.clone() },
         Command::Replace { name, hook } => {
-            let mut arguments = hook.arguments()?;
-            arguments.insert("name".to_owned(), json!(name));
-            ("replace", arguments)
+            let (hook, path, options, base) = hook.parts()?;
+            ctl::Command::Replace { name: name.clone(), hook, path, options, base }
         }
-        Command::Reorder { names } => ("reorder", arguments([("names", json!(names))])),
-        Command::Set { name, options } => {
-            ("set", arguments([("name", json!(name)), ("options", parse_options(options)?)]))
-        }
+        Command::Reorder { names } => ctl::Command::Reorder { names: names.clone() },
+        Command::Set { name, options } => ctl::Command::Set { name: name.clone(), options: parse_options(options)? },
         Command::Stats { interval } => {
-            ("stats", arguments([("interval_ms", json!(u64::try_from(interval.as_millis()).unwrap_or(u64::MAX)))]))
+            ctl::Command::Stats { interval_ms: Some(u64::try_from(interval.as_millis()).unwrap_or(u64::MAX)) }
         }
     })
 }
 
 impl NewHook {
-    fn arguments(&self) -> Result<Map<String, Value>, Failure> {
-        let base = std::env::current_dir().ok();
-        let options = parse_options(&self.options)?;
-        let hook = if self.hook.contains('/') { "path" } else { "hook" };
-        Ok(arguments([(hook, json!(self.hook)), ("options", options), ("base", json!(base))]))
+    /// Its type or its library, its options, and where relative paths start.
+    #[expect(clippy::type_complexity, reason = "the fields of two commands, in their order")]
+    fn parts(&self) -> Result<(Option<String>, Option<PathBuf>, Map<String, Value>, PathBuf), Failure> {
+        let (hook, path) = match self.hook.contains('/') {
+            true => (None, Some(PathBuf::from(&self.hook))),
+            false => (Some(self.hook.clone()), None),
+        };
+        Ok((hook, path, parse_options(&self.options)?, std::env::current_dir().unwrap_or_default()))
     }
 }
 
-fn parse_options(options: &[String]) -> Result<Value, Failure> {
-    let pairs = options.iter().map(|option| parse_option(option)).collect::<Result<Map<_, _>, _>>();
-    Ok(Value::Object(pairs.map_err(Failure::Option)?))
+fn parse_options(options: &[String]) -> Result<Map<String, Value>, Failure> {
+    options.iter().map(|option| parse_option(option)).collect::<Result<_, _>>().map_err(Failure::Option)
 }
 
-/// Renders the result, for a person or for a script.
-fn show(command: &Command, result: Value) -> Result<String, Failure> {
-    let number = |key: &str| result[key].as_u64().unwrap_or_default();
-    let waiting = match number("waiting") {
-        0 => "",
-        _ => "; the old hook ends as soon as no vCPU is in it",
-    };
-    let line = match command {
-        Command::Status => return Ok(display::status(&read::<Status>(result)?, output::style())),
-        Command::Hooks => {
-            return Ok(display::hooks(&read::<Vec<HookStatus>>(result["hooks"].clone())?, output::style()));
+/// The response to `command`, for a person.
+fn show(command: &Command, response: &Response) -> String {
+    let line = match response {
+        Response::Status(status) => return display::status(status, output::style()),
+        Response::Stats(stats) => return display::stats(stats, output::style()),
+        Response::Hooks { hooks } if matches!(command, Command::Hooks) => {
+            return display::hooks(hooks, output::style());
         }
-        Command::Stats { .. } => return Ok(display::stats(&read::<Stats>(result)?, output::style())),
-        Command::Pause if number("held") < number("running") => {
-            format!("paused, but {} of {} vCPUs have not stopped yet", number("held"), number("running"))
+        Response::Hooks { .. } => "reordered: the chain is empty".to_owned(),
+        Response::Paused(Standing { held, running }) if held < running => {
+            format!("paused, but {held} of {running} vCPUs have not stopped yet")
         }
-        Command::Pause => "paused".to_owned(),
-        Command::Resume => "running".to_owned(),
-        Command::Stop => "ending".to_owned(),
-        Command::Attach if result["armed"] == false => "attached, but not armed yet".to_owned(),
-        Command::Attach => "attached".to_owned(),
-        Command::Detach if result["armed"] == true => "detached; takes effect when the vCPUs resume".to_owned(),
-        Command::Detach => "detached".to_owned(),
-        Command::Add { .. } => format!("added {}", result["name"].as_str().unwrap_or_default()),
-        Command::Remove { name } => format!("removed {name}{waiting}"),
-        Command::Replace { name, .. } => format!("replaced {name}{waiting}"),
-        Command::Set { name, .. } => format!("changed {name}{waiting}"),
-        Command::Reorder { names } => format!("reordered: {}", names.join(", ")),
+        Response::Paused(_) => "paused".to_owned(),
+        Response::Interception { armed } => match (command, armed) {
+            (Command::Detach, true) => "detached; takes effect when the vCPUs resume",
+            (Command::Detach, false) => "detached",
+            (_, true) => "attached",
+            (_, false) => "attached, but not armed yet",
+        }
+        .to_owned(),
+        Response::Order { hooks } => format!("reordered: {}", hooks.join(", ")),
+        Response::Added { name } => format!("added {name}"),
+        Response::TakenOut { waiting } => {
+            let (done, name) = match command {
+                Command::Replace { name, .. } => ("replaced", name.as_str()),
+                Command::Set { name, .. } => ("changed", name.as_str()),
+                Command::Remove { name } => ("removed", name.as_str()),
+                _ => ("taken out", ""),
+            };
+            let waiting = if *waiting > 0 { "; the old hook ends as soon as no vCPU is in it" } else { "" };
+            format!("{done} {name}{waiting}")
+        }
+        Response::Done {} if matches!(command, Command::Stop) => "ending".to_owned(),
+        Response::Done {} => "running".to_owned(),
     };
-    Ok(display::printable(&line) + "\n")
+    display::printable(&line) + "\n"
 }
 
-/// Prints counts, beginning with `line`, until the VM ends.
-fn follow(client: &mut Client, mut line: Value, json: bool) -> Result<(), Failure> {
+/// Prints counts, beginning with `response`, until the VM ends.
+fn follow(client: &mut Client, mut response: Response, json: bool) -> Result<(), Failure> {
     let style = output::style();
     if !json {
         output::print(&display::stats_head(style))?;
     }
-    loop {
-        let stats: Stats = read(line.clone())?;
-        let json = json.then(|| display::printable_json(&format!("{line}\n")).into_owned());
-        output::print(&json.unwrap_or_else(|| display::stats(&stats, style)))?;
+    while let Response::Stats(stats) = response {
+        let line = json.then(|| display::printable_json(&format!("{}\n", json!(stats))).into_owned());
+        output::print(&line.unwrap_or_else(|| display::stats(&stats, style)))?;
         if stats.state == State::Ended {
-            return Ok(());
+            break;
         }
-        line = client.next_answer()?;
+        response = client.next_answer()?;
     }
-}
-
-/// Parses a result as the type that it should have.
-fn read<T: DeserializeOwned>(result: Value) -> Result<T, Failure> {
-    serde_json::from_value(result).map_err(|error| Failure::Answer { error })
+    Ok(())
 }
 
 impl From<ClientError> for Failure {
@@ -221,9 +216,10 @@ impl From<ClientError> for Failure {
             | ClientError::Dead { .. }
             | ClientError::NotVector14 { .. }
             | ClientError::OtherProtocol { .. }
+            | ClientError::UnknownResult { .. }
             | ClientError::Ended
             | ClientError::Host { .. } => 3,
         };
-        Self::Vcpus { message: error.to_string(), help: error.help(), status }
+        Self::Control { message: error.to_string(), help: error.help(), status }
     }
 }

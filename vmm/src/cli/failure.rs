@@ -76,7 +76,7 @@ pub(super) enum Failure {
     },
     /// The VM refused a control request, or can't be reached.
     #[error("{message}")]
-    Vcpus {
+    Control {
         /// What failed.
         message: String,
         /// What to do.
@@ -89,13 +89,6 @@ pub(super) enum Failure {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Option(Problem),
-    /// The VM sent an answer that this version does not understand.
-    #[error("can't parse the VM's answer: {error}")]
-    #[diagnostic(help("use the vector14 that runs the VM"))]
-    Answer {
-        /// What is wrong with the answer.
-        error: serde_json::Error,
-    },
     /// The results can't be written to stdout.
     #[error("standard output: {error}")]
     Stdout {
@@ -137,8 +130,8 @@ impl Failure {
             | Self::Option(_)
             | Self::Trace { .. }
             | Self::NoHooks => Self::USAGE,
-            Self::SummaryLost { .. } | Self::Stdout { .. } | Self::Answer { .. } => Self::HOST,
-            Self::Vm { status, .. } | Self::Vcpus { status, .. } => *status,
+            Self::SummaryLost { .. } | Self::Stdout { .. } => Self::HOST,
+            Self::Vm { status, .. } | Self::Control { status, .. } => *status,
         }
     }
 }

@@ -59,7 +59,7 @@ impl State {
 }
 
 /// How many vCPUs stand still, and how many run the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Standing {
     /// vCPUs that stand still.
     pub held: usize,

@@ -7,9 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::request::Refusal;
+use super::protocol::{Command, Refusal, Response};
 use super::{PROTOCOL, peer};
 
 /// How long to wait for the other end to identify itself as vector14.
@@ -62,6 +62,12 @@ pub enum ClientError {
         /// The VM's protocol version.
         theirs: u64,
     },
+    /// The VM sent a result that this version does not know.
+    #[error("can't parse the VM's answer: {error}")]
+    UnknownResult {
+        /// What is wrong with the result.
+        error: serde_json::Error,
+    },
     /// The VM ended before it answered.
     #[error("the VM has ended")]
     Ended,
@@ -87,7 +93,9 @@ impl ClientError {
                 Some("a VM has one while it runs with `vector14 run CONFIG --control PATH`".to_owned())
             }
             Self::Denied { .. } => Some("only the user that runs the VM can control it".to_owned()),
-            Self::OtherProtocol { .. } => Some("use the vector14 that runs the VM".to_owned()),
+            Self::OtherProtocol { .. } | Self::UnknownResult { .. } => {
+                Some("use the vector14 that runs the VM".to_owned())
+            }
             Self::Refused(refusal) => refusal.help.clone(),
             Self::NotASocket { .. } | Self::NotVector14 { .. } | Self::Ended | Self::Host { .. } => None,
         }
@@ -122,9 +130,8 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Refused`] if the VM refused; any other variant if there is no answer.
-    pub fn request(&mut self, command: &str, mut arguments: Map<String, Value>) -> Result<Value, ClientError> {
-        arguments.insert("command".to_owned(), command.into());
-        let line = format!("{}\n", Value::Object(arguments));
+    pub fn request(&mut self, command: &Command) -> Result<Response, ClientError> {
+        let line = serde_json::to_string(command).map_err(|error| self.failed(error.into()))? + "\n";
         let sent = self.reader.get_ref().write_all(line.as_bytes());
         match sent.map_err(|error| error.kind()) {
             // The server may have sent the reason.
@@ -137,14 +144,16 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::request`].
-    pub fn next_answer(&mut self) -> Result<Value, ClientError> {
+    pub fn next_answer(&mut self) -> Result<Response, ClientError> {
         let mut answer = self.read()?;
         if let Some(error) = answer.get_mut("error") {
             let refusal = serde_json::from_value(error.take());
             return Err(refusal.map_or_else(|error| self.unknown(error.to_string()), ClientError::Refused));
         }
-        match answer.get_mut("result") {
-            Some(result) => Ok(result.take()),
+        let result = answer.get_mut("result").map(|result| serde_json::from_value(result.take()));
+        match result {
+            Some(Ok(response)) => Ok(response),
+            Some(Err(error)) => Err(ClientError::UnknownResult { error }),
             None => Err(self.unknown(format!("an answer without result or error: {answer}"))),
         }
     }
@@ -203,12 +212,6 @@ fn refused(path: &Path, error: io::Error) -> ClientError {
         (io::ErrorKind::PermissionDenied, Ok(found)) => ClientError::Denied { path, owner: found.uid() },
         _ => ClientError::Host { path, source: error },
     }
-}
-
-/// The arguments of a request, from pairs.
-#[must_use]
-pub fn arguments<const N: usize>(pairs: [(&str, Value); N]) -> Map<String, Value> {
-    pairs.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 #[cfg(test)]

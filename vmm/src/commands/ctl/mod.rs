@@ -18,15 +18,15 @@
 //! - `socket`: the socket in the file system, and its owner; `lock`: the file beside it that keeps two runs apart;
 //!   `peer`: the user at the other end
 //! - `server`: connections; `session`: one connection, line by line
-//! - `request`: the requests that there are; `command`: executes them; `stats`: the lines that `stats` repeats
+//! - `protocol`: requests and their results; `execute`: executes them; `stats`: the lines that `stats` repeats
 //! - [`client`]: the other end
 
 pub mod client;
-mod command;
 mod error;
+mod execute;
 mod lock;
 mod peer;
-mod request;
+mod protocol;
 mod server;
 mod session;
 mod socket;
@@ -34,7 +34,7 @@ mod stats;
 
 pub use client::{Client, ClientError};
 pub use error::BindError;
-pub use request::Refusal;
+pub use protocol::{Command, Refusal, Response};
 pub use server::Server;
 pub use socket::ControlSocket;
 pub use stats::Stats;

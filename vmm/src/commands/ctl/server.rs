@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use vector14_hook::HookType;
 
-use super::command::Subject;
-use super::request::Refusal;
+use super::execute::Subject;
+use super::protocol::Refusal;
 use super::session::Session;
 use super::socket::ControlSocket;
 use super::{CLIENTS_MAX, peer};

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::command::{Answer, Subject};
-use super::request::{Refusal, Request};
+use super::execute::{Answer, Subject};
+use super::protocol::{Refusal, Request};
 use super::stats::Meter;
 use super::{LINE_MAX, PROTOCOL};
 use crate::vm::State;
@@ -55,7 +55,7 @@ impl<'a> Session<'a> {
 
     fn answer(&mut self, Request { id, command }: &Request, subject: &Subject) -> io::Result<()> {
         tracing::info!("asked through the control socket: {command:?}");
-        match command.clone().and_then(|command| subject.obey(command)) {
+        match command.clone().and_then(|command| subject.execute(command)) {
             Ok(Answer::Once(result)) => self.write(&json!({ "id": id, "result": result })),
             Ok(Answer::Stats(interval)) => self.repeat_stats(id, interval, subject),
             Err(refusal) => self.refuse(id, &refusal),

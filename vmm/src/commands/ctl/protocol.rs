@@ -1,11 +1,14 @@
-//! The requests of the control socket.
+//! What the two ends of a control socket say: requests and their results.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::stats::Stats;
 use crate::commands::config::problem::advice;
+use crate::intercept::chain::HookStatus;
+use crate::vm::{Standing, Status};
 
 /// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -32,51 +35,114 @@ pub(super) struct Request {
 }
 
 /// The command of a request.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "lowercase", deny_unknown_fields)]
-pub(super) enum Command {
+pub enum Command {
+    /// Takes a snapshot of the VM: [`Response::Status`].
     Status,
+    /// Pauses the VM: [`Response::Paused`].
     Pause,
+    /// Resumes its vCPUs: [`Response::Done`].
     Resume,
+    /// Ends the VM: [`Response::Done`].
     Stop,
+    /// Starts interception: [`Response::Interception`].
     Attach,
+    /// Stops interception: [`Response::Interception`].
     Detach,
+    /// Lists the hooks in force: [`Response::Hooks`].
     Hooks,
+    /// Adds a hook to the chain: [`Response::Added`].
     Add {
         /// Name of the hook's type, or, for a hook with a path, its name in the chain.
         hook: Option<String>,
         /// Path of its library.
         path: Option<PathBuf>,
+        /// Its options, including how far it is trusted.
         #[serde(default)]
         options: Map<String, Value>,
         /// Where relative paths start, both `path` and those in the options.
         #[serde(default)]
         base: PathBuf,
+        /// Position in the chain; `None`: at its end.
         position: Option<usize>,
     },
+    /// Removes a hook: [`Response::TakenOut`].
     Remove {
+        /// The hook's name in the chain.
         name: String,
     },
+    /// Replaces a hook with a new one, which takes its place and name: [`Response::TakenOut`].
     Replace {
+        /// The old hook's name in the chain.
         name: String,
+        /// Name of the hook's type, or, for a hook with a path, its name in the chain.
         hook: Option<String>,
+        /// Path of its library.
         path: Option<PathBuf>,
+        /// Its options, including how far it is trusted.
         #[serde(default)]
         options: Map<String, Value>,
+        /// Where relative paths start, both `path` and those in the options.
         #[serde(default)]
         base: PathBuf,
     },
+    /// Changes the order of the hooks: [`Response::Order`].
     Reorder {
+        /// The names of all hooks, in the new order.
         names: Vec<String>,
     },
+    /// Changes options of a hook: [`Response::TakenOut`].
     Set {
+        /// The hook's name in the chain.
         name: String,
         /// The options to change; null resets an option to its default.
         options: Map<String, Value>,
     },
+    /// Sends [`Response::Stats`] at intervals, until the VM ends.
     Stats {
+        /// Milliseconds between two of them; `None`: 1000.
         interval_ms: Option<u64>,
     },
+}
+
+/// The result of a request. Its JSON has no tag: which one it is follows from the command, and from its keys.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Response {
+    /// A snapshot of the VM.
+    Status(Box<Status>),
+    /// Counts at one moment.
+    Stats(Box<Stats>),
+    /// How many vCPUs stand still.
+    Paused(Standing),
+    /// Interception was requested or stopped.
+    Interception {
+        /// Whether faults are intercepted now.
+        armed: bool,
+    },
+    /// The hooks in force.
+    Hooks {
+        /// In chain order.
+        hooks: Vec<HookStatus>,
+    },
+    /// The new order of the hooks.
+    Order {
+        /// Their names.
+        hooks: Vec<String>,
+    },
+    /// A hook was added.
+    Added {
+        /// Its name in the chain.
+        name: String,
+    },
+    /// A hook was taken out of the chain.
+    TakenOut {
+        /// How many hooks have yet to end: a vCPU is still in them.
+        waiting: usize,
+    },
+    /// There is nothing to say.
+    Done {},
 }
 
 /// All commands, as requests name them.

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use vector14_hook::HookType;
 
-use super::request::{Command, Refusal};
+use super::protocol::{Command, Refusal, Response};
 use crate::commands::config::{HookConfig, Problem};
 use crate::intercept::chain::NamedHook;
 use crate::intercept::library::Library;
@@ -29,7 +29,7 @@ pub(super) struct Subject {
 /// The answer to a request.
 pub(super) enum Answer {
     /// One line.
-    Once(Value),
+    Once(Response),
     /// One line per interval.
     Stats(Duration),
 }
@@ -39,39 +39,39 @@ impl Subject {
         Self { vm, types, turn: Mutex::new(()) }
     }
 
-    pub(super) fn obey(&self, command: Command) -> Result<Answer, Refusal> {
+    pub(super) fn execute(&self, command: Command) -> Result<Answer, Refusal> {
         let vm = &self.vm;
         let result = match command {
-            Command::Status => json!(vm.status()),
-            Command::Pause => json!(vm.pause()?),
-            Command::Resume => vm.resume().map(|()| json!({}))?,
-            Command::Stop => vm.stop().map(|()| json!({}))?,
-            Command::Attach => json!({ "armed": vm.attach()? }),
-            Command::Detach => json!({ "armed": vm.detach()? }),
-            Command::Hooks => json!({ "hooks": vm.hooks() }),
+            Command::Status => Response::Status(Box::new(vm.status())),
+            Command::Pause => Response::Paused(vm.pause()?),
+            Command::Resume => vm.resume().map(|()| Response::Done {})?,
+            Command::Stop => vm.stop().map(|()| Response::Done {})?,
+            Command::Attach => Response::Interception { armed: vm.attach()? },
+            Command::Detach => Response::Interception { armed: vm.detach()? },
+            Command::Hooks => Response::Hooks { hooks: vm.hooks() },
             Command::Stats { interval_ms } => return interval(interval_ms).map(Answer::Stats),
             Command::Add { hook, path, options, base, position } => {
                 let _turn = self.turn()?;
-                json!({ "name": vm.add(self.make(hook, path, options, base)?, position)? })
+                Response::Added { name: vm.add(self.make(hook, path, options, base)?, position)? }
             }
             Command::Remove { name } => {
                 let _turn = self.turn()?;
-                json!({ "waiting": vm.remove(&name)? })
+                Response::TakenOut { waiting: vm.remove(&name)? }
             }
             Command::Replace { name, hook, path, options, base } => {
                 let _turn = self.turn()?;
                 vm.find(&name)?;
-                json!({ "waiting": vm.replace(&name, self.make(hook, path, options, base)?)? })
+                Response::TakenOut { waiting: vm.replace(&name, self.make(hook, path, options, base)?)? }
             }
             Command::Reorder { names } => {
                 let _turn = self.turn()?;
                 vm.reorder(&names)?;
-                json!({ "hooks": names })
+                Response::Order { hooks: names }
             }
             Command::Set { name, options } => {
                 let _turn = self.turn()?;
                 let changed = vm.origin(&name)?.changed(options).map_err(refusal)?;
-                json!({ "waiting": vm.replace(&name, self.create(&changed)?)? })
+                Response::TakenOut { waiting: vm.replace(&name, self.create(&changed)?)? }
             }
         };
         Ok(Answer::Once(result))
