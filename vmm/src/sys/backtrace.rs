@@ -4,7 +4,6 @@
 //! interrupted anywhere, even in the allocator. The thread that asked looks their names up afterwards.
 
 use std::ffi::c_void;
-use std::num::NonZeroI32;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Mutex, Once};
 use std::time::{Duration, Instant};
@@ -106,10 +105,7 @@ pub(crate) fn symbolise(frames: &[usize], is_caller: impl Fn(&str) -> bool) -> V
 }
 
 extern "C" fn on_request(_: c_int, _: *mut siginfo_t, context: *mut c_void) {
-    // SAFETY: gettid has no arguments and touches no memory.
-    let thread = unsafe { libc::syscall(libc::SYS_gettid) };
-    let thread = i32::try_from(thread).ok().and_then(NonZeroI32::new);
-    if thread.is_none_or(|thread| claim(thread.get(), ANSWERING).is_err()) {
+    if claim(rustix::thread::gettid().as_raw_pid(), ANSWERING).is_err() {
         return;
     }
     // SAFETY: this is a handler with SA_SIGINFO, so the third argument is the ucontext_t of what it has interrupted.

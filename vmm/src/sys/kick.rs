@@ -61,9 +61,7 @@ pub(crate) fn register<'a>(kicker: &'a Kicker, vcpu: &mut VcpuFd) -> Result<Kick
     INSTALL.call_once(|| installed = register_signal_handler(SIGRTMIN(), on_kick));
     installed?;
     IMMEDIATE_EXIT.set(&raw mut vcpu.get_kvm_run().immediate_exit);
-    // SAFETY: gettid has no arguments and touches no memory.
-    let thread = unsafe { libc::syscall(libc::SYS_gettid) };
-    kicker.thread.store(i32::try_from(thread).unwrap_or(0), Ordering::Release);
+    kicker.thread.store(rustix::thread::gettid().as_raw_pid(), Ordering::Release);
     Ok(Kickable(kicker))
 }
 

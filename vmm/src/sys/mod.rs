@@ -1,11 +1,10 @@
 //! All unsafe code: the shared `kvm_run` page, memory slots, the kick signal, backtraces of other threads, shared
-//! libraries, a clock, signals that end the process, and the terminal.
+//! libraries, signals that end the process, and the terminal.
 //!
 //! Everything that this module exports is safe to use. The rest of the crate denies `unsafe_code`.
 #![allow(unsafe_code)]
 
 pub(crate) mod backtrace;
-pub(crate) mod clock;
 pub(crate) mod dynamic;
 pub(crate) mod endings;
 pub(crate) mod kick;

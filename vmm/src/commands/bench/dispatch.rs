@@ -14,7 +14,6 @@ use crate::intercept::chain::{Chain, NamedHook};
 use crate::intercept::guest::{Context, FaultedGuest};
 use crate::intercept::library::Library;
 use crate::machine::memory::{Memory, MemoryError};
-use crate::sys::clock::thread_time;
 
 /// Faults per timed loop.
 const COUNT: u32 = 20_000;
@@ -198,4 +197,10 @@ fn tenths(value: f64) -> f64 {
 
 fn hundredths(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
+}
+
+/// CPU time of the calling thread (clock_gettime(2), CLOCK_THREAD_CPUTIME_ID).
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.try_into().unwrap_or_default()
 }
