@@ -96,6 +96,14 @@ pub(super) enum Failure {
         /// What is wrong with the answer.
         error: serde_json::Error,
     },
+    /// The manual pages can't be written.
+    #[error("{}: the manual pages can't be written: {error}", .folder.display())]
+    ManPages {
+        /// The folder to write them to.
+        folder: PathBuf,
+        /// The host's error.
+        error: io::Error,
+    },
     /// The results can't be written to stdout.
     #[error("standard output: {error}")]
     Stdout {
@@ -137,7 +145,7 @@ impl Failure {
             | Self::Option(_)
             | Self::Trace { .. }
             | Self::NoHooks => Self::USAGE,
-            Self::SummaryLost { .. } | Self::Stdout { .. } | Self::Answer { .. } => Self::HOST,
+            Self::SummaryLost { .. } | Self::ManPages { .. } | Self::Stdout { .. } | Self::Answer { .. } => Self::HOST,
             Self::Vm { status, .. } | Self::Control { status, .. } => *status,
         }
     }
