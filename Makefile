@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help run test bench-check guest check clean
+.PHONY: help run test bench-check guest check deny install uninstall clean
 
 ## help: this list
 help:
@@ -68,6 +68,37 @@ check:
 	$(CARGO) clippy --locked --release --manifest-path guest/tiny/Cargo.toml -- -D warnings
 	$(CARGO) clippy --locked --release --manifest-path guest/multiboot/Cargo.toml -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	@if command -v cargo-deny >/dev/null; then $(MAKE) --no-print-directory deny; fi
+
+# cargo-deny is not part of Rust; `cargo install --locked cargo-deny` installs it.
+## deny: check the licences and sources of dependencies; needs cargo-deny
+deny:
+	$(CARGO) deny --locked --workspace --all-features check licenses sources
+
+# Where `make install` puts things, below DESTDIR.
+PREFIX ?= /usr/local
+BIN = $(DESTDIR)$(PREFIX)/bin
+INCLUDE = $(DESTDIR)$(PREFIX)/include
+SHARE = $(DESTDIR)$(PREFIX)/share
+BASH_COMPLETION = $(SHARE)/bash-completion/completions/vector14
+ZSH_COMPLETION = $(SHARE)/zsh/site-functions/_vector14
+FISH_COMPLETION = $(SHARE)/fish/vendor_completions.d/vector14.fish
+
+## install: the command, its manual pages and completions, and the header for hooks in C, below PREFIX, by default /usr/local
+install:
+	$(CARGO) build --locked --release --package vector14 --bin vector14
+	install -D target/release/vector14 $(BIN)/vector14
+	install -D -m 644 hooks/sdk/include/vector14_hook.h $(INCLUDE)/vector14_hook.h
+	target/release/vector14 man $(SHARE)/man/man1
+	install -d $(dir $(BASH_COMPLETION) $(ZSH_COMPLETION) $(FISH_COMPLETION))
+	target/release/vector14 completions bash > $(BASH_COMPLETION)
+	target/release/vector14 completions zsh > $(ZSH_COMPLETION)
+	target/release/vector14 completions fish > $(FISH_COMPLETION)
+
+## uninstall: remove what `make install` with the same PREFIX and DESTDIR installed
+uninstall:
+	rm -f $(BIN)/vector14 $(INCLUDE)/vector14_hook.h $(SHARE)/man/man1/vector14.1 $(SHARE)/man/man1/vector14-*.1
+	rm -f $(BASH_COMPLETION) $(ZSH_COMPLETION) $(FISH_COMPLETION)
 
 ## clean: remove what was built
 clean:

@@ -19,6 +19,7 @@ mod ctl_strangers;
 mod demand;
 mod demo;
 mod early;
+mod embed;
 mod ending;
 mod engines;
 mod error_codes;
@@ -93,6 +94,7 @@ fn tests() -> Vec<libtest_mimic::Trial> {
         demand::tests(),
         demo::tests(),
         early::tests(),
+        embed::tests(),
         ending::tests(),
         engines::tests(),
         error_codes::tests(),

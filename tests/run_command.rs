@@ -12,6 +12,7 @@ pub fn tests() -> Vec<Trial> {
         test("run-command::check", check),
         test("run-command::hooks", hooks),
         test("run-command::completions", completions),
+        test("run-command::man", man),
         kvm_test("run-command::summary", summary),
         kvm_test("run-command::summary_on_a_full_disk", full_disk),
         kvm_test("run-command::set", set),
@@ -76,6 +77,24 @@ fn completions() {
         assert_eq!(finished.status(), Some(0), "{finished}");
         assert!(finished.stdout().contains("vector14"), "{finished}");
     }
+}
+
+/// Each command has a page, and the page of the command names it.
+fn man() {
+    let finished = Command::new(&["man", "pages/man1"]).finish();
+    assert_eq!(finished.status(), Some(0), "{finished}");
+    let all = finished.read("pages/man1/vector14.1");
+    let commands = ["demo", "run", "ctl", "replay", "check", "doctor", "hooks", "hook", "bench", "completions"];
+    for command in commands {
+        let name = format!("vector14-{command}");
+        assert!(all.contains(&name.replace('-', "\\-")), "vector14.1 does not name {name}\n{all}");
+        assert!(finished.read(&format!("pages/man1/{name}.1")).contains(".SH SYNOPSIS"), "{name}");
+    }
+    for page in ["vector14-ctl-pause", "vector14-hook-new"] {
+        assert!(finished.read(&format!("pages/man1/{page}.1")).contains(".SH SYNOPSIS"), "{page}");
+    }
+    assert!(!finished.path("pages/man1/vector14-man.1").exists(), "the command is hidden");
+    Command::new(&["man", "/dev/null/man1"]).finish().failed_with(3, &["/dev/null/man1", "manual pages"]);
 }
 
 /// The fields that others build on.

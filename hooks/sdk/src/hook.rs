@@ -33,6 +33,28 @@ pub trait Hook: Send + Sync {
     }
 }
 
+/// A hook that calls `decide` for every fault. The other methods keep their defaults.
+///
+/// ```
+/// use vector14_hook::{ErrorCode, Verdict, from_fn};
+///
+/// let no_fetch = from_fn(|fault, _guest| {
+///     let fetch = fault.error_code.contains(ErrorCode::FETCH);
+///     Ok(if fetch { Verdict::Stop("instruction fetch".into()) } else { Verdict::Pass })
+/// });
+/// ```
+pub fn from_fn(decide: impl Fn(&Fault, &mut dyn Guest) -> Result + Send + Sync) -> impl Hook {
+    FromFn(decide)
+}
+
+struct FromFn<F>(F);
+
+impl<F: Fn(&Fault, &mut dyn Guest) -> Result + Send + Sync> Hook for FromFn<F> {
+    fn on_fault(&self, fault: &Fault, guest: &mut dyn Guest) -> Result {
+        self.0(fault, guest)
+    }
+}
+
 /// What [`Hook::on_fault`] returns.
 pub type Result<T = Verdict> = std::result::Result<T, Error>;
 
@@ -91,4 +113,19 @@ pub struct OptionDoc {
     pub default: Option<&'static str>,
     /// One line that describes the option.
     pub help: &'static str,
+}
+
+#[cfg(all(test, feature = "mock"))]
+mod tests {
+    use super::from_fn;
+    use crate::Verdict;
+    use crate::mock::{MockGuest, Outcome, write_fault};
+
+    #[test]
+    fn a_closure_decides() {
+        let hook = from_fn(|fault, _guest| Ok(if fault.address.0 < 0x2000 { Verdict::Resolve } else { Verdict::Pass }));
+        let mut guest = MockGuest::new(0);
+        let outcomes = [0x1000, 0x2000].map(|address| guest.take(&hook, &write_fault(address)));
+        assert!(matches!(outcomes, [Outcome::Retried, Outcome::Handled { .. }]), "{outcomes:?}");
+    }
 }

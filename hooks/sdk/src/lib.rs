@@ -25,7 +25,7 @@
 //! - [`verdict`]: the `Verdict` on a fault
 //! - [`guest`]: the `Guest` handle; [`paging`]: the guest's page tables; [`code`]: the faulting instruction
 //! - [`per_vcpu`]: state that is cheap to update from several vCPUs
-//! - [`hook`]: the `Hook` trait, and `HookType`, which gives a hook its name in config files
+//! - [`hook`]: the `Hook` trait; `from_fn`, a hook from a closure; `HookType`, which gives a hook its name in config files
 //! - `mock` (a feature): a guest for tests, without KVM
 //! - [`options`][], [`report`][]: a hook's input from its user, and its results at the end
 //! - [`export!`], [`abi`]: hooks in shared libraries; [`guard`]: calls into hooks that may panic
@@ -49,7 +49,7 @@ pub use address::{Cr3, PAGE_SIZE, Pa, Va};
 pub use code::{Code, Instruction};
 pub use fault::{ErrorCode, Fault};
 pub use guest::{Guest, GuestError, GuestKind, Registers, SystemRegisters};
-pub use hook::{Error, Hook, HookType, OptionDoc, Result};
+pub use hook::{Error, Hook, HookType, OptionDoc, Result, from_fn};
 pub use options::{Options, OptionsError};
 pub use paging::{Access, EntryFlags, Mapping, Step, TableEntry, Translation, Walk};
 pub use per_vcpu::{Counter, MAX_VCPUS, PerVcpu};

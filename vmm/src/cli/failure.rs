@@ -89,6 +89,14 @@ pub(super) enum Failure {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Option(Problem),
+    /// The manual pages can't be written.
+    #[error("{}: the manual pages can't be written: {error}", .folder.display())]
+    ManPages {
+        /// The folder to write them to.
+        folder: PathBuf,
+        /// The host's error.
+        error: io::Error,
+    },
     /// The results can't be written to stdout.
     #[error("standard output: {error}")]
     Stdout {
@@ -130,7 +138,7 @@ impl Failure {
             | Self::Option(_)
             | Self::Trace { .. }
             | Self::NoHooks => Self::USAGE,
-            Self::SummaryLost { .. } | Self::Stdout { .. } => Self::HOST,
+            Self::SummaryLost { .. } | Self::ManPages { .. } | Self::Stdout { .. } => Self::HOST,
             Self::Vm { status, .. } | Self::Control { status, .. } => *status,
         }
     }

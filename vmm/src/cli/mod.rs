@@ -2,7 +2,8 @@
 //!
 //! # Layout
 //! - [`args`]: arguments that several commands share
-//! - [`demo`], [`run`], [`ctl`], [`replay`], [`check`], [`doctor`], [`hooks`], [`hook`], [`bench`], [`completions`]: the commands
+//! - [`demo`], [`run`], [`ctl`], [`replay`], [`check`], [`doctor`], [`hooks`], [`hook`], [`bench`], [`completions`],
+//!   [`man`]: the commands
 //! - [`vm`]: runs the library's VM for a command
 //! - [`failure`]: why a command fails, and its exit status
 //! - [`logging`], [`output`]: what goes to stderr and to stdout
@@ -18,6 +19,7 @@ mod failure;
 mod hook;
 mod hooks;
 mod logging;
+mod man;
 mod output;
 mod replay;
 mod run;
@@ -70,6 +72,9 @@ enum Command {
     Bench(bench::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
+    /// Write the manual pages, one per command
+    #[command(hide = true)]
+    Man(man::Args),
 }
 
 /// Runs the command that the process's arguments name.
@@ -87,6 +92,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Hook(command) => hook::run(command),
         Command::Bench(args) => bench::run(args),
         Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
     };
     let status = ended.unwrap_or_else(|failure| {
         output::complain(&failure);
