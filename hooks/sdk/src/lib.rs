@@ -22,7 +22,7 @@
 //! # Layout
 //! - [`address`]: `Va`, `Pa`, `Cr3`
 //! - [`fault`]: `Fault` and its `ErrorCode`
-//! - [`verdict`]: the `Verdict` on a fault
+//! - [`verdict`]: the `Verdict` on a fault, and the `VerdictKind` under which it is counted
 //! - [`guest`]: the `Guest` handle; [`paging`]: the guest's page tables; [`code`]: the faulting instruction
 //! - [`per_vcpu`]: state that is cheap to update from several vCPUs
 //! - [`hook`]: the `Hook` trait; `from_fn`, a hook from a closure; `HookType`, which gives a hook its name in config files
@@ -54,7 +54,7 @@ pub use options::{Options, OptionsError};
 pub use paging::{Access, EntryFlags, Mapping, Step, TableEntry, Translation, Walk};
 pub use per_vcpu::{Counter, MAX_VCPUS, PerVcpu};
 pub use report::{Report, Table};
-pub use verdict::{Exception, Verdict, VerdictError};
+pub use verdict::{Exception, Verdict, VerdictError, VerdictKind};
 
 /// Keeps the hook in the README compiling.
 #[cfg(doctest)]

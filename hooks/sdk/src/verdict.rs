@@ -70,7 +70,61 @@ pub enum VerdictError {
     PageFaultCode(ErrorCode),
 }
 
+macro_rules! verdict_kinds {
+    ($($(#[$doc:meta])* $kind:ident: $name:literal,)*) => {
+        /// The kind of a verdict: what becomes of the fault. Every fault is counted under one kind.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum VerdictKind { $($(#[$doc])* $kind,)* }
+
+        impl VerdictKind {
+            /// All kinds. `kind as usize` is the index of a kind.
+            pub const ALL: [Self; [$(Self::$kind),*].len()] = [$(Self::$kind),*];
+
+            /// Its name in summaries and in scripts.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$kind => $name,)* }
+            }
+        }
+    };
+}
+
+verdict_kinds! {
+    /// The fault is reinjected into the guest's own handler, unchanged or as another fault.
+    Reinject: "reinject",
+    /// The fault is resolved: the instruction is retried.
+    Resolve: "resolve",
+    /// The instruction is stepped over.
+    Skip: "skip",
+    /// Another exception is raised.
+    Raise: "raise",
+    /// The VM stops.
+    Stop: "stop",
+}
+
 impl Verdict {
+    /// The kind under which a fault with this verdict is counted. `Pass` counts as the reinjection that it leads to.
+    #[must_use]
+    pub const fn kind(&self) -> VerdictKind {
+        match self {
+            Self::Pass | Self::Reinject | Self::ReinjectAs { .. } => VerdictKind::Reinject,
+            Self::Resolve => VerdictKind::Resolve,
+            Self::Skip => VerdictKind::Skip,
+            Self::Raise(_) => VerdictKind::Raise,
+            Self::Stop(_) => VerdictKind::Stop,
+        }
+    }
+
+    /// The verdict's own name: its kind's, except for `pass` and `reinject-as`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::ReinjectAs { .. } => "reinject-as",
+            Self::Reinject | Self::Resolve | Self::Skip | Self::Raise(_) | Self::Stop(_) => self.kind().name(),
+        }
+    }
+
     /// Checks that a CPU in the paging mode `paging` can deliver this verdict's fault or exception. Other failures
     /// depend on the guest: on the instruction to skip, or the exception's gate.
     ///
@@ -121,5 +175,27 @@ impl Exception {
             (false, Some(_)) => Err(VerdictError::NeedlessErrorCode(vector)),
             (true, Some(_)) | (false, None) => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_found_at_its_index_under_a_name_of_its_own() {
+        for (index, kind) in VerdictKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, index);
+            assert!(VerdictKind::ALL[..index].iter().all(|other| other.name() != kind.name()), "{}", kind.name());
+        }
+    }
+
+    #[test]
+    fn pass_and_reinject_as_count_as_reinjections_and_keep_their_names() {
+        let other = Verdict::ReinjectAs { address: Va(7), error_code: ErrorCode::WRITE };
+        for (verdict, name) in [(Verdict::Pass, "pass"), (Verdict::Reinject, "reinject"), (other, "reinject-as")] {
+            assert_eq!((verdict.kind(), verdict.name()), (VerdictKind::Reinject, name));
+        }
+        assert_eq!(Verdict::Skip.name(), VerdictKind::Skip.name());
     }
 }

@@ -68,9 +68,9 @@ const FAULT: crate::Fault = crate::Fault {
     cr3: Cr3(0x1003),
 };
 
-#[test]
-fn a_fault_and_every_verdict_cross_unchanged() {
-    let verdicts = [
+/// One verdict of each name, and `Raise` with and without an error code.
+fn verdicts() -> [crate::Verdict; 8] {
+    [
         crate::Verdict::Pass,
         crate::Verdict::Reinject,
         crate::Verdict::ReinjectAs { address: Va(7), error_code: ErrorCode::WRITE },
@@ -79,23 +79,22 @@ fn a_fault_and_every_verdict_cross_unchanged() {
         crate::Verdict::Raise(Exception::INVALID_OPCODE),
         crate::Verdict::Raise(Exception::general_protection(0x18)),
         crate::Verdict::Stop("für immer".into()),
-    ];
+    ]
+}
+
+#[test]
+fn a_fault_and_every_verdict_cross_unchanged() {
+    for kind in crate::VerdictKind::ALL {
+        assert!(verdicts().iter().any(|verdict| verdict.kind() == kind), "no verdict of kind {}", kind.name());
+    }
     // The sequence number tells the hook which verdict to return.
     let foreign = behind!(|fault, _| {
         assert_eq!(crate::Fault { sequence: 0, ..*fault }, crate::Fault { sequence: 0, ..FAULT });
-        Ok(match fault.sequence - FAULT.sequence {
-            0 => crate::Verdict::Pass,
-            1 => crate::Verdict::Reinject,
-            2 => crate::Verdict::ReinjectAs { address: Va(7), error_code: ErrorCode::WRITE },
-            3 => crate::Verdict::Resolve,
-            4 => crate::Verdict::Skip,
-            5 => crate::Verdict::Raise(Exception::INVALID_OPCODE),
-            6 => crate::Verdict::Raise(Exception::general_protection(0x18)),
-            _ => crate::Verdict::Stop("für immer".into()),
-        })
+        let index = usize::try_from(fault.sequence - FAULT.sequence)?;
+        Ok(verdicts()[index].clone())
     });
     let hook = hook(&foreign);
-    for (verdict, sequence) in verdicts.into_iter().zip(FAULT.sequence..) {
+    for (verdict, sequence) in verdicts().into_iter().zip(FAULT.sequence..) {
         let got = hook.on_fault(&crate::Fault { sequence, ..FAULT }, &mut Answers::default());
         assert_eq!(got.map_err(|error| error.to_string()), Ok(verdict));
     }

@@ -3,7 +3,7 @@
 
 use rhai::{Engine, EvalAltResult};
 use scoped_tls_hkt::scoped_thread_local;
-use vector14_hook::{ErrorCode, Exception, Fault, Guest, Registers, Va, Verdict};
+use vector14_hook::{ErrorCode, Exception, Fault, Guest, Registers, Va, Verdict, VerdictKind};
 
 scoped_thread_local!(static mut GUEST: for<'a> &'a mut (dyn Guest + 'a));
 
@@ -64,21 +64,40 @@ fn register_fault(engine: &mut Engine) {
 fn register_verdicts(engine: &mut Engine) {
     engine.register_type_with_name::<Verdict>("Verdict");
     engine.register_fn("pass", || Verdict::Pass);
-    engine.register_fn("reinject", || Verdict::Reinject);
-    engine.register_fn("reinject_as", |address: i64, code: i64| -> Thrown<Verdict> {
-        let error_code = ErrorCode::from_bits_retain(narrow(code, "an error code")?);
-        Ok(Verdict::ReinjectAs { address: Va(address.cast_unsigned()), error_code })
-    });
-    engine.register_fn("resolve", || Verdict::Resolve);
-    engine.register_fn("skip", || Verdict::Skip);
-    engine.register_fn("raise", |vector: i64| -> Thrown<Verdict> {
-        Ok(Verdict::Raise(Exception { vector: narrow(vector, "a vector")?, error_code: None }))
-    });
-    engine.register_fn("raise", |vector: i64, code: i64| -> Thrown<Verdict> {
-        let error_code = Some(narrow(code, "an error code")?);
-        Ok(Verdict::Raise(Exception { vector: narrow(vector, "a vector")?, error_code }))
-    });
-    engine.register_fn("stop", |why: &str| Verdict::Stop(why.to_owned().into()));
+    for kind in VerdictKind::ALL {
+        register_verdict(engine, kind);
+    }
+}
+
+fn register_verdict(engine: &mut Engine, kind: VerdictKind) {
+    let name = kind.name();
+    match kind {
+        VerdictKind::Reinject => {
+            engine.register_fn(name, || Verdict::Reinject);
+            engine.register_fn("reinject_as", |address: i64, code: i64| -> Thrown<Verdict> {
+                let error_code = ErrorCode::from_bits_retain(narrow(code, "an error code")?);
+                Ok(Verdict::ReinjectAs { address: Va(address.cast_unsigned()), error_code })
+            });
+        }
+        VerdictKind::Resolve => {
+            engine.register_fn(name, || Verdict::Resolve);
+        }
+        VerdictKind::Skip => {
+            engine.register_fn(name, || Verdict::Skip);
+        }
+        VerdictKind::Raise => {
+            engine.register_fn(name, |vector: i64| -> Thrown<Verdict> {
+                Ok(Verdict::Raise(Exception { vector: narrow(vector, "a vector")?, error_code: None }))
+            });
+            engine.register_fn(name, |vector: i64, code: i64| -> Thrown<Verdict> {
+                let error_code = Some(narrow(code, "an error code")?);
+                Ok(Verdict::Raise(Exception { vector: narrow(vector, "a vector")?, error_code }))
+            });
+        }
+        VerdictKind::Stop => {
+            engine.register_fn(name, |why: &str| Verdict::Stop(why.to_owned().into()));
+        }
+    }
 }
 
 fn register_guest(engine: &mut Engine) {
