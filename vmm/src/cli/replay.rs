@@ -57,7 +57,7 @@ pub(super) fn run(args: &Args) -> Result<u8, Failure> {
             }
         };
         let answer = replay.ask(&fault);
-        *counts.entry(kind(&answer.verdict)).or_default() += 1;
+        *counts.entry(answer.verdict.name()).or_default() += 1;
         if printer.print(&fault, &answer)? == Reader::Gone {
             break;
         }
@@ -202,7 +202,7 @@ fn as_json(fault: &Fault, answer: &Answer) -> serde_json::Value {
         "vcpu": fault.vcpu,
         "address": fault.address.to_string(),
         "rip": fault.rip.to_string(),
-        "verdict": kind(&answer.verdict),
+        "verdict": answer.verdict.name(),
         "detail": detail,
         "hook": answer.hook,
         "failure": answer.failure,
@@ -210,18 +210,7 @@ fn as_json(fault: &Fault, answer: &Answer) -> serde_json::Value {
 }
 
 /// A verdict's name, as in the summary of a run.
-const fn kind(verdict: &Verdict) -> &'static str {
-    match verdict {
-        Verdict::Pass => "pass",
-        Verdict::Reinject => "reinject",
-        Verdict::ReinjectAs { .. } => "reinject-as",
-        Verdict::Resolve => "resolve",
-        Verdict::Skip => "skip",
-        Verdict::Raise(_) => "raise",
-        Verdict::Stop(_) => "stop",
-    }
-}
-
+/// A verdict with its operands, as a person reads it.
 fn words(verdict: &Verdict) -> String {
     let detail = match verdict {
         Verdict::Pass | Verdict::Reinject | Verdict::Resolve | Verdict::Skip => String::new(),
@@ -232,5 +221,5 @@ fn words(verdict: &Verdict) -> String {
         }
         Verdict::Stop(reason) => format!(": {reason}"),
     };
-    format!("{}{detail}", kind(verdict))
+    format!("{}{detail}", verdict.name())
 }

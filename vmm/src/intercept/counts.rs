@@ -1,7 +1,7 @@
 //! Counts of faults, verdicts and exits: one set for each vCPU, which any thread may read.
 
 use serde::{Deserialize, Serialize};
-use vector14_hook::{Counter, ErrorCode, Fault, Verdict};
+use vector14_hook::{Counter, ErrorCode, Fault, Verdict, VerdictKind};
 
 /// Defines a struct of counts, and the counters that a vCPU keeps of them while others may read.
 macro_rules! counts {
@@ -94,18 +94,20 @@ counts! {
 }
 
 impl VerdictCounters {
-    /// Counts the verdict on one fault; `Pass` counts as the reinjection that it leads to.
+    /// Counts the verdict on one fault.
     pub(crate) fn add(&self, verdict: &Verdict) {
-        match verdict {
-            Verdict::Pass | Verdict::Reinject | Verdict::ReinjectAs { .. } => &self.reinject,
-            Verdict::Resolve => &self.resolve,
-            Verdict::Skip => &self.skip,
-            Verdict::Raise(_) => &self.raise,
-            Verdict::Stop(_) => &self.stop,
-        }
-        .add(1);
+        let counter = match verdict.kind() {
+            VerdictKind::Reinject => &self.reinject,
+            VerdictKind::Resolve => &self.resolve,
+            VerdictKind::Skip => &self.skip,
+            VerdictKind::Raise => &self.raise,
+            VerdictKind::Stop => &self.stop,
+        };
+        counter.add(1);
     }
 }
+
+const _: () = assert!(Verdicts::NAMES.len() == VerdictKind::ALL.len());
 
 impl Verdicts {
     /// Sum of all verdicts; equals the number of faults seen.
@@ -141,4 +143,21 @@ counts! {
 #[must_use]
 pub(crate) fn milliseconds(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_is_counted_under_the_name_of_its_kind() {
+        assert_eq!(Verdicts::NAMES, VerdictKind::ALL.map(VerdictKind::name));
+        for verdict in [Verdict::Pass, Verdict::Resolve, Verdict::Skip, Verdict::Stop("".into())] {
+            let counters = VerdictCounters::default();
+            counters.add(&verdict);
+            let counts = counters.read().all();
+            let counted: Vec<_> = Verdicts::NAMES.into_iter().zip(counts).filter(|(_, count)| *count > 0).collect();
+            assert_eq!(counted, [(verdict.kind().name(), 1)]);
+        }
+    }
 }
