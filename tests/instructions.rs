@@ -160,8 +160,8 @@ fn profiles() -> Vec<Profile> {
     let folder = tempfile::tempdir().unwrap();
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--collect-bus=yes", "--compress-strings=no"]);
-    valgrind.arg("--toggle-collect=vector14::bench::replay::answer_fault");
-    valgrind.arg("--dump-after=vector14::bench::replay::replay");
+    valgrind.arg("--toggle-collect=vector14::commands::bench::replay::answer_fault");
+    valgrind.arg("--dump-after=vector14::commands::bench::replay::replay");
     valgrind.arg(format!("--callgrind-out-file={}", folder.path().join("dump").display()));
     valgrind.arg(std::env::current_exe().unwrap()).args(["--test-threads=1", REPLAYED]);
     let output = valgrind.output().unwrap();

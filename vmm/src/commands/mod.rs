@@ -5,5 +5,7 @@ pub mod config;
 pub mod ctl;
 pub mod display;
 pub mod doctor;
+#[cfg(test)]
+pub(crate) mod reference;
 pub mod reload;
 pub mod replay;

@@ -11,6 +11,7 @@ macro_rules! counts {
     ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[cfg_attr(test, derive(schemars::JsonSchema))]
         pub struct $name { $($(#[$field_doc])* pub $field: u64,)* }
 
         impl $name {

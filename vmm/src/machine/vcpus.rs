@@ -60,6 +60,7 @@ impl State {
 
 /// How many vCPUs stand still, and how many run the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Standing {
     /// vCPUs that stand still.
     pub held: usize,

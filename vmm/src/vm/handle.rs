@@ -41,6 +41,7 @@ pub enum HandleError {
 
 /// Whether a VM is running, paused or ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// The VM is running.
@@ -53,6 +54,7 @@ pub enum State {
 
 /// A snapshot of a VM. vCPUs keep running while they are counted, so sums can differ by a few faults.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Status {
     /// Whether the VM is running, paused or ended.
     pub state: State,

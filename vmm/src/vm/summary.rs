@@ -8,8 +8,10 @@ pub use crate::machine::stop::Stop;
 
 /// Everything that is known of a VM after it has ended.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Summary {
     /// Why it ended.
+    #[cfg_attr(test, schemars(with = "crate::commands::reference::StopJson"))]
     pub stop: Stop,
     /// The engine that was in force: `exception-bitmap`, `gate` or `off`.
     pub engine: &'static str,

@@ -12,6 +12,7 @@ use crate::vm::{Standing, Status};
 
 /// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[error("{message}")]
 pub struct Refusal {
     /// What is wrong with the request.
@@ -36,6 +37,7 @@ pub(super) struct Request {
 
 /// The command of a request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "command", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Command {
     /// Takes a snapshot of the VM: [`Response::Status`].
@@ -108,6 +110,7 @@ pub enum Command {
 
 /// The result of a request. Its JSON has no tag: which one it is follows from the command, and from its keys.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum Response {
     /// A snapshot of the VM.

@@ -9,6 +9,7 @@ use crate::vm::{State, VmHandle};
 
 /// Counts at one moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Stats {
     /// Whether the VM runs. The line that reports its end is the last one, and has the final counts.
     pub state: State,

@@ -76,6 +76,7 @@ pub(super) struct HookCounts {
 
 /// Status of a hook in force.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HookStatus {
     /// Name in the chain.
     pub name: String,

@@ -5,6 +5,7 @@ use vector14_hook::Report;
 
 /// Summary of one hook at its end.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HookSummary {
     /// Its name.
     pub name: String,
@@ -26,6 +27,7 @@ pub struct HookSummary {
     /// report is then empty.
     pub ended: bool,
     /// The hook's own report.
+    #[cfg_attr(test, schemars(with = "crate::commands::reference::ReportJson"))]
     pub report: Report,
 }
 
@@ -58,6 +60,7 @@ pub(crate) fn bounded(mut report: Report) -> Report {
 
 /// Totals of several hooks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HookTotals {
     /// Number of hooks.
     pub hooks: u64,
@@ -84,6 +87,7 @@ impl HookTotals {
 
 /// What ended a hook's time in the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Until {
     /// The VM ended.
