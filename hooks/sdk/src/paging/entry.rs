@@ -116,9 +116,5 @@ fn page_or_table(at: Pa, entry: u64, level: u8) -> Link {
 
 /// The access rights that an entry grants. Entries whose XD bit is reserved have been refused before.
 fn rights(entry: u64) -> Access {
-    let mut access = Access::empty();
-    access.set(Access::WRITE, entry & WRITE != 0);
-    access.set(Access::USER, entry & USER != 0);
-    access.set(Access::EXECUTE, entry & NO_EXECUTE == 0);
-    access
+    EntryFlags::from_bits_truncate(entry).access()
 }

@@ -9,10 +9,12 @@
 //! - `mode`: the paging modes, and the addresses of entries
 //! - `entry`: decoding and making entries
 //! - `change`: mapping, unmapping, protecting
+//! - `registers`: the bits of control registers that select the mode
 
 mod change;
 mod entry;
 mod mode;
+mod registers;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +22,7 @@ pub use self::change::Tables;
 pub use self::entry::NO_STRUCT_PAGE;
 use self::entry::{Link, NoLink};
 pub use self::mode::{Mode, Part, Place};
+pub use self::registers::{CR0_ET, CR0_PE, CR0_PG, CR0_WP, CR4_LA57, CR4_PAE, CR4_PSE, EFER_LMA, EFER_LME, EFER_NXE};
 use crate::{Cr3, GuestError, PAGE_SIZE, Pa, Va};
 
 bitflags::bitflags! {
@@ -59,6 +62,18 @@ bitflags::bitflags! {
         const GLOBAL = 1 << 8;
         /// XD: instruction fetches are forbidden if EFER.NXE is set; otherwise the bit is reserved.
         const NO_EXECUTE = 1 << 63;
+    }
+}
+
+impl EntryFlags {
+    /// The access rights that an entry with these flags grants.
+    #[must_use]
+    pub fn access(self) -> Access {
+        let mut access = Access::empty();
+        access.set(Access::WRITE, self.contains(Self::WRITE));
+        access.set(Access::USER, self.contains(Self::USER));
+        access.set(Access::EXECUTE, !self.contains(Self::NO_EXECUTE));
+        access
     }
 }
 
@@ -172,16 +187,12 @@ pub struct Paging {
 }
 
 impl Paging {
-    /// Whether `address` can be translated at all. In long mode it must be canonical: all bits above the translated
-    /// ones are equal to the highest translated one. In other modes it must be below 4 GiB.
+    /// Whether `address` can be translated at all. In long mode it must be canonical; in other modes it must be below 4 GiB.
     #[must_use]
     pub fn is_canonical(&self, address: Va) -> bool {
         match self.mode {
             Mode::Off | Mode::Bits32 { .. } | Mode::Pae => u32::try_from(address.0).is_ok(),
-            Mode::Long { levels } => {
-                let unused = 64 - (12 + 9 * u32::from(levels));
-                ((address.0 << unused).cast_signed() >> unused).cast_unsigned() == address.0
-            }
+            Mode::Long { levels } => address.is_canonical(levels),
         }
     }
 
