@@ -6,10 +6,9 @@
 use core::arch::global_asm;
 use core::ffi::CStr;
 
-use crate::cpu;
 use crate::gdt::{USER_CODE, USER_DATA};
 use crate::paging::{LARGE, PRESENT, PageTable, UNCACHED, USER, WRITABLE};
-use crate::{main, smp};
+use crate::{cpu, exception, main, smp};
 
 /// RAM beyond this is not mapped, and not used.
 const MAPPED_RAM: u64 = 1 << 30;
@@ -17,7 +16,7 @@ const MAPPED_RAM: u64 = 1 << 30;
 /// Ring 3's first RFLAGS: interrupts off, IOPL 3, and the bit that is always set.
 const RFLAGS: u64 = 3 << 12 | 1 << 1;
 
-// r12 and r13 are preserved across the call of a Rust function: they carry ring 3's argument and entry.
+// r12 and r13 are preserved across calls of Rust functions: they carry ring 3's argument and entry.
 global_asm!(
     r#"
     .section .ring0, "ax"
@@ -27,6 +26,8 @@ _start:
     mov cr3, rax
     mov r12, rsi
     mov r13, offset {main}
+    lea rsp, [{cpus} + {stack_end}]
+    call {install}
     xor edi, edi
     jmp enter
 start_ap:
@@ -64,6 +65,7 @@ PDPT:
     cpus = sym cpu::CPUS,
     cpu_size = const size_of::<cpu::Block>(),
     stack_end = const cpu::RING0_STACK_END,
+    install = sym exception::install,
     prepare = sym cpu::prepare,
     user_data = const USER_DATA,
     user_code = const USER_CODE,
