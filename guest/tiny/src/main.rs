@@ -9,7 +9,7 @@
 //! instruction at a time.
 //!
 //! # Layout
-//! - [`boot`], [`cpu`], [`smp`]: from the boot protocol to ring 3, on the first CPU and on the others
+//! - [`boot`], [`boot_params`], [`cpu`], [`smp`]: from the boot protocol to ring 3, on the first CPU and on the others
 //! - [`gdt`], [`idt`], [`exception`], [`trap_frame`], [`fault`]: descriptor tables, entry stubs and what they push, and
 //!   the page-fault handler with its policy for each window
 //! - [`memory`]: what the compiler expects of a C library
@@ -21,6 +21,7 @@
 #![no_main]
 
 mod boot;
+mod boot_params;
 mod cmdline;
 mod console;
 mod cpu;
@@ -39,7 +40,7 @@ mod smp;
 mod trap_frame;
 mod window;
 
-use crate::boot::BootParams;
+use crate::boot_params::BootParams;
 
 /// Ring 3 begins here, on the first CPU.
 extern "C" fn main(boot_params: &'static BootParams) -> ! {

@@ -1,6 +1,7 @@
 //! Page-table entries: decoding and making them (SDM vol. 3A, tables 4-4 to 4-6, 4-8 to 4-11, 4-15 to 4-20).
 
-use super::{Access, EntryFlags, Mode, Paging};
+use super::flags::{Access, EntryFlags};
+use super::mode::{Mode, Paging};
 use crate::{GuestError, Pa, Va};
 
 pub(super) const PRESENT: u64 = EntryFlags::PRESENT.bits();

@@ -1,6 +1,6 @@
 //! The bits of CR0, CR4 and EFER that select the paging mode (SDM vol. 3A, 2.2.1, 2.5 and 4.1.1).
 
-use super::{Mode, Paging};
+use super::mode::{Mode, Paging};
 use crate::{Cr3, SystemRegisters};
 
 /// CR0.PE: protected mode.
