@@ -5,11 +5,8 @@ use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::gdt::{self, TableRegister, Tss};
-use crate::{exception, idt, ring0};
-
-/// CPUs beyond these are not started.
-pub const MAX_CPUS: usize = 8;
+use crate::gdt::{self, MAX_CPUS, TableRegister, Tss};
+use crate::{idt, ring0};
 
 /// Offset of [`Cpu::resume`] from the GS base, for code that is not Rust.
 pub const RESUME: usize = offset_of!(Cpu, resume);
@@ -140,9 +137,6 @@ pub unsafe extern "C" fn prepare(index: usize) -> u64 {
         let tss = &raw mut (*block).tss;
         (&raw mut (*cpu).this).cast::<u64>().write_volatile(cpu as u64);
 
-        if index == 0 {
-            exception::install();
-        }
         gdt::load(index, tss, block as u64 + RING0_STACK_END as u64);
         let idtr = TableRegister::new(idt::IDT.address(), idt::LIMIT);
         asm!("lidt [{}]", in(reg) &raw const idtr, options(nostack, readonly, preserves_flags));

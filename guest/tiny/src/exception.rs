@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::cpu::{self, Cpu, FAULTS};
 use crate::gdt::{USER_CODE, USER_DATA};
 use crate::idt::{IDT, INVALID_OPCODE, PAGE_FAULT, VECTORS};
+use crate::trap_frame::TrapFrame;
 use crate::{console, fault, ring0, say};
 
 /// Marks page faults that came through the second handler's gate.
@@ -144,22 +145,9 @@ impl PageFaultHandler {
     }
 }
 
-/// What the entry stubs leave on the stack.
-#[repr(C)]
-pub struct Frame {
-    registers: [u64; 15],
-    vector: u64,
-    pub error: u64,
-    pub rip: u64,
-    cs: u64,
-    rflags: u64,
-    rsp: u64,
-    ss: u64,
-}
-
-/// Fills the IDT in.
-#[inline(always)]
-pub fn install() {
+/// Fills in the IDT, in ring 0.
+#[unsafe(link_section = ".ring0")]
+pub extern "C" fn install() {
     let entries = &raw const exception_entries as u64;
     for vector in 0..VECTORS {
         IDT.gate(vector).set(entries + STUB_SIZE * vector as u64);
@@ -169,7 +157,7 @@ pub fn install() {
 }
 
 #[unsafe(link_section = ".ring0")]
-extern "C" fn exception(frame: &mut Frame) {
+extern "C" fn exception(frame: &mut TrapFrame) {
     let cpu = cpu::this();
     if frame.vector & !SECOND == PAGE_FAULT as u64 {
         let count = if frame.vector & SECOND == 0 { &cpu.faults } else { &cpu.second_faults };
@@ -188,7 +176,7 @@ extern "C" fn exception(frame: &mut Frame) {
 }
 
 #[inline(always)]
-fn record(cpu: &Cpu, frame: &Frame, address: u64) {
+fn record(cpu: &Cpu, frame: &TrapFrame, address: u64) {
     cpu.last.vector.store(frame.vector & !SECOND, Relaxed);
     cpu.last.address.store(address, Relaxed);
     cpu.last.error.store(frame.error, Relaxed);
@@ -216,7 +204,7 @@ struct Fatal {
 
 /// Sends ring 3 to report the exception, on a stack that nobody needs any more.
 #[inline(always)]
-fn die(frame: &mut Frame, address: u64) {
+fn die(frame: &mut TrapFrame, address: u64) {
     FATAL.vector.store(frame.vector & !SECOND, Relaxed);
     FATAL.address.store(address, Relaxed);
     FATAL.error.store(frame.error, Relaxed);

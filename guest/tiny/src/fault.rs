@@ -11,8 +11,8 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use vector14_guest_abi::window::{PAGE_SIZE, WINDOW_COUNT, WINDOW_SIZE, window_index};
 
 use crate::cpu::Cpu;
-use crate::exception::Frame;
 use crate::paging::{PRESENT, USER, WRITABLE};
+use crate::trap_frame::TrapFrame;
 use crate::{frames, ring0};
 
 /// Error-code bits of a write to a present page.
@@ -71,7 +71,7 @@ pub fn address() -> u64 {
 
 /// Acts upon a fault.
 #[inline(always)]
-pub fn serve(cpu: &Cpu, frame: &mut Frame, address: u64) -> Result<(), Unserved> {
+pub fn serve(cpu: &Cpu, frame: &mut TrapFrame, address: u64) -> Result<(), Unserved> {
     let index = window_index(address).ok_or(Unserved)?;
     // SAFETY: `index` is below WINDOW_COUNT; nobody writes a policy while its window is in use.
     let policy = unsafe { &*POLICIES.0.get().cast::<Policy>().add(index) };

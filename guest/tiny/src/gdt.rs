@@ -4,7 +4,8 @@ use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
 
-use crate::cpu::MAX_CPUS;
+/// Number of TSS descriptors in the table; CPUs beyond these are not started.
+pub const MAX_CPUS: usize = 8;
 
 /// Ring 0's code segment: the selector that the boot protocol arrives with.
 pub const KERNEL_CODE: u64 = 0x10;

@@ -9,18 +9,19 @@
 //! instruction at a time.
 //!
 //! # Layout
-//! - [`boot`], [`cpu`], [`smp`]: from the boot protocol to ring 3, on the first CPU and on the others
-//! - [`gdt`], [`idt`], [`exception`], [`fault`]: descriptor tables, entry stubs, and the page-fault handler with its
-//!   policy for each window
+//! - [`boot`], [`boot_params`], [`cpu`], [`smp`]: from the boot protocol to ring 3, on the first CPU and on the others
+//! - [`gdt`], [`idt`], [`exception`], [`trap_frame`], [`fault`]: descriptor tables, entry stubs and what they push, and
+//!   the page-fault handler with its policy for each window
 //! - [`memory`]: what the compiler expects of a C library
 //! - [`ring0`], [`probe`]: calls into ring 0, and accesses that may fault, from either ring
-//! - [`frames`], [`paging`]: physical and virtual memory; [`quirks`]: emulated CPUs
+//! - [`frames`], [`paging`], [`window`]: physical memory, page tables, and where scenarios fault; [`quirks`]: emulated CPUs
 //! - [`console`], [`cmdline`]: what comes out and what goes in
 //! - [`scenarios`]: one file each
 #![no_std]
 #![no_main]
 
 mod boot;
+mod boot_params;
 mod cmdline;
 mod console;
 mod cpu;
@@ -36,8 +37,10 @@ mod quirks;
 mod ring0;
 mod scenarios;
 mod smp;
+mod trap_frame;
+mod window;
 
-use crate::boot::BootParams;
+use crate::boot_params::BootParams;
 
 /// Ring 3 begins here, on the first CPU.
 extern "C" fn main(boot_params: &'static BootParams) -> ! {
@@ -45,7 +48,7 @@ extern "C" fn main(boot_params: &'static BootParams) -> ! {
     let cmdline = cmdline::Cmdline::parse(boot_params.cmdline());
     console::set_prefix(cmdline.scenario());
     scenarios::run(&cmdline);
-    console::pass()
+    console::pass(cpu::total_faults())
 }
 
 #[panic_handler]

@@ -1,12 +1,10 @@
 //! Page tables, 4 levels (SDM vol. 3A, 5.5).
 
-use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use vector14_guest_abi::window::{PAGE_SIZE, WINDOW_SIZE, pattern};
+use vector14_guest_abi::window::{PAGE_SIZE, pattern};
 
-use crate::fault::{self, Action};
-use crate::{frames, ring0};
+use crate::frames;
 
 pub const PRESENT: u64 = 1 << 0;
 pub const WRITABLE: u64 = 1 << 1;
@@ -21,11 +19,12 @@ pub const NO_EXECUTE: u64 = 1 << 63;
 /// What a PTE has of its page's frame address.
 pub const FRAME: u64 = 0xf_ffff_ffff_f000;
 
-const ENTRIES: usize = 512;
+/// Entries of a table.
+pub const ENTRIES: usize = 512;
 
 /// A page table of any level.
 #[repr(C, align(4096))]
-pub struct PageTable([AtomicU64; ENTRIES]);
+pub struct PageTable(pub [AtomicU64; ENTRIES]);
 
 impl PageTable {
     /// A page directory that maps 1 GiB from `start` on to itself, in 2 MiB leaves.
@@ -38,41 +37,6 @@ impl PageTable {
         }
         Self(entries)
     }
-}
-
-unsafe extern "C" {
-    safe static PDPT: PageTable;
-}
-
-/// The page-directory-pointer entry behind which all of `window` lies.
-pub fn window_entry(window: &Range<u64>) -> &'static AtomicU64 {
-    &PDPT.0[(window.start / WINDOW_SIZE) as usize]
-}
-
-/// Empties `window` and prepares its first `pages` pages: page tables down to their PTEs, which are zero, and what the
-/// guest's handler is to do about faults there. Returns the PTEs.
-pub fn open(window: &Range<u64>, pages: u64, action: Action) -> &'static [AtomicU64] {
-    assert!((1..=WINDOW_SIZE / PAGE_SIZE).contains(&pages), "{pages} pages do not fit a window");
-    let tables = pages.div_ceil(ENTRIES as u64);
-    let directory = frames::take_zeroed(1 + tables);
-    let first_table = directory + PAGE_SIZE;
-    for i in 0..tables {
-        entry(directory, i).store((first_table + i * PAGE_SIZE) | PRESENT | WRITABLE | USER, Relaxed);
-    }
-    // SAFETY: the tables adjoin each other, so that their entries are one slice; frames are never given back.
-    let ptes = unsafe { core::slice::from_raw_parts(entry(first_table, 0), pages as usize) };
-    fault::set_policy(window, ptes, action);
-    let entry = window_entry(window);
-    let was_open = entry.swap(directory | PRESENT | WRITABLE | USER, Relaxed) != 0;
-    if was_open {
-        ring0::flush_all();
-    }
-    ptes
-}
-
-/// Opens `window` as the guest's handler is to fill it: its first `pages` pages, each with its [`pattern`].
-pub fn open_demand(window: &Range<u64>, pages: u64) -> &'static [AtomicU64] {
-    open(window, pages, Action::Demand { frames: patterned(window.start, pages) })
 }
 
 /// Entry `index` of the table, or row of tables, at `table`.

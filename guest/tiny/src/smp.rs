@@ -3,9 +3,8 @@
 use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
-use crate::cpu::{self, MAX_CPUS};
-use crate::gdt::{GDT, GDT_LIMIT, KERNEL_CODE};
-use crate::{console, ring0};
+use crate::gdt::{GDT, GDT_LIMIT, KERNEL_CODE, MAX_CPUS};
+use crate::{console, cpu, ring0};
 
 /// The page that a CPU starts in, in real mode.
 const TRAMPOLINE: u64 = 0x8000;

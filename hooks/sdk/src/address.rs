@@ -43,6 +43,16 @@ address! {
     /// A guest-virtual (linear) address.
     Va
 }
+impl Va {
+    /// Whether an address can be translated by 4 or 5 `levels` of page tables: all bits above the translated ones are
+    /// equal to the highest translated one (SDM vol. 1, 3.3.7.1).
+    #[must_use]
+    pub const fn is_canonical(self, levels: u8) -> bool {
+        let unused = 64 - (12 + 9 * levels as u32);
+        ((self.0 << unused).cast_signed() >> unused).cast_unsigned() == self.0
+    }
+}
+
 address! {
     /// A guest-physical address.
     Pa
@@ -76,6 +86,22 @@ mod tests {
         assert_eq!(va.page(), Va(0x1234_5000));
         assert_eq!(va.page_offset(), 0x678);
         assert_eq!(va.page().offset(va.page_offset()), va);
+    }
+
+    #[test]
+    fn the_highest_translated_bit_repeats_in_a_canonical_address() {
+        for (address, levels_4, levels_5) in [
+            (0x0000_7fff_ffff_ffff, true, true),
+            (0x0000_8000_0000_0000, false, true),
+            (0x00ff_ffff_ffff_ffff, false, true),
+            (0x0100_0000_0000_0000, false, false),
+            (0x8000_0000_0000_0000, false, false),
+            (0xff00_0000_0000_0000, false, true),
+            (0xffff_8000_0000_0000, true, true),
+        ] {
+            let address = Va(address);
+            assert_eq!((address.is_canonical(4), address.is_canonical(5)), (levels_4, levels_5), "{address}");
+        }
     }
 
     #[test]

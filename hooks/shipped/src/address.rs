@@ -141,10 +141,9 @@ impl fmt::Display for AddressRange {
     }
 }
 
-/// `value` as an address, if bits 63 to 56 are all equal.
+/// `value` as an address, if it is canonical in 5-level paging.
 fn canonical(value: u128) -> Option<u64> {
-    let address = u64::try_from(value).ok()?;
-    matches!(address >> 56, 0 | 0xff).then_some(address)
+    u64::try_from(value).ok().filter(|address| Va(*address).is_canonical(5))
 }
 
 #[cfg(test)]

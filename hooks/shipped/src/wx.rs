@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Deserialize;
+use vector14_hook::paging::EFER_NXE;
 use vector14_hook::{
     Access, Cr3, ErrorCode, Fault, Guest, GuestError, Hook, HookType, OptionDoc, Options, OptionsError, Report, Result,
     Table, Va, Verdict,
@@ -68,8 +69,6 @@ const fn highest() -> Number {
 
 /// Number of recently written pages whose mapping is checked.
 const LOOKED_AT: usize = 32;
-/// EFER.NXE: without it, the right to execute can't be removed.
-const EFER_NXE: u64 = 1 << 11;
 /// Number of faults at which a written page is checked.
 const LOOKS: u32 = 64;
 /// Maximum number of pages in the report.
@@ -233,6 +232,7 @@ impl Wx {
     }
 
     fn keep_from_executing(&self, guest: &mut dyn Guest, leaf: &Leaf) -> bool {
+        // If NXE is clear, the right to execute can't be removed.
         let can = guest.system_registers().efer & EFER_NXE != 0;
         can && !leaf.lacks_any() && leaf.exchange(guest, &self.held, &[Right::Execute], &[])
     }

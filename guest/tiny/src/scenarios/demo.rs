@@ -4,8 +4,9 @@ use vector14_guest_abi::window::{DEMAND, HIDDEN, PAGE_SIZE, pattern};
 
 use super::{fault, faults};
 use crate::fault::Action;
-use crate::paging::{open, open_demand, page_is};
+use crate::paging::page_is;
 use crate::probe::Ring;
+use crate::window::{open, open_demand};
 use crate::{check, say};
 
 const PAGES: u64 = 3;

@@ -4,10 +4,10 @@
 use vector14_guest_abi::window::{DEMAND, PAGE_SIZE, pattern};
 
 use crate::cmdline::Cmdline;
-use crate::paging::open_demand;
 use crate::probe::Ring;
 use crate::say;
 use crate::smp::timestamp;
+use crate::window::open_demand;
 
 pub(super) fn run(cmdline: &Cmdline) {
     let (pages, cycles) = (cmdline.number("pages"), cmdline.number("cycles"));

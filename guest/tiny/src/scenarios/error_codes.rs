@@ -6,8 +6,9 @@ use vector14_guest_abi::window::{ERROR_CODES, PAGE_SIZE, RESERVED_BIT};
 
 use super::{I, P, RSVD, W, fault, reserved};
 use crate::fault::Action;
-use crate::paging::{NO_EXECUTE, PRESENT, USER, WRITABLE, open, patterned};
+use crate::paging::{NO_EXECUTE, PRESENT, USER, WRITABLE, patterned};
 use crate::probe::Ring;
+use crate::window::open;
 use crate::{cpu, quirks, say};
 
 use core::sync::atomic::Ordering::Relaxed;

@@ -3,8 +3,8 @@
 use vector14_guest_abi::window::DEMAND;
 
 use crate::idt::{IDT, PAGE_FAULT};
-use crate::paging::open_demand;
 use crate::probe::Ring;
+use crate::window::open_demand;
 use crate::{console, say};
 
 pub(super) fn run() -> ! {

@@ -4,8 +4,9 @@ use vector14_guest_abi::window::{HIDDEN, HOLE_START, PAGE_SIZE};
 
 use crate::cmdline::Cmdline;
 use crate::fault::Action;
-use crate::paging::{open, page_is};
+use crate::paging::page_is;
 use crate::probe::Ring;
+use crate::window::open;
 use crate::{check, say};
 
 pub(super) fn run(cmdline: &Cmdline) {

@@ -6,8 +6,8 @@ use vector14_guest_abi::window::{DEMAND, PAGE_SIZE};
 
 use crate::exception::PageFaultHandler;
 use crate::idt::{IDT, Idt, PAGE_FAULT};
-use crate::paging::open_demand;
 use crate::probe::Ring;
+use crate::window::open_demand;
 use crate::{check, cpu, say};
 
 use core::sync::atomic::Ordering::Relaxed;

@@ -6,8 +6,9 @@ use super::{fault, faults};
 use crate::cmdline::Cmdline;
 use crate::fault::Action;
 use crate::idt::{IDT, Idt, LIMIT};
-use crate::paging::{PRESENT, USER, WRITABLE, open, open_demand, page_is};
+use crate::paging::{PRESENT, USER, WRITABLE, page_is};
 use crate::probe::Ring;
+use crate::window::{open, open_demand};
 use crate::{check, frames, ring0, say};
 
 use core::sync::atomic::Ordering::Relaxed;

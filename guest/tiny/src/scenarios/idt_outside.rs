@@ -2,8 +2,8 @@
 
 use vector14_guest_abi::window::{DEMAND, OUTSIDE_RAM};
 
-use crate::paging::open_demand;
 use crate::probe::Ring;
+use crate::window::open_demand;
 use crate::{console, idt, ring0, say};
 
 pub(super) fn run() -> ! {

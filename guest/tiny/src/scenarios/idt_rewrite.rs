@@ -10,8 +10,8 @@ use crate::exception::PageFaultHandler::{self, First, Second};
 use crate::fault::Action;
 use crate::gdt::{GDT, GDT_LIMIT};
 use crate::idt::{IDT, Idt, LIMIT, PAGE_FAULT};
-use crate::paging::open;
 use crate::probe::Ring;
+use crate::window::open;
 use crate::{check, cpu, frames, ring0, say};
 
 /// Limit of an IDT that shares its page.

@@ -9,8 +9,8 @@ use super::fault;
 use crate::exception::PageFaultHandler;
 use crate::gdt::{GDT, GDT_LIMIT, KERNEL_CODE};
 use crate::idt::{IDT, Idt, LIMIT, PAGE_FAULT};
-use crate::paging::open_demand;
 use crate::probe::Ring;
+use crate::window::open_demand;
 use crate::{check, console, frames, ring0, say};
 
 /// CPUID.80000001h, ECX: AMD-V.

@@ -3,8 +3,8 @@
 use vector14_guest_abi::window::{DEMAND, PAGE_SIZE};
 
 use crate::cmdline::Cmdline;
-use crate::paging::open_demand;
 use crate::probe::{FETCH_TARGET, Ring};
+use crate::window::open_demand;
 use crate::{check, say};
 
 pub(super) fn run(cmdline: &Cmdline) {

@@ -7,8 +7,9 @@ use vector14_guest_abi::window::{ERROR_CODES, KEYS_PKRU, PAGE_SIZE};
 
 use super::{P, W, fault, faults};
 use crate::fault::Action;
-use crate::paging::{PRESENT, USER, WRITABLE, open, patterned};
+use crate::paging::{PRESENT, USER, WRITABLE, patterned};
 use crate::probe::Ring;
+use crate::window::open;
 use crate::{ring0, say};
 
 /// A protection key forbade the access.

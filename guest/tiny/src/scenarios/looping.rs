@@ -4,8 +4,8 @@
 use vector14_guest_abi::window::{LOOP, pattern};
 
 use super::fault;
-use crate::paging::open_demand;
 use crate::probe::Ring;
+use crate::window::open_demand;
 use crate::{check, say};
 
 pub(super) fn run() {

@@ -5,8 +5,9 @@ use vector14_guest_abi::window::{DEMAND, NESTED, PAGE_SIZE, pattern};
 use super::faults;
 use crate::cmdline::Cmdline;
 use crate::fault::{Action, set_policy};
-use crate::paging::{open, open_demand, page_is, patterned};
+use crate::paging::{page_is, patterned};
 use crate::probe::Ring;
+use crate::window::{open, open_demand};
 use crate::{check, say};
 
 pub(super) fn run(cmdline: &Cmdline) {

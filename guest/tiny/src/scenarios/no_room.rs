@@ -7,8 +7,9 @@ use crate::cmdline::Cmdline;
 use crate::exception::PageFaultHandler;
 use crate::fault::Action;
 use crate::idt::{IDT, PAGE_FAULT};
-use crate::paging::{PRESENT, USER, entry, open, open_demand};
+use crate::paging::{PRESENT, USER, entry};
 use crate::probe::Ring;
+use crate::window::{open, open_demand};
 use crate::{check, frames, say};
 
 use core::sync::atomic::Ordering::Relaxed;

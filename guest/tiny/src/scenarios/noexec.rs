@@ -4,8 +4,9 @@ use vector14_guest_abi::window::NOEXEC;
 
 use super::{I, P, fault, faults};
 use crate::fault::Action;
-use crate::paging::{NO_EXECUTE, PRESENT, USER, entry, open};
+use crate::paging::{NO_EXECUTE, PRESENT, USER, entry};
 use crate::probe::{FETCH_TARGET, Ring};
+use crate::window::open;
 use crate::{check, frames, say};
 
 use core::sync::atomic::Ordering::Relaxed;

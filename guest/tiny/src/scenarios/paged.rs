@@ -8,9 +8,9 @@ use vector14_guest_abi::window::{HIDDEN, PAGE_SIZE, pattern};
 
 use crate::cmdline::Cmdline;
 use crate::fault::Action;
-use crate::paging::open;
 use crate::probe::Ring;
 use crate::smp::{Job, run as run_on_all, start};
+use crate::window::open;
 use crate::{check, say};
 
 static CPU_COUNT: AtomicU64 = AtomicU64::new(0);

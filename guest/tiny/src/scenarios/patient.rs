@@ -3,8 +3,9 @@
 use vector14_guest_abi::window::{DEMAND, PAGE_SIZE, pattern};
 
 use crate::cmdline::Cmdline;
-use crate::paging::{open_demand, page_is};
+use crate::paging::page_is;
 use crate::probe::Ring;
+use crate::window::open_demand;
 use crate::{check, say};
 
 pub(super) fn run(cmdline: &Cmdline) {

@@ -4,9 +4,9 @@ use vector14_guest_abi::window::{DEMAND, pattern};
 
 use super::fault;
 use crate::cmdline::Cmdline;
-use crate::paging::open_demand;
 use crate::probe::Ring;
 use crate::smp::timestamp;
+use crate::window::open_demand;
 use crate::{check, say};
 
 pub(super) fn run(cmdline: &Cmdline) {

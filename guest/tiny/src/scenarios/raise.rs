@@ -6,8 +6,9 @@ use super::faults;
 use crate::cmdline::Cmdline;
 use crate::fault::Action;
 use crate::idt::{GENERAL_PROTECTION, IDT};
-use crate::paging::{entry, open};
+use crate::paging::entry;
 use crate::probe::{LOAD_LENGTH, Ring};
+use crate::window::open;
 use crate::{check, cpu, frames, say};
 
 use core::sync::atomic::Ordering::Relaxed;

@@ -5,8 +5,9 @@ use vector14_guest_abi::window::{PAGE_SIZE, READONLY, pattern};
 use super::{P, W, fault, faults};
 use crate::cmdline::Cmdline;
 use crate::fault::Action;
-use crate::paging::{PRESENT, USER, entry, open, page_is, patterned};
+use crate::paging::{PRESENT, USER, entry, page_is, patterned};
 use crate::probe::Ring;
+use crate::window::open;
 use crate::{check, say};
 
 use core::sync::atomic::Ordering::Relaxed;

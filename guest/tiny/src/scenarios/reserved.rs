@@ -4,8 +4,9 @@ use vector14_guest_abi::window::{RESERVED, RESERVED_BIT, pattern};
 
 use super::{P, RSVD, fault, faults};
 use crate::fault::Action;
-use crate::paging::{PRESENT, USER, open, patterned};
+use crate::paging::{PRESENT, USER, patterned};
 use crate::probe::Ring;
+use crate::window::open;
 use crate::{check, ring0, say};
 
 use core::sync::atomic::Ordering::Relaxed;

@@ -5,8 +5,9 @@ use vector14_guest_abi::window::READONLY;
 use super::{P, W, demand, fault, faults, noexec, readonly, reserved};
 use crate::cpu::{CR0, CR0_WP};
 use crate::fault::Action;
-use crate::paging::{PRESENT, USER, open, patterned};
+use crate::paging::{PRESENT, USER, patterned};
 use crate::probe::Ring;
+use crate::window::open;
 use crate::{check, ring0, say};
 
 use core::sync::atomic::Ordering::Relaxed;

@@ -6,8 +6,8 @@ use vector14_guest_abi::window::{HIDDEN, PAGE_SIZE};
 
 use crate::cmdline::Cmdline;
 use crate::fault::Action;
-use crate::paging::open;
 use crate::smp::{run as run_on_all, start};
+use crate::window::open;
 use crate::{check, say};
 
 static ROUNDS: AtomicU64 = AtomicU64::new(0);

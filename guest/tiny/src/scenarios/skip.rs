@@ -5,7 +5,7 @@ use core::arch::naked_asm;
 use vector14_guest_abi::window::SKIP;
 
 use crate::fault::Action;
-use crate::paging::open;
+use crate::window::open;
 use crate::{check, ring0, say};
 
 /// An instruction that touches the window, as a function of its own.

@@ -7,9 +7,10 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::faults;
 use crate::cmdline::Cmdline;
 use crate::cpu::{self, CPUS};
-use crate::paging::{open_demand, page_is};
+use crate::paging::page_is;
 use crate::probe::Ring;
 use crate::smp::{meet, run as run_on_all, start};
+use crate::window::open_demand;
 use crate::{check, say};
 
 static CPU_COUNT: AtomicU64 = AtomicU64::new(0);

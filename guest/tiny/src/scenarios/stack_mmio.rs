@@ -4,8 +4,8 @@ use vector14_guest_abi::window::{DEMAND, OUTSIDE_RAM, PAGE_SIZE};
 
 use crate::cmdline::Cmdline;
 use crate::idt::{IDT, PAGE_FAULT};
-use crate::paging::open_demand;
 use crate::probe::Ring;
+use crate::window::open_demand;
 use crate::{console, ring0, say};
 
 pub(super) fn run(cmdline: &Cmdline) -> ! {

@@ -3,8 +3,8 @@
 use vector14_guest_abi::window::{DEMAND, HIDDEN, PAGE_SIZE};
 
 use crate::cmdline::Cmdline;
-use crate::paging::open_demand;
 use crate::probe::Ring;
+use crate::window::open_demand;
 use crate::{console, cpu, ring0, say};
 
 pub(super) fn run(cmdline: &Cmdline) -> ! {

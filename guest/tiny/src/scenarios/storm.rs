@@ -9,7 +9,7 @@ use crate::cmdline::Cmdline;
 use crate::exception::PageFaultHandler;
 use crate::fault::Action;
 use crate::idt::{IDT, PAGE_FAULT};
-use crate::paging::open;
+use crate::window::open;
 use crate::{ring0, say};
 
 pub(super) fn run(cmdline: &Cmdline) {

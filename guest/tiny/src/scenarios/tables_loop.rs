@@ -4,8 +4,9 @@ use vector14_guest_abi::window::{PAGE_SIZE, TABLES_LOOP};
 
 use super::{P, W, fault, faults};
 use crate::fault::{Action, set_policy};
-use crate::paging::{FRAME, PRESENT, USER, entry, window_entry};
+use crate::paging::{FRAME, PRESENT, USER, entry};
 use crate::probe::Ring;
+use crate::window::window_entry;
 use crate::{check, frames, say};
 
 use core::sync::atomic::Ordering::Relaxed;

@@ -8,8 +8,8 @@ use vector14_guest_abi::window::{DEMAND, HIDDEN};
 use crate::exception::PageFaultHandler;
 use crate::fault::Action;
 use crate::idt::{IDT, Idt, PAGE_FAULT, VECTORS};
-use crate::paging::{open, open_demand};
 use crate::probe::Ring;
+use crate::window::{open, open_demand};
 use crate::{check, say};
 
 /// The vector of the interrupt: the last that this guest's table has, and one that APICs take.

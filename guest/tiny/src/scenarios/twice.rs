@@ -3,8 +3,8 @@
 use vector14_guest_abi::window::{PAGE_SIZE, TWICE, pattern};
 
 use super::faults;
-use crate::paging::open_demand;
 use crate::probe::Ring;
+use crate::window::open_demand;
 use crate::{check, say};
 
 pub(super) fn run() {

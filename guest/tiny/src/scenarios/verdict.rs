@@ -6,7 +6,8 @@ use crate::cmdline::Cmdline;
 use crate::cpu::{self, Cpu};
 use crate::fault::Action;
 use crate::idt::{IDT, PAGE_FAULT, VECTORS};
-use crate::paging::{NO_EXECUTE, PRESENT, USER, entry, open};
+use crate::paging::{NO_EXECUTE, PRESENT, USER, entry};
+use crate::window::open;
 use crate::{frames, say};
 
 use core::sync::atomic::Ordering::Relaxed;

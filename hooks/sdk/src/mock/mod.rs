@@ -53,16 +53,11 @@ pub use self::call::{Call, Method, When};
 use self::memory::Memory;
 pub use self::outcome::Outcome;
 pub use self::samples::{options, read_fault, write_fault};
-use crate::paging::{Mode, Paging, Tables};
+use crate::paging::{CR0_PE, CR0_PG, CR0_WP, CR4_PAE, EFER_LMA, EFER_LME, EFER_NXE, Paging, Tables};
 use crate::{Access, Code, Cr3, GuestError, GuestKind, PAGE_SIZE, Pa, Registers, SystemRegisters, Va};
 
 /// The top-level table of the first address space.
 const ROOT: Pa = Pa(0x1000);
-/// CR0 with PG, WP and PE set.
-const CR0: u64 = 1 << 31 | 1 << 16 | 1;
-const CR4_PAE: u64 = 1 << 5;
-/// EFER with NXE, LMA and LME set.
-const EFER: u64 = 1 << 11 | 1 << 10 | 1 << 8;
 
 /// One vCPU's view of a mock guest. Clones act as other vCPUs of the same VM: they share its memory and its list of
 /// calls.
@@ -97,12 +92,17 @@ impl MockGuest {
             let _ = memory.ram.take();
         }
         let shared = Shared { memory, mapped: AtomicI64::new(0), flushes: AtomicU64::new(0), calls: Mutex::default() };
-        let paging = Paging { cr3: Cr3(ROOT.0), mode: Mode::Long { levels: 4 }, no_execute: true };
+        let system = SystemRegisters {
+            cr0: CR0_PG | CR0_WP | CR0_PE,
+            cr4: CR4_PAE,
+            efer: EFER_NXE | EFER_LMA | EFER_LME,
+            ..SystemRegisters::default()
+        };
         Self {
             shared: Arc::new(shared),
-            paging,
+            paging: Paging::in_force(Cr3(ROOT.0), &system),
             registers: Registers::default(),
-            system: SystemRegisters { cr0: CR0, cr4: CR4_PAE, efer: EFER, ..SystemRegisters::default() },
+            system,
             bits: 64,
             kind: GuestKind::Other,
             elapsed: Duration::ZERO,

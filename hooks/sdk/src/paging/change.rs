@@ -1,7 +1,9 @@
 //! Changes to page tables while this vCPU, other vCPUs and the CPU's page walker use them.
 
 use super::entry::{NO_EXECUTE, NO_STRUCT_PAGE, USER, WRITE};
-use super::{Access, EntryFlags, Mapping, Paging, Part, Place, Step, TableEntry, Translation};
+use super::flags::{Access, EntryFlags};
+use super::mode::{Paging, Part, Place};
+use super::walk::{Mapping, Step, TableEntry, Translation};
 use crate::{GuestError, GuestKind, PAGE_SIZE, Pa, Va};
 
 /// Compare-exchange attempts before giving up with `Contended`.

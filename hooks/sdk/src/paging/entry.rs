@@ -1,6 +1,7 @@
 //! Page-table entries: decoding and making them (SDM vol. 3A, tables 4-4 to 4-6, 4-8 to 4-11, 4-15 to 4-20).
 
-use super::{Access, EntryFlags, Mode, Paging};
+use super::flags::{Access, EntryFlags};
+use super::mode::{Mode, Paging};
 use crate::{GuestError, Pa, Va};
 
 pub(super) const PRESENT: u64 = EntryFlags::PRESENT.bits();
@@ -116,9 +117,5 @@ fn page_or_table(at: Pa, entry: u64, level: u8) -> Link {
 
 /// The access rights that an entry grants. Entries whose XD bit is reserved have been refused before.
 fn rights(entry: u64) -> Access {
-    let mut access = Access::empty();
-    access.set(Access::WRITE, entry & WRITE != 0);
-    access.set(Access::USER, entry & USER != 0);
-    access.set(Access::EXECUTE, entry & NO_EXECUTE == 0);
-    access
+    EntryFlags::from_bits_truncate(entry).access()
 }

@@ -122,3 +122,25 @@ impl Part {
         }
     }
 }
+
+/// The paging state of a vCPU at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Paging {
+    /// The root of the current page tables.
+    pub cr3: Cr3,
+    /// The paging mode, which decides the format of entries.
+    pub mode: Mode,
+    /// Whether bit 63 of an entry forbids execution (EFER.NXE). If not, the bit is reserved.
+    pub no_execute: bool,
+}
+
+impl Paging {
+    /// Whether `address` can be translated at all. In long mode it must be canonical; in other modes it must be below 4 GiB.
+    #[must_use]
+    pub fn is_canonical(&self, address: Va) -> bool {
+        match self.mode {
+            Mode::Off | Mode::Bits32 { .. } | Mode::Pae => u32::try_from(address.0).is_ok(),
+            Mode::Long { levels } => address.is_canonical(levels),
+        }
+    }
+}

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::entry::{LARGE, NO_EXECUTE, PRESENT, USER, WRITE};
 use super::*;
+use crate::{Cr3, GuestError, Pa, Va};
 
 /// Tables as a map from an entry's address to its value; entries not in the map read as 0.
 fn tables(entries: &[(u64, u64)]) -> impl Fn(Pa) -> Result<u64, GuestError> + use<> {

@@ -3,7 +3,7 @@
 //! An entry is identified by its own address, not by an address space: with page-table isolation, two CR3s lead to the
 //! same entry, and the entry that maps the page is the one to make absent. Its previous contents are restored.
 
-use vector14_hook::paging::NO_STRUCT_PAGE;
+use vector14_hook::paging::{EFER_LMA, NO_STRUCT_PAGE, Paging};
 use vector14_hook::{Access, EntryFlags, Guest, GuestError, Pa, Step, TableEntry, Va};
 
 /// A page's frame, and the entry that maps it.
@@ -38,7 +38,7 @@ pub(super) enum Found {
 
 /// Walks the guest's page tables for `page`.
 pub(super) fn find(guest: &dyn Guest, page: Va) -> Found {
-    if guest.system_registers().efer & LONG_MODE_ACTIVE == 0 {
+    if guest.system_registers().efer & EFER_LMA == 0 {
         return Found::Broken;
     }
     match guest.walk(page).map(|walk| walk.end()) {
@@ -48,10 +48,6 @@ pub(super) fn find(guest: &dyn Guest, page: Va) -> Found {
         Ok(Step::Reserved(_)) | Err(_) => Found::Broken,
     }
 }
-
-/// The bits EFER.LMA and EFER.NXE (SDM vol. 3A, 2.2.1).
-const LONG_MODE_ACTIVE: u64 = 1 << 10;
-const NO_EXECUTE_ENABLE: u64 = 1 << 11;
 
 /// Compare-exchange attempts before giving up.
 const TRIES: u32 = 1000;
@@ -68,7 +64,8 @@ impl Resident {
 
     /// Maps the frame by writing an absent entry, if that entry has not changed.
     pub(super) fn map(&mut self, guest: &mut dyn Guest, absent: &TableEntry, access: Access) -> Result<(), GuestError> {
-        let leaf = self.frame.0 | leaf_flags(guest, access) | NO_STRUCT_PAGE;
+        let paging = Paging::in_force(guest.address_space(), guest.system_registers());
+        let leaf = paging.leaf_entry(self.frame, access)? | NO_STRUCT_PAGE;
         if guest.compare_exchange(absent.slot, absent.entry, leaf)? {
             self.place = Some(Place { slot: absent.slot, before: absent.entry });
         }
@@ -126,17 +123,6 @@ impl Resident {
         flags(entry).contains(EntryFlags::PRESENT)
             && TableEntry { entry, ..TableEntry::default() }.frame() == self.frame
     }
-}
-
-/// The flags of a last-level entry with these rights.
-fn leaf_flags(guest: &dyn Guest, access: Access) -> u64 {
-    let mut flags = EntryFlags::PRESENT;
-    flags.set(EntryFlags::WRITE, access.contains(Access::WRITE));
-    flags.set(EntryFlags::USER, access.contains(Access::USER));
-    // XD is reserved unless the guest has enabled it.
-    let has_no_execute = guest.system_registers().efer & NO_EXECUTE_ENABLE != 0;
-    flags.set(EntryFlags::NO_EXECUTE, has_no_execute && !access.contains(Access::EXECUTE));
-    flags.bits()
 }
 
 fn flags(entry: u64) -> EntryFlags {

@@ -64,7 +64,7 @@ impl Leaf {
         };
         let Some(entry) = leaf else { return Found::Absent { level: 1 } };
         let tables = walk.entries().iter().filter(|table| table.level > entry.level);
-        let above = tables.fold(Access::all(), |above, table| above & access(table.entry));
+        let above = tables.fold(Access::all(), |above, table| above & table.flags().access());
         Found::Leaf(Self { page, entry, above })
     }
 
@@ -98,7 +98,7 @@ impl Leaf {
 
     /// The access rights that the guest itself grants, at all levels together.
     pub(crate) fn guests_access(&self) -> Access {
-        access(restored(self.entry.entry)) & self.above
+        EntryFlags::from_bits_truncate(restored(self.entry.entry)).access() & self.above
     }
 
     /// Whether the guest itself allows an access that faulted with this error code. For kernel accesses, SMEP, SMAP and
@@ -160,15 +160,6 @@ impl Leaf {
     pub(crate) const fn place(&self, address: Va) -> Pa {
         self.entry.frame().offset(address.page_offset())
     }
-}
-
-/// The rights that one entry grants.
-fn access(entry: u64) -> Access {
-    let mut access = Access::empty();
-    access.set(Access::WRITE, Right::Write.is_in(entry));
-    access.set(Access::USER, Right::User.is_in(entry));
-    access.set(Access::EXECUTE, Right::Execute.is_in(entry));
-    access
 }
 
 /// Whether a fault of user code is already resolved: another vCPU has restored the missing right, and a retry succeeds.

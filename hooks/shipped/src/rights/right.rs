@@ -38,7 +38,7 @@ impl Right {
     }
 
     /// Whether `entry` grants this right.
-    pub(super) const fn is_in(self, entry: u64) -> bool {
+    const fn is_in(self, entry: u64) -> bool {
         (entry & self.flag() != 0) != matches!(self, Self::Execute)
     }
 
