@@ -1,7 +1,7 @@
 //! Code segments: in which mode code runs, and where its addresses begin.
 
 use kvm_bindings::{kvm_segment, kvm_sregs};
-use vector14_hook::paging::Paging;
+use vector14_hook::paging::{EFER_LMA, Paging};
 use vector14_hook::{Code, Va};
 
 use crate::machine::memory::Memory;
@@ -10,7 +10,6 @@ use crate::machine::paging::read_words;
 const TABLE_INDICATOR: u16 = 1 << 2;
 const LONG: u64 = 1 << 53;
 const DEFAULT_SIZE: u64 = 1 << 54;
-const EFER_LMA: u64 = 1 << 10;
 
 /// The segment that code runs in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -155,7 +155,7 @@ fn address(value: &Value) -> Option<Va> {
     let number = value.as_integer().and_then(|number| u64::try_from(number).ok());
     let hexadecimal = |text: &str| u64::from_str_radix(&text.strip_prefix("0x")?.replace('_', ""), 16).ok();
     let address = number.or_else(|| hexadecimal(value.as_str()?))?;
-    is_canonical(address).then_some(Va(address))
+    Some(Va(address)).filter(|address| address.is_canonical(5))
 }
 
 /// A filter on the error codes of faults.
@@ -175,12 +175,6 @@ pub(super) fn error_code(value: &Value) -> Parsed<ErrorCodeFilter> {
     }
 }
 
-/// Whether five levels of page tables can translate the address (SDM vol. 1, 3.3.7.1, with LA57).
-fn is_canonical(address: u64) -> bool {
-    let top = address >> 56;
-    top == 0 || top == 0xff
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,11 +186,5 @@ mod tests {
             assert_eq!(size(bytes), text);
         }
         assert_eq!(size(4097), "4097");
-    }
-
-    #[test]
-    fn addresses_are_canonical() {
-        assert!(is_canonical(0x00ff_ffff_ffff_ffff >> 1) && is_canonical(0xff00_0000_0000_0000));
-        assert!(!is_canonical(0x0100_0000_0000_0000) && !is_canonical(0x8000_0000_0000_0000));
     }
 }

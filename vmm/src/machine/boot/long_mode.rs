@@ -2,18 +2,12 @@
 //! mode, flat segments, the lowest 4 GiB identity-mapped, interrupts off, RSI pointing to the boot parameters.
 
 use kvm_bindings::{kvm_regs, kvm_sregs};
+use vector14_hook::paging::{CR0_ET, CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME};
 use vector14_hook::{GuestError, Pa};
 
 use super::layout::{DIRECTORIES, PDPT, PML4};
 use super::segment::{self, CodeSize};
 use crate::machine::memory::Memory;
-
-const CR0_PE: u64 = 1 << 0;
-const CR0_ET: u64 = 1 << 4;
-const CR0_PG: u64 = 1 << 31;
-const CR4_PAE: u64 = 1 << 5;
-const EFER_LME: u64 = 1 << 8;
-const EFER_LMA: u64 = 1 << 10;
 
 /// Writes the descriptor table and the page tables.
 pub(super) fn prepare_memory(memory: &Memory) -> Result<(), GuestError> {

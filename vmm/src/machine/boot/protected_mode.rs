@@ -4,6 +4,7 @@
 //! A20 needs no setup: KVM has no A20 gate.
 
 use kvm_bindings::{kvm_regs, kvm_sregs};
+use vector14_hook::paging::{CR0_ET, CR0_PE, CR0_PG};
 use vector14_hook::{GuestError, Pa};
 
 use super::segment::{self, CodeSize};
@@ -11,10 +12,6 @@ use crate::machine::memory::Memory;
 
 /// Tells the kernel that it was loaded by a Multiboot loader.
 const LOADER_MAGIC: u64 = 0x2bad_b002;
-
-const CR0_PE: u64 = 1 << 0;
-const CR0_ET: u64 = 1 << 4;
-const CR0_PG: u64 = 1 << 31;
 
 /// Writes the descriptor table. A kernel must not rely on it: the specification leaves GDTR undefined.
 pub(super) fn prepare_memory(memory: &Memory) -> Result<(), GuestError> {
