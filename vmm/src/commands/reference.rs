@@ -1,71 +1,17 @@
 //! Tests that keep `docs/reference/` as the code is: what can be generated is generated, the rest is checked for what it
 //! must name. `UPDATE_REFERENCE=1 cargo test -p vector14 --lib reference` writes what is generated.
 
-#![expect(dead_code, reason = "of the mirrors, only schemas and parsing are used")]
-
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use schemars::JsonSchema;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use vector14_hook::{Report, Table};
 
 use crate::commands::config::{Config, ConfigError, Reason};
 use crate::commands::ctl::{Command, Refusal, Response};
-use crate::machine::stop::Stop;
+use crate::intercept::chain::ReportJson;
+use crate::machine::stop::{Stop, StopJson};
 use crate::vm::summary::Summary;
-
-/// Why a VM ended.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename = "Stop", deny_unknown_fields)]
-pub(crate) struct StopJson {
-    /// Which end it was.
-    reason: StopReason,
-    /// `(v << 1) | 1` for the value `v` that the guest wrote to its exit port; 1 is a pass.
-    status: Option<u32>,
-    /// What KVM, the interception or the hook said.
-    detail: Option<String>,
-    /// The hook that stopped the VM.
-    hook: Option<String>,
-    /// The signal that asked for the end.
-    signal: Option<i32>,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-enum StopReason {
-    Exit,
-    PowerOff,
-    Reset,
-    Crash,
-    Hook,
-    Deadline,
-    Request,
-    Signal,
-}
-
-/// A hook's report.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename = "Report", deny_unknown_fields)]
-pub(crate) struct ReportJson {
-    /// The results.
-    tables: Vec<TableJson>,
-    /// What went wrong, one sentence per entry.
-    warnings: Vec<String>,
-}
-
-/// A table of a report. Every row has as many cells as there are columns.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename = "Table", deny_unknown_fields)]
-struct TableJson {
-    /// What the table shows.
-    title: String,
-    /// Headings of the columns.
-    columns: Vec<String>,
-    /// The cells, row by row.
-    rows: Vec<Vec<String>>,
-}
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference")

@@ -81,3 +81,35 @@ impl Serialize for Stop {
         .serialize(serializer)
     }
 }
+
+/// Why a VM ended, as JSON: for the schema of a summary.
+#[cfg(test)]
+#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
+#[expect(dead_code, reason = "only its schema and its parsing are used")]
+#[serde(rename = "Stop", deny_unknown_fields)]
+pub(crate) struct StopJson {
+    /// Which end it was.
+    reason: StopReason,
+    /// `(v << 1) | 1` for the value `v` that the guest wrote to its exit port; 1 is a pass.
+    status: Option<u32>,
+    /// What KVM, the interception or the hook said.
+    detail: Option<String>,
+    /// The hook that stopped the VM.
+    hook: Option<String>,
+    /// The signal that asked for the end.
+    signal: Option<i32>,
+}
+
+#[cfg(test)]
+#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum StopReason {
+    Exit,
+    PowerOff,
+    Reset,
+    Crash,
+    Hook,
+    Deadline,
+    Request,
+    Signal,
+}

@@ -11,7 +11,7 @@ pub use crate::machine::stop::Stop;
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Summary {
     /// Why it ended.
-    #[cfg_attr(test, schemars(with = "crate::commands::reference::StopJson"))]
+    #[cfg_attr(test, schemars(with = "crate::machine::stop::StopJson"))]
     pub stop: Stop,
     /// The engine that was in force: `exception-bitmap`, `gate` or `off`.
     pub engine: &'static str,

@@ -31,6 +31,8 @@ pub use self::entry::{HookStatus, NamedHook};
 use self::inside::{EntryId, Inside};
 use self::leaving::Leaving;
 use self::notes::Notes;
+#[cfg(test)]
+pub(crate) use self::summary::ReportJson;
 pub use self::summary::{HookSummary, HookTotals, Until};
 pub(crate) use self::watch::{Hang, Watch};
 use crate::intercept::guest::FaultedGuest;

@@ -27,7 +27,7 @@ pub struct HookSummary {
     /// report is then empty.
     pub ended: bool,
     /// The hook's own report.
-    #[cfg_attr(test, schemars(with = "crate::commands::reference::ReportJson"))]
+    #[cfg_attr(test, schemars(with = "ReportJson"))]
     pub report: Report,
 }
 
@@ -96,6 +96,32 @@ pub enum Until {
     Replaced,
     /// It was taken out.
     Removed,
+}
+
+/// A hook's report, as JSON: for the schema of a summary.
+#[cfg(test)]
+#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
+#[expect(dead_code, reason = "only its schema and its parsing are used")]
+#[serde(rename = "Report", deny_unknown_fields)]
+pub(crate) struct ReportJson {
+    /// The results.
+    tables: Vec<TableJson>,
+    /// What went wrong, one sentence per entry.
+    warnings: Vec<String>,
+}
+
+/// A table of a report. Every row has as many cells as there are columns.
+#[cfg(test)]
+#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
+#[expect(dead_code, reason = "only its schema and its parsing are used")]
+#[serde(rename = "Table", deny_unknown_fields)]
+struct TableJson {
+    /// What the table shows.
+    title: String,
+    /// Headings of the columns.
+    columns: Vec<String>,
+    /// The cells, row by row.
+    rows: Vec<Vec<String>>,
 }
 
 #[cfg(test)]
