@@ -12,7 +12,7 @@ use crate::{frames, say};
 
 use core::sync::atomic::Ordering::Relaxed;
 
-/// Bytes that are no instruction in 64-bit mode.
+/// Bytes that are not an instruction in 64-bit mode.
 const GARBAGE: u64 = 0x0606_0606_0606_0606;
 
 pub(super) fn run(cmdline: &Cmdline) {
