@@ -1,4 +1,4 @@
-//! `verdict`: one fault, about which the host decides whatever it likes. The guest says what came of it.
+//! `verdict`: one fault, on which the host may give any verdict. The guest prints what it saw.
 
 use vector14_guest_abi::window::VERDICT;
 
