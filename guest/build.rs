@@ -1,8 +1,8 @@
-//! Builds the guest kernels in `tiny/` and `multiboot/`, by a cargo of their own: they are linked for no operating system,
-//! at addresses of their own choice, and optimised even where the rest is not.
+//! Builds the guest kernels in `tiny/` and `multiboot/`, by a cargo of their own: they are linked for no operating
+//! system, at addresses of their own choice, and optimised even where the rest is not.
 //!
-//! Nothing but its sources decides what comes out: flags, profiles and target directories of the surrounding build are
-//! kept away from it.
+//! The result depends on their sources only: flags, profiles and target directories of the surrounding build are kept
+//! away from them.
 
 use std::env;
 use std::ffi::OsStr;

@@ -84,7 +84,7 @@ fn cut_short() {
 /// What a library says of itself can be wrong too.
 fn lies() {
     let text = SUBJECT.replace("VECTOR14_TEXT(\"subject-c\")", "{ \"\\xff\", 1 }");
-    refused(&compile(&text, &[]), &["the name in `vector14_hook` is no UTF-8 text", "mend and rebuild it"]);
+    refused(&compile(&text, &[]), &["the name in `vector14_hook` is not UTF-8 text", "mend and rebuild it"]);
     let none =
         SUBJECT.replace(".on_fault = on_fault,", "").replace("vector14_hook = {", "vector14_hook = { .on_fault = 0,");
     refused(&compile(&none, &["-Wno-unused-function"]), &["`vector14_hook` has no `on_fault`"]);

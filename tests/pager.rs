@@ -187,5 +187,5 @@ fn shrinks() {
     assert!(finished.stdout().contains("fatal #PF"), "{finished}");
     assert_eq!(finished.bytes("pages").len(), 100 * 4096, "{finished}");
     let warnings = finished.summary()["hooks"][0]["report"]["warnings"].to_string();
-    assert!(warnings.contains("shorter by now than 2097152 bytes"), "{finished}");
+    assert!(warnings.contains("truncated below 2097152 bytes"), "{finished}");
 }

@@ -94,8 +94,8 @@ fn without_error_code() {
 
 fn impossible() {
     let cases = [
-        (Exception { vector: 2, error_code: None }, "vector 2 is no exception"),
-        (Exception { vector: 200, error_code: None }, "vector 200 is no exception"),
+        (Exception { vector: 2, error_code: None }, "vector 2 is not an exception"),
+        (Exception { vector: 200, error_code: None }, "vector 200 is not an exception"),
         (Exception { vector: 13, error_code: None }, "the CPU pushes one"),
         (Exception { vector: 6, error_code: Some(1) }, "the CPU pushes none"),
     ];

@@ -98,10 +98,10 @@ fn chain() {
 fn damaged() {
     let good = line(0, 0x1000);
     for (bad, said) in [
-        (format!("{good}#1 vcpu 0  write\n{good}"), "trace.jsonl: line 2: is no fault"),
-        (format!("{good}{}", &good[..60]), "trace.jsonl: line 2: ends in its midst"),
+        (format!("{good}#1 vcpu 0  write\n{good}"), "trace.jsonl: line 2: is not a fault"),
+        (format!("{good}{}", &good[..60]), "trace.jsonl: line 2: is truncated"),
         (format!("{good}{}", "x".repeat(1 << 20)), "trace.jsonl: line 2: longer than 4096 bytes"),
-        (good.replace("0x1000", "0xzz"), "line 1: is no fault"),
+        (good.replace("0x1000", "0xzz"), "line 1: is not a fault"),
     ] {
         let finished = with_guards(&bad).finish().failed_with(2, &[said]);
         let faults = if said.contains("line 1") { "0 faults" } else { "1 faults: pass 1" };

@@ -1,11 +1,11 @@
-//! What vector14's host side and its tiny guest kernel agree on.
+//! The interface between vector14's host side and its guest kernels.
 //!
 //! # Layout
-//! - [`protected_mode`]: what the multiboot kernel faults on outside of long mode
+//! - [`protected_mode`]: the pages on which the multiboot kernel faults outside long mode
 //! - [`port`]: the I/O ports that the guest writes to
-//! - [`window`]: the ranges of virtual addresses that its scenarios fault in, and what they leave there
-//! - [`paged`]: what one of them does, where the host has to come to the same result
-//! - [`scenario`]: its scenarios, their parameters, and how each of them ends
+//! - [`window`]: the ranges of virtual addresses in which scenarios fault, and their contents
+//! - [`paged`]: the parts of the scenario `paged` that the host has to reproduce
+//! - [`scenario`]: the scenarios, their parameters, and how each ends
 #![no_std]
 
 pub mod paged;

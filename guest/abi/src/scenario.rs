@@ -1,26 +1,26 @@
 //! The scenarios, as the guest's command line names them: `scenario=demand pages=1000`.
 
-/// One thing that the guest can be asked to do.
+/// A scenario: one thing that the guest can be asked to do.
 #[derive(Debug)]
 pub struct Scenario {
-    /// What `scenario=` selects it by.
+    /// Its name in `scenario=`.
     pub name: &'static str,
     /// What it does, in one line.
     pub summary: &'static str,
-    /// What may stand beside it on the command line.
+    /// The parameters that it takes.
     pub parameters: &'static [Parameter],
-    /// Whether it needs the host to do something about its faults.
+    /// Whether it needs the host to act on its faults.
     pub host: Host,
     /// How it ends.
     pub ending: Ending,
 }
 
-/// A `name=value` on the command line.
+/// A parameter: `name=value` on the command line.
 #[derive(Debug)]
 pub struct Parameter {
-    /// Left of the `=`.
+    /// Its name, left of the `=`.
     pub name: &'static str,
-    /// What holds when it is not given.
+    /// Its value if it is not given.
     pub default: &'static str,
     /// What it means, in one line.
     pub summary: &'static str,
@@ -38,13 +38,13 @@ pub enum Host {
 /// How a scenario ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// It writes 0 to the exit port, or nonzero when it saw something wrong.
+    /// It writes 0 to the exit port, or nonzero if a check failed.
     Verdict,
-    /// An exception that the guest does not expect: it prints which, and writes nonzero to the exit port.
+    /// The guest takes an unexpected exception, prints it, and writes nonzero to the exit port.
     Fatal,
     /// The CPU shuts down (a triple fault), or KVM gives up on the guest.
     Crash,
-    /// Not at all.
+    /// It never ends.
     Never,
 }
 
@@ -71,7 +71,7 @@ const fn parameter(name: &'static str, default: &'static str, summary: &'static 
 
 const RING: Parameter = parameter("ring", "0", "ring that faults: 0 or 3");
 
-/// Every scenario there is.
+/// All scenarios.
 pub const SCENARIOS: &[Scenario] = &[
     acting("demo", "three faults that the guest serves, then three that only the host can", &[]),
     scenario("demand", "the guest's handler maps pages at their first touch", &[parameter("pages", "100", "how many")]),
@@ -130,7 +130,7 @@ pub const SCENARIOS: &[Scenario] = &[
             parameter(
                 "access",
                 "load",
-                "what faults. load: reads; fetch: jumps there; garbage: the same, and there is no instruction",
+                "what faults. load: reads; fetch: jumps there; garbage: the same, to bytes that are not an instruction",
             ),
             parameter("vector", "13", "exception that may come in its place"),
             parameter("gate", "good", "what that exception's gate is. good, absent, stack or segment: another's"),

@@ -11,15 +11,15 @@ pub const PAGE_SIZE: u64 = 4096;
 /// Size of a window, and the distance from one to the next.
 pub const WINDOW_SIZE: u64 = 1 << 30;
 
-/// How many windows there are.
+/// Number of windows.
 pub const WINDOW_COUNT: u64 = 16;
 
-/// Where the first window begins.
+/// Start of the first window.
 pub const WINDOWS_START: u64 = 0x10_0000_0000;
 
 /// Pages that the guest's handler maps at their first touch, filled with [`pattern`].
 pub const DEMAND: Range<u64> = window(0);
-/// Pages that the guest's handler knows nothing of: a fault here is fatal unless the host resolves it.
+/// Pages that the guest's handler does not map: a fault here is fatal unless the host resolves it.
 pub const HIDDEN: Range<u64> = window(1);
 /// Present read-only pages, filled with [`pattern`]; the guest's handler copies a page when it is written to.
 pub const READONLY: Range<u64> = window(2);
@@ -27,7 +27,7 @@ pub const READONLY: Range<u64> = window(2);
 pub const NOEXEC: Range<u64> = window(3);
 /// Present pages with the reserved [`RESERVED_BIT`] set; the guest's handler clears it.
 pub const RESERVED: Range<u64> = window(4);
-/// One page for every kind of error code; the guest's handler goes on behind the faulting instruction.
+/// One page for every kind of error code; the guest's handler continues after the faulting instruction.
 pub const ERROR_CODES: Range<u64> = window(5);
 /// Pages mapped at their first touch, as in [`DEMAND`], two of them by one instruction.
 pub const TWICE: Range<u64> = window(6);
@@ -37,9 +37,9 @@ pub const NESTED: Range<u64> = window(7);
 pub const SKIP: Range<u64> = window(8);
 /// Never mapped, and a #PF is fatal in the guest: the host turns it into a #GP.
 pub const RAISE: Range<u64> = window(9);
-/// Mapped at the first touch that the guest's handler is told of.
+/// Mapped at the first fault that reaches the guest's handler.
 pub const LOOP: Range<u64> = window(10);
-/// What `storm` faults on. `kind=fault` never maps it; `kind=resolve` has PTEs here that lack nothing but the P bit.
+/// What `storm` faults on; it is never mapped.
 pub const STORM: Range<u64> = window(11);
 /// Holds one executable page without any filler: `no-room` has its page-fault handler here.
 pub const NO_ROOM: Range<u64> = window(12);
@@ -47,8 +47,8 @@ pub const NO_ROOM: Range<u64> = window(12);
 pub const TABLES_LOOP: Range<u64> = window(13);
 /// One page, with a copy of the interrupt descriptor table in it.
 pub const IDT_COPY: Range<u64> = window(14);
-/// Its first page is what `verdict` faults on; faults anywhere in it are recorded by the guest's handler, and the instruction
-/// given up.
+/// Its first page is what `verdict` faults on; the guest's handler records faults anywhere in it, and abandons the
+/// instruction.
 pub const VERDICT: Range<u64> = window(15);
 
 /// The window that `address` lies in, counted from [`WINDOWS_START`], if it lies in one.
@@ -65,7 +65,7 @@ pub const RESERVED_BIT: u64 = 1 << 51;
 /// What `keys` has in PKRU: protection key 1 forbids every access, key 2 writes (SDM vol. 3A, 4.6.2).
 pub const KEYS_PKRU: u32 = 0b01 << 2 | 0b10 << 4;
 
-/// Where the hole below 4 GiB begins: mapped to itself, and no RAM.
+/// Start of the hole below 4 GiB, which is identity-mapped and is not RAM.
 pub const HOLE_START: u64 = 0xc000_0000;
 
 /// Outside of any RAM below the local APIC, and mapped to itself: what the hostile scenarios use as memory.

@@ -1,5 +1,5 @@
-//! The header that makes this a multiboot kernel (specification, 3.1), its entry, and the boot information (3.3). What comes
-//! after that, the end of the command line says: `paging=32`, `paging=pae`, `no-idt` and `firmware`, or else long mode.
+//! The header that makes this a multiboot kernel (specification, 3.1), its entry, and the boot information (3.3). The
+//! end of the command line selects what follows: `paging=32`, `paging=pae`, `no-idt` and `firmware`, or else long mode.
 
 use core::arch::global_asm;
 

@@ -1,7 +1,7 @@
-//! vector14's multiboot kernel: entered in 32-bit protected mode as the Multiboot Specification 0.6.96 has it, it says on
-//! the console what it was told, switches to long mode, and takes page faults that its own handler steps over.
+//! vector14's multiboot kernel: entered in 32-bit protected mode as the Multiboot Specification 0.6.96 defines, it
+//! prints its boot information, switches to long mode, and takes page faults that its own handler steps over.
 //!
-//! All of it is assembler, since it runs in ring 0, where some KVMs emulate, and know general registers only.
+//! It is all assembler, because it runs in ring 0, where some KVMs emulate and support general registers only.
 //!
 //! # Layout
 //! - [`entry`]: the header, and what the boot loader left
@@ -9,7 +9,7 @@
 //! - [`long_mode`]: page tables, descriptor tables, and the way to 64-bit code
 //! - [`faults`]: the faults and their handler
 //! - [`firmware`]: what a BIOS leaves in memory, where the command line asks for it
-//! - [`protected_mode`]: what the command line can ask for in the place of long mode: faults without it
+//! - [`protected_mode`]: faults without long mode, if the command line asks for them
 #![no_std]
 #![no_main]
 

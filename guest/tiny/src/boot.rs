@@ -1,7 +1,7 @@
 //! Boot: the first instructions, and the page tables.
 //!
 //! Entered by the Linux 64-bit boot protocol: long mode, low memory mapped to itself, interrupts off, RSI =
-//! `boot_params`. The page tables here are laid down at build time, so that taking them over is one write to CR3.
+//! `boot_params`. The page tables are built at link time, so that one write to CR3 loads them.
 
 use core::arch::global_asm;
 
@@ -74,5 +74,5 @@ PDPT:
 /// The first GiB: RAM.
 static LOW: PageTable = PageTable::identity(0, PRESENT | WRITABLE | USER | LARGE);
 
-/// The fourth GiB: the local APIC, and nothing.
+/// The fourth GiB: the local APIC, and a hole.
 static HIGH: PageTable = PageTable::identity(3 << 30, PRESENT | WRITABLE | USER | LARGE | UNCACHED);

@@ -7,7 +7,7 @@ use crate::cpu;
 /// The size of the RAM that the boot code maps; RAM above is not used.
 const MAPPED_RAM: u64 = 1 << 30;
 
-/// `struct boot_params`, of Linux's Documentation/arch/x86/zero-page.rst: the parts that matter here.
+/// `struct boot_params`, of Linux's Documentation/arch/x86/zero-page.rst: the fields that this kernel reads.
 #[repr(C, packed)]
 pub struct BootParams {
     _before_count: [u8; 0x1e8],
@@ -27,7 +27,7 @@ struct E820 {
 }
 
 impl BootParams {
-    /// Where the RAM ends that this kernel lies in.
+    /// End of the RAM region that holds this kernel.
     pub fn ram_end(&self) -> u64 {
         const RAM: u32 = 1;
         let here = cpu::CPUS.address();

@@ -1,4 +1,4 @@
-//! What goes in: `scenario=NAME key=value ...`, checked against the ABI's list of scenarios.
+//! The command line: `scenario=NAME key=value ...`, checked against the ABI's list of scenarios.
 
 use vector14_guest_abi::{SCENARIOS, Scenario};
 
@@ -6,14 +6,14 @@ use crate::console::{self, Status};
 use crate::probe::Ring;
 use crate::say;
 
-/// A command line that asks for something that there is.
+/// A valid command line.
 pub struct Cmdline {
     scenario: &'static Scenario,
     line: &'static str,
 }
 
 impl Cmdline {
-    /// Parses `line`. Anything unknown in it ends the VM, after a list of what is known.
+    /// Parses `line`. Anything unknown in it ends the VM, after a list of all scenarios and parameters.
     pub fn parse(line: &'static str) -> Self {
         let name = words(line).find_map(|(key, value)| (key == "scenario").then_some(value)).unwrap_or("");
         let Some(scenario) = SCENARIOS.iter().find(|s| s.name == name) else {
@@ -46,7 +46,7 @@ impl Cmdline {
         given.or_else(default).expect("a parameter of this scenario")
     }
 
-    /// The value of a parameter that is a number, decimal or with 0x before it.
+    /// The value of a parameter that is a number, decimal, or hexadecimal with the prefix 0x.
     pub fn number(&self, name: &str) -> u64 {
         let value = self.value(name);
         let number = match value.strip_prefix("0x") {

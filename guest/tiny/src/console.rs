@@ -1,4 +1,4 @@
-//! What comes out: lines on the serial port, each with the scenario's name before it, and the exit status.
+//! Output: lines on the serial port, each prefixed with the scenario's name, and the exit status.
 
 use core::arch::asm;
 use core::fmt::{self, Write};
@@ -10,17 +10,17 @@ const FIFO_CONTROL: u16 = COM1 + 2;
 const LINE_STATUS: u16 = COM1 + 5;
 const DATA_READY: u8 = 1 << 0;
 const TRANSMITTER_EMPTY: u8 = 1 << 5;
-/// How many bytes a 16550 takes once its transmitter is empty.
+/// Bytes that a 16550 takes once its transmitter is empty.
 const FIFO_SIZE: u64 = 16;
 
-/// What goes to the exit port.
+/// The status that is written to the exit port.
 pub enum Status {
     Passed = 0,
-    /// Something was not as it should have been.
+    /// A check failed.
     Failed = 1,
-    /// The command line asks for something that there is not.
+    /// The command line is wrong.
     Usage = 2,
-    /// This kernel is wrong.
+    /// This kernel has a bug.
     Bug = 3,
 }
 
@@ -38,7 +38,7 @@ macro_rules! check {
     };
 }
 
-/// Says what stands before each line from now on.
+/// Sets the prefix of the lines printed from now on.
 pub fn set_prefix(prefix: &'static str) {
     PREFIX_LENGTH.store(prefix.len(), Relaxed);
     PREFIX.store(prefix.as_ptr().cast_mut(), Relaxed);
@@ -56,13 +56,13 @@ fn prefix() -> &'static str {
     unsafe { core::str::from_utf8_unchecked(core::slice::from_raw_parts(start, length)) }
 }
 
-/// What [`say!`] expands to.
+/// Prints a line; [`say!`] calls this.
 pub fn line(arguments: fmt::Arguments) {
     // `Serial` has no errors of its own.
     let _ = writeln!(Serial, "{}: {arguments}", prefix());
 }
 
-/// What [`check!`] expands to.
+/// Compares two values; [`check!`] calls this.
 pub fn check(expected: u64, seen: u64, what: fmt::Arguments) {
     if expected != seen {
         say!("{what}: expected {expected:#x}, saw {seen:#x}");
@@ -101,7 +101,7 @@ impl Write for Serial {
     }
 }
 
-/// Asks the UART whether it has room once for every FIFO of bytes, as each question is an exit from the guest.
+/// Asks the UART whether it has room only once per FIFO of bytes, because each question is an exit from the guest.
 fn write_byte(byte: u8) {
     static SENT: AtomicU64 = AtomicU64::new(0);
     let sent = SENT.fetch_add(1, Relaxed);

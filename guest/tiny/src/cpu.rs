@@ -1,4 +1,4 @@
-//! CPUs: what each of them has of its own, and bringing one from long mode to the point where it can take exceptions.
+//! CPUs: the data of each, and the steps from long mode to the point where a CPU can take exceptions.
 
 use core::arch::asm;
 use core::cell::UnsafeCell;
@@ -17,9 +17,9 @@ pub const FAULTS: usize = offset_of!(Cpu, faults);
 #[repr(C)]
 pub struct Cpu {
     this: AtomicU64,
-    /// Where to go on after an exception that is expected. Whoever is about to cause one sets it.
+    /// Where execution continues after an expected exception. Set it before causing one.
     pub resume: AtomicU64,
-    /// The vector, other than 14, that is expected to arrive. 0: none.
+    /// The expected vector, other than 14; 0 means none.
     pub expected: AtomicU64,
     /// Page faults counted by the first handler.
     pub faults: AtomicU64,
@@ -45,7 +45,7 @@ const RING3_STACK: usize = 32 << 10;
 /// Where the ring-0 stack of a [`Block`] ends.
 pub const RING0_STACK_END: usize = offset_of!(Block, ring3_stack);
 
-/// All that a CPU has.
+/// A CPU's stacks, its data and its TSS.
 #[repr(C, align(4096))]
 pub struct Block {
     ring0_stack: [u64; RING0_STACK / 8],
@@ -54,7 +54,7 @@ pub struct Block {
     tss: Tss,
 }
 
-/// A CPU's [`Block`] for each of them.
+/// The [`Block`]s of all CPUs.
 #[repr(transparent)]
 pub struct Blocks(UnsafeCell<[Block; MAX_CPUS]>);
 
@@ -67,7 +67,7 @@ pub static CPUS: Blocks = Blocks(UnsafeCell::new(
 ));
 
 impl Blocks {
-    /// Where they begin.
+    /// The address of the first.
     pub fn address(&self) -> u64 {
         self.0.get() as u64
     }
@@ -87,7 +87,7 @@ impl Blocks {
 }
 
 impl Cpu {
-    /// Where its ring-3 stack begins: right below this, and aligned as at a function's first instruction.
+    /// Top of its ring-3 stack: right below this, and aligned as at a function's first instruction.
     #[inline(always)]
     pub fn ring3_stack(&self) -> u64 {
         self as *const Self as u64 - 8
@@ -111,27 +111,27 @@ pub fn total_faults() -> u64 {
     (0..MAX_CPUS).map(|index| counts(CPUS.cpu(index))).sum()
 }
 
-/// Points the ring-0 stack that exceptions out of ring 3 switch to elsewhere, on the first CPU.
+/// Moves the stack that exceptions from ring 3 switch to, on the first CPU.
 pub fn set_rsp0(rsp0: u64) {
     // SAFETY: the block is static, and mapped user-accessible.
     unsafe { gdt::set_rsp0(&raw mut (*CPUS.block(0)).tss, rsp0) }
 }
 
-/// Points the stack that gates can ask for elsewhere, on the first CPU.
+/// Moves the stack that gates with IST 1 switch to, on the first CPU.
 pub fn set_ist1(ist1: u64) {
     // SAFETY: the block is static, and mapped user-accessible.
     unsafe { gdt::set_ist1(&raw mut (*CPUS.block(0)).tss, ist1) }
 }
 
-/// Loads this CPU's GDT, IDT, TSS and control registers. Returns the stack to enter ring 3 with.
+/// Loads this CPU's GDT, IDT, TSS and control registers. Returns the stack for ring 3.
 ///
 /// # Safety
-/// For the boot code: once for each CPU, in ring 0, with `index` below [`MAX_CPUS`] and not yet in use.
+/// Only the boot code calls this: once per CPU, in ring 0, with an unused `index` below [`MAX_CPUS`].
 #[unsafe(link_section = ".ring0")]
 pub unsafe extern "C" fn prepare(index: usize) -> u64 {
     let block = CPUS.block(index);
-    // SAFETY: the caller's promise makes the block this CPU's alone. All writes are volatile so that the compiler
-    // leaves them the 8-byte stores they are.
+    // SAFETY: the caller's promise makes the block this CPU's alone. All writes are volatile so that they
+    // stay 8-byte stores.
     unsafe {
         let cpu = &raw mut (*block).cpu;
         let tss = &raw mut (*block).tss;

@@ -1,8 +1,8 @@
-//! Exceptions: the entry stubs, and what becomes of each vector.
+//! Exceptions: the entry stubs, and the handler of each vector.
 //!
-//! #PF has entries of its own, with filler before them: a run of 0xCC on the same page, such as Linux has. #UD out of
-//! [`ring0::call`] is a call into ring 0. An exception that a scenario expects goes on where the scenario said.
-//! Anything else is fatal: it is written down, and ring 3 is sent to report it.
+//! #PF has entries of its own, with filler before them: a run of 0xCC on the same page, such as Linux has. #UD from
+//! [`ring0::call`] is a call into ring 0. After an exception that a scenario expects, execution continues where the
+//! scenario said. Anything else is fatal: it is recorded, and ring 3 reports it.
 
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -122,19 +122,19 @@ unsafe extern "C" {
     static exception_entries: u8;
 }
 
-/// The page-fault handlers that a gate 14 can point at.
+/// The page-fault handlers that gate 14 can point to.
 #[derive(Clone, Copy)]
 pub enum PageFaultHandler {
-    /// The one that is there from the start.
+    /// The handler that gate 14 points to after boot.
     First,
-    /// As good as the first, but it counts by itself.
+    /// Does the same as the first, with a counter of its own.
     Second,
-    /// Counts, and steps over a two-byte instruction.
+    /// Counts the fault, and steps over a two-byte instruction.
     Storm,
 }
 
 impl PageFaultHandler {
-    /// Where it begins.
+    /// Address of its first instruction.
     #[inline(always)]
     pub fn address(self) -> u64 {
         match self {
@@ -202,7 +202,7 @@ struct Fatal {
     rsp: AtomicU64,
 }
 
-/// Sends ring 3 to report the exception, on a stack that nobody needs any more.
+/// Makes ring 3 report the exception, on a stack that is no longer needed.
 #[inline(always)]
 fn die(frame: &mut TrapFrame, address: u64) {
     FATAL.vector.store(frame.vector & !SECOND, Relaxed);
@@ -217,7 +217,7 @@ fn die(frame: &mut TrapFrame, address: u64) {
     frame.rsp = cpu::this().ring3_stack();
 }
 
-/// Prints what [`die`] wrote down.
+/// Prints what [`die`] recorded.
 extern "C" fn report() -> ! {
     let Fatal { vector, address, error, rip, cs, rsp } = &FATAL;
     let (rip, cs, rsp) = (rip.load(Relaxed), cs.load(Relaxed), rsp.load(Relaxed));

@@ -1,7 +1,7 @@
 //! Page faults: the guest's own vector-14 handler.
 //!
-//! What it does about a fault is a matter of the window that the address lies in. Scenarios set the policy from ring 3;
-//! a window that has none is fatal, and so is everything outside of the windows.
+//! What it does about a fault depends on the window that the address is in. Scenarios set a window's policy from ring
+//! 3. A fault in a window without a policy, or outside the windows, is fatal.
 
 use core::arch::asm;
 use core::cell::UnsafeCell;
@@ -20,21 +20,21 @@ const PRESENT_WRITE: u64 = 1 << 0 | 1 << 1;
 
 /// What the handler does about a fault in a window.
 pub enum Action {
-    /// It is the end.
+    /// The fault is fatal.
     Fatal,
-    /// Maps the page's frame in a row of them, which is filled already.
+    /// Maps the page's frame. `frames` is the first of consecutive frames, one per page, which are already filled.
     Demand { frames: u64 },
     /// On a write to a present page: maps a writable copy of it.
     CopyOnWrite,
     /// Changes bits of the PTE.
     Change { clear: u64, set: u64 },
-    /// Goes on where [`Cpu::resume`] says.
+    /// Continues at [`Cpu::resume`].
     Resume,
-    /// Reads what is at `first`, which may fault in its turn, then as [`Action::Demand`].
+    /// Reads from `first`, which may fault itself; then does as [`Action::Demand`].
     Nested { first: u64, frames: u64 },
 }
 
-/// The handler does not know what to do about a fault.
+/// The handler has no answer to a fault.
 pub struct Unserved;
 
 struct Policy {
@@ -69,7 +69,7 @@ pub fn address() -> u64 {
     address
 }
 
-/// Acts upon a fault.
+/// Serves a fault.
 #[inline(always)]
 pub fn serve(cpu: &Cpu, frame: &mut TrapFrame, address: u64) -> Result<(), Unserved> {
     let index = window_index(address).ok_or(Unserved)?;
@@ -104,7 +104,7 @@ pub fn serve(cpu: &Cpu, frame: &mut TrapFrame, address: u64) -> Result<(), Unser
     Ok(())
 }
 
-/// Several CPUs may be here for the same page: the first one maps it.
+/// Several CPUs may fault on the same page at once: the first one maps it.
 #[inline(always)]
 fn map(pte: &AtomicU64, frames: u64, page: u64) {
     let frame = frames + page * PAGE_SIZE;

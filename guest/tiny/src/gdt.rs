@@ -46,8 +46,9 @@ impl Gdt {
 pub const GDT_LIMIT: u16 = (8 * (8 + 2 * MAX_CPUS) - 1) as u16;
 
 /// The task-state segment (SDM vol. 3A, 8.7), whose 8-byte fields are only 4-byte aligned. Its I/O permission bitmap
-/// opens the ports to ring 3. So does IOPL 3, but not every KVM that runs this guest keeps IOPL, and QEMU's emulation of a CPU
-/// does not look at the bitmap of a TSS that is busy, which it is after a hypervisor has written its descriptor back.
+/// opens the ports to ring 3. So does IOPL 3, but not every KVM that runs this guest keeps IOPL, and QEMU's emulation
+/// of a CPU does not look at the bitmap of a TSS that is busy, which it is after a hypervisor has written its
+/// descriptor back.
 #[repr(C)]
 pub struct Tss {
     _reserved: u32,
@@ -62,7 +63,7 @@ pub struct Tss {
     bitmap_end: u32,
 }
 
-/// Points exceptions out of ring 3 to the stack that ends at `rsp0`.
+/// Sets the stack that exceptions from ring 3 switch to; it ends at `rsp0`.
 ///
 /// # Safety
 /// `tss` is valid for writes.
@@ -75,7 +76,7 @@ pub unsafe fn set_rsp0(tss: *mut Tss, rsp0: u64) {
     }
 }
 
-/// Points exceptions whose gate asks for it to the stack that ends at `ist1`.
+/// Sets the stack that gates with IST 1 switch to; it ends at `ist1`.
 ///
 /// # Safety
 /// `tss` is valid for writes.
@@ -90,12 +91,12 @@ pub unsafe fn set_ist1(tss: *mut Tss, ist1: u64) {
 /// Loads the GDT, and for CPU `index` its TSS with the ring-0 stack that ends at `rsp0`.
 ///
 /// # Safety
-/// In ring 0; `index` is this CPU's, and `tss` is its own for good.
+/// Call it in ring 0. `index` is this CPU's, and `tss` belongs to this CPU from now on.
 #[inline(always)]
 pub unsafe fn load(index: usize, tss: *mut Tss, rsp0: u64) {
     let selector = FIRST_TSS as usize + 16 * index;
     // SAFETY: the caller's promise makes the TSS and its descriptor this CPU's alone. All writes are volatile so that
-    // the compiler leaves them what they are. The selectors name descriptors of the table.
+    // they stay single stores. The selectors name descriptors of the table.
     unsafe {
         set_rsp0(tss, rsp0);
         (&raw mut (*tss).bitmap_offset).write_volatile((offset_of!(Tss, bitmap) as u32) << 16);

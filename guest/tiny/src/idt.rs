@@ -24,14 +24,14 @@ pub static IDT: Idt = Idt::new();
 #[repr(C, align(4096))]
 pub struct Idt([Gate; VECTORS]);
 
-/// A gate: where its vector goes.
+/// A gate: the address and stack of a vector's handler.
 #[repr(C)]
 pub struct Gate {
     low: AtomicU64,
     high: AtomicU64,
 }
 
-/// A gate's 16 bytes, as they were read.
+/// The 16 bytes of a gate.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct GateBytes {
     low: u64,
@@ -44,7 +44,7 @@ impl Idt {
         Self([const { Gate { low: AtomicU64::new(0), high: AtomicU64::new(0) } }; VECTORS])
     }
 
-    /// Where it is.
+    /// Its address.
     #[inline(always)]
     pub fn address(&self) -> u64 {
         self as *const Self as u64
@@ -57,7 +57,7 @@ impl Idt {
         unsafe { self.0.get_unchecked(vector) }
     }
 
-    /// Makes this a copy of `other`, whatever its gates hold.
+    /// Copies all gates from `other`.
     pub fn copy(&self, other: &Self) {
         for (to, from) in self.0.iter().zip(&other.0) {
             to.write(from.read());
@@ -80,12 +80,12 @@ impl Gate {
         self.low.store(low, Relaxed);
     }
 
-    /// Has its handler run on the stack that the TSS calls IST 1.
+    /// Makes its handler run on the stack IST 1 of the TSS.
     pub fn set_ist1(&self) {
         self.low.fetch_or(1 << 32, Relaxed);
     }
 
-    /// Where the gate points.
+    /// The address of its handler.
     pub fn handler(&self) -> u64 {
         let GateBytes { low, high } = self.read();
         low & 0xffff | (low >> 48) << 16 | high << 32
@@ -101,12 +101,12 @@ impl Gate {
         self.low.fetch_xor(bits, Relaxed);
     }
 
-    /// Its bytes as they are.
+    /// Reads its bytes.
     pub fn read(&self) -> GateBytes {
         GateBytes { low: self.low.load(Relaxed), high: self.high.load(Relaxed) }
     }
 
-    /// Puts bytes back that were read.
+    /// Writes its bytes.
     pub fn write(&self, bytes: GateBytes) {
         self.high.store(bytes.high, Relaxed);
         self.low.store(bytes.low, Relaxed);

@@ -1,11 +1,11 @@
 //! vector14's tiny guest: a kernel whose only purpose is to fault.
 //!
-//! The command line names one scenario. The scenario arranges for page faults, sees to it that each was handled as it
-//! should have been, prints what it did, and ends the VM through the exit port: 0 is a pass.
+//! The command line names one scenario. The scenario causes page faults, checks how each was handled, prints what it
+//! did, and ends the VM through the exit port; 0 means passed.
 //!
 //! Nearly all of it runs in ring 3, with an I/O permission bitmap that opens the ports to it, and with everything
-//! mapped user-accessible so that it edits page and descriptor tables in place. What has to be ring 0 is small and sits
-//! in one section, `.ring0`, which uses general registers only: some of the KVMs that run this guest emulate ring 0 an
+//! mapped user-accessible so that it edits page and descriptor tables in place. The code that needs ring 0 is small and
+//! in one section, `.ring0`. It uses general registers only, because some KVMs that run this guest emulate ring 0 one
 //! instruction at a time.
 //!
 //! # Layout
@@ -14,8 +14,9 @@
 //!   the page-fault handler with its policy for each window
 //! - [`memory`]: what the compiler expects of a C library
 //! - [`ring0`], [`probe`]: calls into ring 0, and accesses that may fault, from either ring
-//! - [`frames`], [`paging`], [`window`]: physical memory, page tables, and where scenarios fault; [`quirks`]: emulated CPUs
-//! - [`console`], [`cmdline`]: what comes out and what goes in
+//! - [`frames`], [`paging`], [`window`]: physical memory, page tables, and where scenarios fault
+//! - [`quirks`]: emulated CPUs
+//! - [`console`], [`cmdline`]: output and input
 //! - [`scenarios`]: one file each
 #![no_std]
 #![no_main]

@@ -1,4 +1,4 @@
-//! The memory functions that the compiler calls and nobody else provides here.
+//! The C memory functions that the compiler calls.
 
 use core::arch::asm;
 
@@ -50,7 +50,7 @@ unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, count: usize) -> 
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn bcmp(left: *const u8, right: *const u8, count: usize) -> i32 {
-    // SAFETY: the caller owes what C's bcmp asks for, which is no less.
+    // SAFETY: the caller owes what C's bcmp asks for, which includes what memcmp does.
     unsafe { memcmp(left, right, count) }
 }
 

@@ -16,7 +16,7 @@ pub const LARGE: u64 = 1 << 7;
 /// XD, or NX.
 pub const NO_EXECUTE: u64 = 1 << 63;
 
-/// What a PTE has of its page's frame address.
+/// The bits of a PTE that hold the frame's address.
 pub const FRAME: u64 = 0xf_ffff_ffff_f000;
 
 /// Entries of a table.
@@ -27,7 +27,7 @@ pub const ENTRIES: usize = 512;
 pub struct PageTable(pub [AtomicU64; ENTRIES]);
 
 impl PageTable {
-    /// A page directory that maps 1 GiB from `start` on to itself, in 2 MiB leaves.
+    /// A page directory that identity-maps 1 GiB from `start`, in 2 MiB leaves.
     pub const fn identity(start: u64, flags: u64) -> Self {
         let mut entries = [const { AtomicU64::new(0) }; ENTRIES];
         let mut i = 0;
@@ -39,14 +39,14 @@ impl PageTable {
     }
 }
 
-/// Entry `index` of the table, or row of tables, at `table`.
+/// Entry `index` of the table, or of consecutive tables, at `table`.
 pub fn entry(table: u64, index: u64) -> &'static AtomicU64 {
     // SAFETY: callers name a table that they took the frames for, which is mapped at its own address.
     unsafe { &*(table as *const AtomicU64).add(index as usize) }
 }
 
-/// Frames for `pages` pages from `address` on, each filled with its page's [`pattern`]. Filled here, in ring 3, because
-/// the handler would take its time over it where ring 0 is emulated.
+/// Allocates frames for `pages` pages from `address` on, each filled with its page's [`pattern`]. They are filled here,
+/// in ring 3, because that is slow in the handler where ring 0 is emulated.
 pub fn patterned(address: u64, pages: u64) -> u64 {
     let frames = frames::take_zeroed(pages);
     for page in 0..pages {
@@ -58,6 +58,6 @@ pub fn patterned(address: u64, pages: u64) -> u64 {
 
 /// Whether every word of the page at `address` is `word`. Touches it.
 pub fn page_is(address: u64, word: u64) -> bool {
-    // SAFETY: a scenario's window, read as plain words; where it is not mapped yet, the fault maps it.
+    // SAFETY: a scenario's window, read as plain words; if the page is not mapped yet, the fault maps it.
     (0..ENTRIES).all(|i| unsafe { (address as *const u64).add(i).read_volatile() } == word)
 }

@@ -1,7 +1,7 @@
 //! Probes: single accesses that are meant to fault, from ring 3 or ring 0.
 //!
-//! Each sets [`Cpu::resume`](crate::cpu::Cpu) to the instruction behind the access before it makes it. They use general
-//! registers only, so that the same code serves both rings.
+//! Each sets [`Cpu::resume`](crate::cpu::Cpu) to the instruction after the access, and then makes the access. They use
+//! general registers only, so that the same code serves both rings.
 
 use core::arch::naked_asm;
 use core::fmt;
@@ -9,10 +9,10 @@ use core::fmt;
 use crate::cpu::RESUME;
 use crate::ring0::{self, Function};
 
-/// Length of the instruction that [`Ring::load`] faults on; `resume` points behind it.
+/// Length of the instruction that [`Ring::load`] faults on; `resume` points after it.
 pub const LOAD_LENGTH: u64 = 3;
 
-/// What a page holds that [`Ring::fetch`] jumps to: `jmp rax`.
+/// The code in a page that [`Ring::fetch`] jumps to: `jmp rax`.
 pub const FETCH_TARGET: u64 = 0xe0ff;
 
 /// The privilege level that an access is made from.
@@ -32,7 +32,7 @@ impl fmt::Display for Ring {
 }
 
 impl Ring {
-    /// Reads 8 bytes. 0 if the read was given up.
+    /// Reads 8 bytes. Returns 0 if the read was abandoned.
     pub fn load(self, address: u64) -> u64 {
         self.run(load, address, 0)
     }
@@ -47,7 +47,7 @@ impl Ring {
         self.run(exchange, address, value)
     }
 
-    /// Jumps to `address`, where [`FETCH_TARGET`] jumps back. Nonzero if it did, 0 if the jump was given up.
+    /// Jumps to `address`, where [`FETCH_TARGET`] jumps back. Returns 0 if the jump was abandoned.
     pub fn fetch(self, address: u64) -> u64 {
         self.run(fetch, address, 0)
     }
@@ -57,7 +57,7 @@ impl Ring {
         self.run(copy, from, to);
     }
 
-    /// What the U bit of a page-fault error code is for an access from this ring.
+    /// The U bit of the page-fault error code for an access from this ring.
     pub fn user_bit(self) -> u64 {
         match self {
             Self::Zero => 0,

@@ -1,9 +1,9 @@
-//! What QEMU's software emulation of a CPU does otherwise than a CPU. The interceptor's tests run there too, under a
-//! hypervisor of its own: the guest then expects of its CPU what it is given.
+//! Where QEMU's software emulation differs from a CPU. The interceptor's tests also run there, and the guest then
+//! expects what the emulation does.
 
 use crate::ring0;
 
-/// Whether the CPU underneath is emulated by QEMU: its brand string begins so (CPUID leaf 0x8000_0002).
+/// Whether QEMU emulates the CPU: its brand string begins with "QEMU" (CPUID leaf 0x8000_0002).
 pub fn emulated_by_qemu() -> bool {
     ring0::cpuid(0x8000_0002).eax == u32::from_le_bytes(*b"QEMU")
 }
@@ -15,7 +15,7 @@ pub fn reserved_bit_error(error: u64) -> u64 {
     if error & RSVD != 0 && emulated_by_qemu() { error & !P } else { error }
 }
 
-/// W in the error code of an exchange with an absent page: QEMU reads first, and says so.
+/// W in the error code of an exchange with an absent page: QEMU reads first, and reports a read.
 pub fn exchange_error(error: u64) -> u64 {
     const W: u64 = 1 << 1;
     if emulated_by_qemu() { error & !W } else { error }

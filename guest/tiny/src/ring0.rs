@@ -1,7 +1,7 @@
 //! Calls from ring 3 into ring 0.
 //!
 //! `int N` and `syscall` do not work on every KVM that runs this guest, but exceptions do. So a call is a deliberate
-//! #UD at one known address: its handler calls the function that RAX names, and returns behind the UD2.
+//! #UD at one known address: its handler calls the function that RAX names, and returns after the UD2.
 
 use core::arch::{asm, naked_asm};
 use core::sync::atomic::AtomicU32;
@@ -20,13 +20,13 @@ pub fn call(function: Function, first: u64, second: u64) -> u64 {
     result
 }
 
-/// The address whose #UD is a call.
+/// The instruction whose #UD is a call.
 #[unsafe(naked)]
 pub unsafe extern "C" fn ring0_gate() {
     naked_asm!("ud2", "ret")
 }
 
-/// Drops all translations.
+/// Flushes all translations.
 pub fn flush_all() {
     call(reload_cr3, 0, 0);
 }
@@ -51,10 +51,10 @@ pub fn load_gdt(base: u64, limit: u16) {
     call(lgdt, base, limit as u64);
 }
 
-/// Drops the translation of `address`; for code that is in ring 0 already.
+/// Flushes the translation of `address`; for code that already runs in ring 0.
 #[inline(always)]
 pub fn flush_here(address: u64) {
-    // SAFETY: a dropped translation is found again.
+    // SAFETY: a flushed translation is looked up again.
     unsafe { asm!("invlpg [{}]", in(reg) address, options(nostack, preserves_flags)) };
 }
 
@@ -102,7 +102,7 @@ pub unsafe extern "C" fn jump_on_stack(_stack: u64, _target: u64) -> u64 {
     naked_asm!("mov rsp, rdi", "jmp rsi")
 }
 
-/// What CPUID answers.
+/// The result of CPUID.
 #[derive(Clone, Copy)]
 pub struct Cpuid {
     pub eax: u32,
@@ -110,7 +110,7 @@ pub struct Cpuid {
     pub ecx: u32,
 }
 
-/// CPUID in ring 0, where every KVM answers it in the guest's name.
+/// CPUID in ring 0, where every KVM returns the guest's values.
 pub fn cpuid(leaf: u32) -> Cpuid {
     static ANSWER: [AtomicU32; 3] = [const { AtomicU32::new(0) }; 3];
     call(cpuid_into, leaf as u64, ANSWER.as_ptr() as u64);
@@ -134,7 +134,7 @@ unsafe extern "C" fn cpuid_into(_leaf: u64, _answer: u64) -> u64 {
     )
 }
 
-/// CPUID, for code that is in ring 0 already.
+/// CPUID, for code that already runs in ring 0.
 #[inline(always)]
 pub fn cpuid_here(leaf: u32, subleaf: u32) -> Cpuid {
     let (eax, ebx, ecx): (u32, u64, u32);

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::gdt::{GDT, GDT_LIMIT, KERNEL_CODE, MAX_CPUS};
 use crate::{console, cpu, ring0};
 
-/// The page that a CPU starts in, in real mode.
+/// The page in which a CPU starts, in real mode.
 const TRAMPOLINE: u64 = 0x8000;
 
 /// The local APIC's interrupt command register, in the page that is mapped to itself.
@@ -51,25 +51,25 @@ trampoline_end:
     gdt = sym GDT,
 );
 
-/// The highest index that a CPU has been given. The first CPU has 0.
+/// The highest index assigned to a CPU. The first CPU has 0.
 pub static LAST_CPU: AtomicU32 = AtomicU32::new(0);
 
 static READY: AtomicU64 = AtomicU64::new(0);
 
-/// What to do next, and how many CPUs have done it.
+/// The next job, and the number of CPUs that have done it.
 static JOB: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 static DONE: AtomicU64 = AtomicU64::new(0);
 
-/// What every CPU runs, with its index.
+/// A function that every CPU runs, with its index.
 pub type Job = fn(u64);
 
-/// How many CPUs the machine has.
+/// Number of CPUs in the machine.
 pub fn count() -> u64 {
     (ring0::cpuid(1).ebx as u64 >> 16 & 0xff).clamp(1, MAX_CPUS as u64)
 }
 
-/// Starts the other CPUs and waits until they are there. Returns how many there are in all.
+/// Starts the other CPUs and waits for them. Returns the number of all CPUs.
 pub fn start() -> u64 {
     unsafe extern "C" {
         static trampoline: u8;
@@ -109,7 +109,7 @@ pub fn run(cpus: u64, job: Job) {
     }
 }
 
-/// Waits until all of `cpus` have come here `round` times, counted from 1.
+/// A barrier: waits until all `cpus` have reached it `round` times, counted from 1.
 pub fn meet(arrivals: &AtomicU64, cpus: u64, round: u64) {
     arrivals.fetch_add(1, Ordering::AcqRel);
     while arrivals.load(Ordering::Acquire) < cpus * round {

@@ -18,10 +18,10 @@ pub fn window_entry(window: &Range<u64>) -> &'static AtomicU64 {
     &PDPT.0[(window.start / WINDOW_SIZE) as usize]
 }
 
-/// Empties `window` and prepares its first `pages` pages: page tables down to their PTEs, which are zero, and what the
-/// guest's handler is to do about faults there. Returns the PTEs.
+/// Empties `window` and prepares its first `pages` pages: builds page tables with zero PTEs, and sets what the guest's
+/// handler does about faults there. Returns the PTEs.
 pub fn open(window: &Range<u64>, pages: u64, action: Action) -> &'static [AtomicU64] {
-    assert!((1..=WINDOW_SIZE / PAGE_SIZE).contains(&pages), "{pages} pages do not fit a window");
+    assert!((1..=WINDOW_SIZE / PAGE_SIZE).contains(&pages), "{pages} pages do not fit in a window");
     let tables = pages.div_ceil(ENTRIES as u64);
     let directory = frames::take_zeroed(1 + tables);
     let first_table = directory + PAGE_SIZE;
@@ -39,7 +39,7 @@ pub fn open(window: &Range<u64>, pages: u64, action: Action) -> &'static [Atomic
     ptes
 }
 
-/// Opens `window` as the guest's handler is to fill it: its first `pages` pages, each with its [`pattern`].
+/// Opens `window` so that the guest's handler maps each of its first `pages` pages when it is first touched.
 pub fn open_demand(window: &Range<u64>, pages: u64) -> &'static [AtomicU64] {
     open(window, pages, Action::Demand { frames: patterned(window.start, pages) })
 }

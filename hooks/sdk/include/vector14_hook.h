@@ -80,7 +80,7 @@ struct vector14_sink {
 
 /* One guest page fault, with the context that it interrupted. */
 struct vector14_fault {
-    /* Number of the fault among all faults of this VM, from 0. */
+    /* Number of the fault among all faults of this VM, from 0, in the order in which they reached the host. */
     uint64_t sequence;
     /* The linear address whose access faulted (CR2). */
     uint64_t address;
@@ -94,7 +94,8 @@ struct vector14_fault {
     uint64_t cr3;
     /* The vCPU that faulted, from 0 to 7. */
     uint32_t vcpu;
-    /* The error code of the #PF: bit 0 present, 1 write, 2 user, 3 reserved bit, 4 fetch. */
+    /* The error code of the #PF: bit 0 present, 1 write, 2 user, 3 reserved bit, 4 fetch, 5 protection key,
+     * 6 shadow stack; the other bits are as the CPU pushed them. */
     uint32_t error_code;
     /* Selector of the interrupted code segment; its low two bits are the CPL. */
     uint16_t cs;
@@ -104,14 +105,18 @@ struct vector14_fault {
     uint32_t padding;
 };
 
-/* What happens with a fault. */
+/* What happens with a fault. The first verdict in the chain that is not PASS decides; if every hook passes, the fault
+ * is reinjected. Register changes take effect with any verdict that does not fail. An instruction pointer that is not
+ * canonical fails with any verdict. A verdict that fails is reported, and the fault is reinjected with the registers
+ * as they were. The failure counts against the hook, which is then disabled, unless the guest's gates, segments or
+ * stack are the cause. */
 typedef uint32_t vector14_verdict_kind;
 #define VECTOR14_VERDICT_PASS 0 /* No opinion: the next hook is asked. */
 #define VECTOR14_VERDICT_REINJECT 1 /* The guest's own handler runs, with the error code and CR2 that the CPU supplied. */
-#define VECTOR14_VERDICT_REINJECT_AS 2 /* The guest's own handler runs, with the verdict's `address` and `error_code`. */
-#define VECTOR14_VERDICT_RESOLVE 3 /* The instruction is retried; the guest's handler never runs. */
-#define VECTOR14_VERDICT_SKIP 4 /* The instruction has no effect, and the next one runs. */
-#define VECTOR14_VERDICT_RAISE 5 /* The exception in the verdict's `vector` is raised instead of #PF. */
+#define VECTOR14_VERDICT_REINJECT_AS 2 /* The guest's own handler runs, with the verdict's `address` and `error_code`. Fails if the address is not canonical, or if the error code has bits that no CPU sets. */
+#define VECTOR14_VERDICT_RESOLVE 3 /* The instruction is retried; the guest's handler never runs. If the guest makes no progress, the fault is reinjected. */
+#define VECTOR14_VERDICT_SKIP 4 /* The instruction has no effect, and the next one runs, with RFLAGS.RF clear. Fails if the instruction can't be read or decoded, or if there is none, because the CPU was delivering another event. */
+#define VECTOR14_VERDICT_RAISE 5 /* The exception in the verdict's `vector` is raised at the faulting instruction instead of #PF. Fails if the vector is not an exception; if it has an error code but the CPU pushes none, or the reverse; with the engine "gate", if the gate is missing or has its own stack or code segment; with "exception-bitmap", for vectors 3 and 4, and those that CPUs don't define. */
 #define VECTOR14_VERDICT_STOP 6 /* The VM stops; the text says why. */
 
 /* A verdict. When `on_fault` is called, it is initialised to PASS and zeroes. */
@@ -124,7 +129,7 @@ struct vector14_verdict {
     uint64_t address;
     /* For RAISE: an IDT vector, 0 to 31. */
     uint8_t vector;
-    /* For RAISE: 1 if the exception has an error code, otherwise 0. */
+    /* For RAISE: 1 for vectors 8, 10 to 14, 17, 21, 29 and 30, which have an error code, otherwise 0. */
     uint8_t has_error_code;
     /* 0. */
     uint8_t padding[6];
@@ -134,19 +139,19 @@ struct vector14_verdict {
 typedef uint32_t vector14_guest_status;
 #define VECTOR14_GUEST_STATUS_OK 0 /* The call succeeded. */
 #define VECTOR14_GUEST_STATUS_NOT_MAPPED 1 /* The guest does not map the virtual address `value`. */
-#define VECTOR14_GUEST_STATUS_MALFORMED 2 /* The virtual address `value` is not canonical, or an entry on its walk has a reserved bit set. */
-#define VECTOR14_GUEST_STATUS_OUTSIDE_MEMORY 3 /* There is no memory at the physical address `value`. */
+#define VECTOR14_GUEST_STATUS_MALFORMED 2 /* The virtual address `value` is not canonical, or an entry on its walk has a reserved bit set. Also: mapping the page needs an entry at the top level of PAE paging, which the CPU reads only when CR3 is written. */
+#define VECTOR14_GUEST_STATUS_OUTSIDE_MEMORY 3 /* The VM has no memory at the physical address `value`: it is MMIO, a hole, or past the end of memory. */
 #define VECTOR14_GUEST_STATUS_ALREADY_MAPPED 4 /* The virtual address `value` is already mapped. */
 #define VECTOR14_GUEST_STATUS_CONTENDED 5 /* Other vCPUs keep changing the page-table entry of the virtual address `value`. */
 #define VECTOR14_GUEST_STATUS_UNALIGNED 6 /* The address `value` is not a multiple of 4096. */
 #define VECTOR14_GUEST_STATUS_POOL_EXHAUSTED 7 /* All `value` pages of the pool are in use. */
 #define VECTOR14_GUEST_STATUS_NOT_TAKEN 8 /* The page `value` is not one that this hook allocated. */
-#define VECTOR14_GUEST_STATUS_UNREADABLE_CODE 9 /* The instruction at `value` can't be read. */
+#define VECTOR14_GUEST_STATUS_UNREADABLE_CODE 9 /* The instruction at `value`, or the descriptor of its code segment, can't be read. */
 #define VECTOR14_GUEST_STATUS_NO_INSTRUCTION 10 /* The bytes at `value` do not decode as an instruction. */
 #define VECTOR14_GUEST_STATUS_FLUSH 11 /* The vCPUs' translations can't be flushed; `value` is the errno. */
 #define VECTOR14_GUEST_STATUS_NO_GUEST 12 /* The fault is a recorded one, and there is no guest. */
 #define VECTOR14_GUEST_STATUS_POOL_REFUSED 13 /* KVM refuses memory for more pages of the pool; `value` is the errno. */
-#define VECTOR14_GUEST_STATUS_NO_TABLE 14 /* The virtual address `value` has no last-level page table, and Linux can't use one from the pool. */
+#define VECTOR14_GUEST_STATUS_NO_TABLE 14 /* The virtual address `value` has no last-level page table, and Linux can't use one from the pool. The process has to populate a page in the same 2 MiB. */
 
 /* The kind of guest kernel. */
 typedef uint32_t vector14_guest_kind;
@@ -167,7 +172,7 @@ struct vector14_guest_result {
 struct vector14_translation {
     /* The physical address. */
     uint64_t address;
-    /* Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB. */
+    /* Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB, or 4 MiB in 32-bit paging. */
     uint64_t page_size;
     /* Access rights that the mapping grants: bit 0 writes, 1 user mode, 2 instruction fetches. */
     uint32_t access;
@@ -179,7 +184,7 @@ struct vector14_translation {
 struct vector14_mapping {
     /* Physical address of the page's frame. */
     uint64_t frame;
-    /* Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB. */
+    /* Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB, or 4 MiB in 32-bit paging. */
     uint64_t page_size;
     /* Physical address of the leaf's entry. */
     uint64_t slot;
@@ -247,8 +252,10 @@ struct vector14_system_registers {
     uint64_t gs_base;
 };
 
-/* The guest, while a fault waits for its verdict. Valid until the function that received it returns, and only on its
- * thread. */
+/* The guest, as a hook accesses it. Valid until the function that received it returns, and only on its thread. Virtual
+ * addresses are translated by the page tables in the faulting vCPU's CR3 at the exit, or by those set with
+ * `use_address_space`. In `on_end` there is no faulting vCPU: registers are zero, and virtual addresses can be used
+ * only after `use_address_space`. */
 struct vector14_guest {
     /* The functions of the guest; each takes the guest as its first argument. */
     const vector14_guest_calls *calls;
@@ -256,45 +263,62 @@ struct vector14_guest {
     void *context;
 };
 
-/* The functions of a guest. If a result's status is not OK, the contents of output arguments are unspecified. */
+/* The functions of a guest. If a result's status is not OK, the contents of output arguments are unspecified.
+ * Only `flush` and `log` may take long, and `allocate_page` when KVM has to add memory to the guest. */
 struct vector14_guest_calls {
-    /* General registers of the faulting context, for reading and writing. The guest resumes with these values. */
+    /* General registers of the faulting context, for reading and writing. The guest resumes with these values,
+     * whatever the verdict. This is how a skipped instruction gets its results. */
     vector14_registers *(*registers)(vector14_guest *guest);
     /* System registers of the faulting vCPU. */
     void (*system_registers)(vector14_guest *guest, vector14_system_registers *registers);
-    /* The kind of guest kernel. */
+    /* The kind of guest kernel, detected from the kernel's file. */
     vector14_guest_kind (*kind)(vector14_guest *guest);
     /* The CR3 whose page tables translate virtual addresses. */
     uint64_t (*address_space)(vector14_guest *guest);
-    /* Translates virtual addresses by other page tables until the hook returns. */
+    /* Translates virtual addresses by other page tables until the hook returns. `cr3` is not checked: if it is
+     * wrong, the first access fails. */
     void (*use_address_space)(vector14_guest *guest, uint64_t cr3);
-    /* Walks the page tables for an address and returns every entry. */
+    /* Walks the page tables for an address and returns every entry, from the top-level table down. An entry that is
+     * absent or has a reserved bit set is not a failure: see the walk's `end`. */
     vector14_guest_result (*walk)(vector14_guest *guest, uint64_t address, vector14_walk *walk);
     /* Translates a virtual address. */
     vector14_guest_result (*translate)(vector14_guest *guest, uint64_t address, vector14_translation *translation);
-    /* Reads virtual memory; access rights are ignored. */
+    /* Reads virtual memory; access rights are ignored. Fails as `translate` does, for the first page that fails. */
     vector14_guest_result (*read)(vector14_guest *guest, uint64_t address, void *buffer, size_t length);
-    /* Writes virtual memory; access rights are ignored. */
+    /* Writes virtual memory; access rights are ignored. Fails as `translate` does, for the first page that fails; the
+     * pages before it have been written. */
     vector14_guest_result (*write)(vector14_guest *guest, uint64_t address, const void *data, size_t length);
     /* Reads physical memory. */
     vector14_guest_result (*read_physical)(vector14_guest *guest, uint64_t address, void *buffer, size_t length);
     /* Writes physical memory. */
     vector14_guest_result (*write_physical)(vector14_guest *guest, uint64_t address, const void *data, size_t length);
     /* Atomically replaces 8 aligned bytes of physical memory if they equal `current`. Sets `exchanged` to 1 if it did,
-     * otherwise to 0. */
+     * otherwise to 0. The replacement is atomic for other vCPUs and for the CPU's page walker. Use it for page-table
+     * entries that `map`, `unmap` and `protect` can't make, and call `flush` after removing an access right. An
+     * address that is not a multiple of 8 is OUTSIDE_MEMORY. */
     vector14_guest_result (*compare_exchange)(vector14_guest *guest, uint64_t address, uint64_t current, uint64_t new_value, uint8_t *exchanged);
-    /* Allocates a zeroed 4 KiB page from the pool of host-owned pages. */
+    /* Allocates a zeroed 4 KiB page from the pool of host-owned pages, which the guest's own allocator does not know.
+     * The guest can access the page by its physical address from then on, even after it is freed. The hook owns the
+     * page until it frees it. When a hook is removed from the chain, each page that it still owns is unmapped where
+     * `map` last mapped it, and freed; a hook that replaces another inherits its pages. */
     vector14_guest_result (*allocate_page)(vector14_guest *guest, uint64_t *page);
-    /* Returns a page to the pool. It must no longer be mapped, and translations to it must have been flushed. */
+    /* Returns a page to the pool. It must no longer be mapped, and translations to it must have been flushed.
+     * The page keeps its contents until it is allocated again. */
     vector14_guest_result (*free_page)(vector14_guest *guest, uint64_t page);
-    /* Maps a 4 KiB page to a frame. `access`: bit 0 writes, 1 user mode, 2 instruction fetches. In a Linux guest the
-     * last-level page table must exist, and the kernel reports a bad page map if munmap, exit or fork finds the page. */
+    /* Maps a 4 KiB page to a frame. `access`: bit 0 writes, 1 user mode, 2 instruction fetches. Missing tables
+     * are allocated from the pool and stay with the guest; the access rights in existing tables are not changed. In a
+     * Linux guest the last-level page table must exist: it does if the process has populated a page in the same 2 MiB,
+     * for example with MADV_POPULATE_WRITE. If munmap, exit or fork finds the page in an ordinary mapping, Linux logs
+     * "BUG: Bad page map", taints itself and continues; unmap the page first. */
     vector14_guest_result (*map)(vector14_guest *guest, uint64_t page, uint64_t frame, uint32_t access);
-    /* Makes the leaf that maps a page absent. */
+    /* Makes the leaf that maps a page absent, whatever its size. vCPUs may use the stale translation until the next
+     * `flush`; the VM also flushes when the hook returns. Call `flush` before you read, reuse or free the frame. */
     vector14_guest_result (*unmap)(vector14_guest *guest, uint64_t page, vector14_mapping *mapping);
-    /* Sets the access rights of the leaf that maps a page. */
+    /* Sets the access rights of the leaf that maps a page, whatever its size. The tables above it may still withhold
+     * rights. vCPUs may use removed rights until the next `flush`. */
     vector14_guest_result (*protect)(vector14_guest *guest, uint64_t page, uint32_t access, vector14_mapping *mapping);
-    /* Flushes the translations of every vCPU. */
+    /* Flushes the translations of every vCPU: after this returns, none uses an older one. It stops every vCPU briefly,
+     * so call it once per batch and not once per page. */
     vector14_guest_result (*flush)(vector14_guest *guest);
     /* The bytes of the faulting instruction. */
     vector14_guest_result (*code)(vector14_guest *guest, vector14_code *code);
@@ -302,7 +326,8 @@ struct vector14_guest_calls {
     vector14_guest_result (*instruction)(vector14_guest *guest, vector14_sink *text, uint32_t *length);
     /* Nanoseconds since the VM was started. */
     uint64_t (*elapsed)(vector14_guest *guest);
-    /* Writes a line to the VM's log under this hook's name. */
+    /* Writes a line to the VM's log under this hook's name. It formats and may block, so do not call it for
+     * every fault. */
     void (*log)(vector14_guest *guest, vector14_text message);
     /* Describes a result as text. */
     void (*explain)(vector14_guest *guest, vector14_guest_result result, vector14_sink *text);
@@ -339,7 +364,7 @@ struct vector14_option_doc {
 /* The status that a hook's function returns. */
 typedef uint32_t vector14_status;
 #define VECTOR14_STATUS_OK 0 /* The function succeeded. */
-#define VECTOR14_STATUS_FAILED 1 /* The function failed; the text says why. The fault is reinjected, and the hook is disabled. */
+#define VECTOR14_STATUS_FAILED 1 /* The function failed; the text says why. The fault is reinjected with the registers as they were, and the hook is disabled. */
 #define VECTOR14_STATUS_PANICKED 2 /* The function panicked, or did the equivalent in its language; the text says why and where. */
 
 /* The sizes of all structs, in bytes, that the library was built with. */
@@ -408,13 +433,17 @@ struct vector14_descriptor {
     const vector14_option_doc *options;
     /* Number of options. */
     size_t option_count;
-    /* Reports errors that `create` would report, without side effects. NULL: there is nothing to check. */
+    /* Reports errors that `create` would report, as far as possible without side effects: it creates,
+     * truncates and starts nothing. NULL: there is nothing to check. */
     vector14_status (*check)(const vector14_options *options, vector14_options_error *error);
     /* Creates a hook. The pointer is passed to the other functions. NULL: there is nothing to create. */
     vector14_status (*create)(const vector14_options *options, void **hook, vector14_options_error *error);
-    /* Decides about one fault. The text is the reason for STOP or for a failure. */
+    /* Decides about one fault. The vCPU is stopped until this returns. The text is the reason for STOP or for a
+     * failure. */
     vector14_status (*on_fault)(void *hook, const vector14_fault *fault, vector14_guest *guest, vector14_verdict *verdict, vector14_sink *text);
-    /* Called once, after the last fault. The text is the report, as JSON: {"tables": [{"title": "", "columns": [""],
+    /* Called once, after the last fault: when the VM has ended, or when the hook has been removed from the chain and
+     * no vCPU is in it any more. Flush buffers here, and write back and free pages. It runs on its own thread and must
+     * return within the hook's timeout. The text is the report, as JSON: {"tables": [{"title": "", "columns": [""],
      * "rows": [[""]]}], "warnings": [""]}, or nothing. NULL: there is no report. */
     vector14_status (*on_end)(void *hook, vector14_guest *guest, vector14_sink *text);
     /* Frees what `create` made. NULL: there is nothing to free. */

@@ -99,7 +99,7 @@ pub enum GuestError {
     #[error("the instruction at {0} can't be read")]
     UnreadableCode(Va),
     /// The bytes at the instruction pointer do not decode as an instruction.
-    #[error("the bytes at {0} are no instruction")]
+    #[error("the bytes at {0} are not an instruction")]
     NoInstruction(Va),
     /// The fault is a recorded one, and there is no guest.
     #[error("there is no guest: a trace has faults in it, and neither memory nor general registers")]

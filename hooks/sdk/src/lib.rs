@@ -28,19 +28,19 @@
 //! - [`hook`]: the `Hook` trait; `from_fn`, a hook from a closure; `HookType`, which gives a hook its name in config files
 //! - `mock` (a feature): a guest for tests, without KVM
 //! - [`options`][], [`report`][]: a hook's input from its user, and its results at the end
-//! - [`export!`], [`abi`]: hooks in shared libraries; [`guard`]: calls into hooks that may panic
+//! - [`export!`], [`abi`]: hooks in shared libraries; [`panics`]: calls into hooks that may panic
 
 pub mod abi;
 pub mod address;
 pub mod code;
 pub mod fault;
-pub mod guard;
 pub mod guest;
 pub mod hook;
 #[cfg(feature = "mock")]
 pub mod mock;
 pub mod options;
 pub mod paging;
+pub mod panics;
 pub mod per_vcpu;
 pub mod report;
 pub mod verdict;

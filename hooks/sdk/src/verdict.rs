@@ -53,7 +53,7 @@ pub enum Verdict {
 pub enum VerdictError {
     /// `Raise` of a vector that is not an exception caused by instructions.
     #[error(
-        "said Raise, but vector {0} is no exception that can replace a fault; use 0 to 31, except 2 (NMI) and 18 (#MC)"
+        "said Raise, but vector {0} is not an exception that can replace a fault; use 0 to 31, except 2 (NMI) and 18 (#MC)"
     )]
     Vector(u8),
     /// `Raise` with an error code, for a vector for which the CPU pushes none.

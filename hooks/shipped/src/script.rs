@@ -120,7 +120,7 @@ impl Hook for Script {
             return Ok(Verdict::Pass);
         }
         let kind = answer.type_name();
-        let wrong = || format!("{}: on_fault has returned a value of type {kind}, and no verdict", self.name);
+        let wrong = || format!("{}: on_fault returned a value of type {kind}, which is not a verdict", self.name);
         Ok(answer.try_cast::<Verdict>().ok_or_else(wrong)?)
     }
 

@@ -16,7 +16,7 @@ pub(crate) const DEFAULT_ROWS: u128 = 20;
 
 /// The kind of an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum AccessKind {
     Read,
     Write,
     /// Read and write, as in `add [mem], reg`.
@@ -24,7 +24,7 @@ pub(crate) enum Kind {
     Fetch,
 }
 
-impl Kind {
+impl AccessKind {
     /// The kind from the error code; for an instruction that reads and writes the same memory, from the instruction.
     /// For such an instruction CPUs report a write, but CPUs emulated by QEMU report a read.
     pub(crate) fn of(error_code: ErrorCode, instruction: Option<&Instruction>) -> Self {
@@ -55,7 +55,7 @@ fn reads_and_writes(instruction: &Instruction) -> bool {
     matches!(used, [only] if matches!(only.access(), OpAccess::ReadWrite | OpAccess::ReadCondWrite))
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for AccessKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Read => "read",
@@ -72,7 +72,7 @@ pub(crate) struct Sighting {
     vcpu: u32,
     from_user: bool,
     cr3: Cr3,
-    kind: Kind,
+    kind: AccessKind,
     address: Va,
     rip: Va,
     instruction: String,
@@ -83,11 +83,11 @@ pub(crate) struct Sighting {
 impl Sighting {
     /// An access of which only the fault is known.
     pub(crate) fn of(fault: &Fault, guest: &dyn Guest) -> Self {
-        Self::new(fault, Kind::of(fault.error_code, guest.instruction().ok().as_ref()), None, guest)
+        Self::new(fault, AccessKind::of(fault.error_code, guest.instruction().ok().as_ref()), None, guest)
     }
 
     /// The access that faulted, with its `effect` if that is known.
-    pub(crate) fn new(fault: &Fault, kind: Kind, effect: Option<&Effect>, guest: &dyn Guest) -> Self {
+    pub(crate) fn new(fault: &Fault, kind: AccessKind, effect: Option<&Effect>, guest: &dyn Guest) -> Self {
         let instruction = guest.instruction().map_or_else(|error| error.to_string(), |text| text.to_string());
         let hex =
             |value: Option<u64>, size: usize| value.map(|value| format!("{value:#0width$x}", width = 2 * size + 2));

@@ -29,7 +29,7 @@ use vector14_hook::{
 use crate::address::Number;
 use crate::emulate::{Effect, emulate};
 use crate::rights::{Catch, Fence, Leaf, PageRange, Right, Space, is_over, set_tripwire, spring_tripwire};
-use crate::sighting::{Kind, Sighting, Sightings};
+use crate::sighting::{AccessKind, Sighting, Sightings};
 
 pub(crate) const RANGES: OptionDoc = OptionDoc {
     name: "ranges",
@@ -98,11 +98,11 @@ enum Wanted {
 }
 
 impl Wanted {
-    const fn includes(self, kind: Kind) -> bool {
+    const fn includes(self, kind: AccessKind) -> bool {
         match self {
             Self::Both => true,
-            Self::Read => !matches!(kind, Kind::Write),
-            Self::Write => matches!(kind, Kind::Write | Kind::ReadWrite),
+            Self::Read => !matches!(kind, AccessKind::Write),
+            Self::Write => matches!(kind, AccessKind::Write | AccessKind::ReadWrite),
         }
     }
 }
@@ -248,21 +248,21 @@ impl Watch {
     fn report(&self, fault: &Fault, guest: &dyn Guest, effect: Option<&Effect>, index: usize) {
         let cpu = self.cpus.of(fault);
         let kind = match effect {
-            Some(effect) => Kind::of_effect(effect),
-            None => Kind::of(fault.error_code, guest.instruction().ok().as_ref()),
+            Some(effect) => AccessKind::of_effect(effect),
+            None => AccessKind::of(fault.error_code, guest.instruction().ok().as_ref()),
         };
         if self.is_again(fault) || !self.fence.concerns(fault.cr3) || !self.wanted.includes(kind) {
             return;
         }
         let counts = &cpu.pages[index];
         match kind {
-            Kind::Read => counts.reads.add(1),
-            Kind::Write => counts.writes.add(1),
-            Kind::ReadWrite => {
+            AccessKind::Read => counts.reads.add(1),
+            AccessKind::Write => counts.writes.add(1),
+            AccessKind::ReadWrite => {
                 counts.reads.add(1);
                 counts.writes.add(1);
             }
-            Kind::Fetch => counts.fetches.add(1),
+            AccessKind::Fetch => counts.fetches.add(1),
         }
         self.sightings.add(guest, |guest| Sighting::new(fault, kind, effect, guest));
     }

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use vector14_hook::guard::{describe_panic, guarded, report_panics_of_hooks_here};
 use vector14_hook::paging::{Mode, Paging};
+use vector14_hook::panics::{describe_panic, guarded, report_panics_of_hooks_here};
 use vector14_hook::{
     Access, Code, Cr3, Fault, Guest, GuestError, GuestKind, Hook, Mapping, Pa, Registers, Report, SystemRegisters,
     Translation, Va, Verdict, Walk,

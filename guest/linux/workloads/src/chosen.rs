@@ -1,5 +1,5 @@
-//! Pages at addresses that hooks on the host are told to look at. Each workload says what it met with: without a hook nothing out of
-//! the ordinary.
+//! Pages at addresses that hooks on the host are told to look at. Each workload prints what it saw; without a hook,
+//! nothing unusual.
 
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;

@@ -29,8 +29,8 @@ pub(crate) fn counters() -> Outcome {
     }
     settle(&mut counters)?;
     let spare = Mapping::new(2)?;
-    // Once without a result before each marker, so that nothing but the marker faults here: no page of code, and none that
-    // a fork has made read-only.
+    // Once without a result before each marker, so that nothing but the marker faults here: no page of code, and none
+    // that a fork has made read-only.
     let mut mark = |at: &Mapping, page| -> Result<u64, Failure> {
         let count = total(&mut counters)?;
         at.write(page, 1);
@@ -79,7 +79,7 @@ impl Counter {
     }
 }
 
-/// Waits until nobody else faults: whoever has started this program has still to copy the pages that they shared.
+/// Waits until no other process faults: the parent still has to copy the pages that it shared with this one.
 fn settle(counters: &mut [Counter]) -> Outcome {
     let mut count = total(counters)?;
     loop {

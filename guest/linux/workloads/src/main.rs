@@ -1,8 +1,8 @@
 //! What Linux guests do while their page faults are intercepted.
 //!
 //! `workloads NAME[,NAME...]` or `workloads all`. Each workload makes the kernel take page faults of one kind, checks
-//! what came of them, and ends with the line `workload NAME: ok`. What is printed is the same in every run, so that runs
-//! with and without interception can be compared; the one exception are the counts of `counters`.
+//! what came of them, and ends with the line `workload NAME: ok`. What is printed is the same in every run, so that
+//! runs with and without interception can be compared; except for the counts of `counters`.
 //!
 //! # Layout
 //! - [`processes`]: process storm, copy-on-write; [`memory`]: mappings, stack, huge pages, protections, pressure

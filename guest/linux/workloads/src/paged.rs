@@ -1,7 +1,7 @@
 //! Memory that a hook on the host backs by a file.
 //!
-//! The kernel knows it as private memory without any rights, and leaves it alone: what it does not know is that page-table
-//! entries in it are present for a while. Before the mapping is changed, the touch of one address has them put back.
+//! To the kernel it is private memory without access rights. The kernel does not know that page-table entries in it are
+//! present for a while. Before the mapping is changed, the touch of one address makes the host restore them.
 
 use std::fs;
 use std::ops::Range;
@@ -67,8 +67,9 @@ fn sum(memory: &Mapping, pages: Range<usize>) -> u64 {
     pages.map(page).fold(0, u64::wrapping_add)
 }
 
-/// The kernel reads pages that are and that are not in memory, and writes one. A page at a time: before Linux 6.12 copies the first
-/// page of a long write it looks at all of its first 2 MiB, which may be more than the host keeps in memory.
+/// The kernel reads pages that are and that are not in memory, and writes one. A page at a time: before Linux 6.12
+/// copies the first page of a long write it looks at all of its first 2 MiB, which may be more than the host keeps in
+/// memory.
 fn in_system_calls(memory: &Mapping) -> Outcome {
     let file = memory_file(PAGES)?;
     for page in 0..PAGES {

@@ -57,7 +57,7 @@ pub(crate) fn userfaultfd() -> Outcome {
     Ok(())
 }
 
-/// Answers so many faults.
+/// Answers this many faults.
 fn answer(mut file: &File, faults: usize) -> Result<(), Failure> {
     let content = Mapping::new(1)?;
     content.write(0, 6);

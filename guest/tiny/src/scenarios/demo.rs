@@ -1,4 +1,4 @@
-//! `demo`: a short run for somebody who sees this for the first time.
+//! `demo`: a short run for first-time users.
 
 use vector14_guest_abi::window::{DEMAND, HIDDEN, PAGE_SIZE, pattern};
 

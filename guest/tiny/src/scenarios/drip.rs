@@ -1,5 +1,5 @@
-//! `drip`: touches one page after another, slowly, and says what it finds there: its own handler's pattern, or what somebody
-//! else has put there.
+//! `drip`: touches one page after another, slowly, and prints what it finds there: its own handler's pattern, or the
+//! data of a page that the host mapped.
 
 use vector14_guest_abi::window::{DEMAND, PAGE_SIZE, pattern};
 

@@ -1,6 +1,6 @@
 //! `error-codes`: every combination of the error-code bits P, W, U, I and RSVD that can be made.
 //!
-//! What is missing: P alone. It takes a supervisor's read of a page that it may not read, which only SMAP forbids.
+//! P alone is missing: it needs a supervisor read that is forbidden, and only SMAP forbids one.
 
 use vector14_guest_abi::window::{ERROR_CODES, PAGE_SIZE, RESERVED_BIT};
 
@@ -64,7 +64,7 @@ pub(super) fn run() {
     }
 }
 
-/// Makes the access, sees to it that it faults, and prints what the handler saw.
+/// Makes the access, checks that it faults, and prints what the handler saw.
 fn cause(ring: Ring, address: u64, access: Access, error: u64) {
     fault(address, error, || match access {
         Access::Load => drop(ring.load(address)),

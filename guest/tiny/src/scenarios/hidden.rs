@@ -1,4 +1,4 @@
-//! `hidden`: pages that the guest's handler knows nothing of. It passes only when the host maps them.
+//! `hidden`: pages that the guest's handler does not map. The scenario passes only if the host maps them.
 
 use vector14_guest_abi::window::{HIDDEN, PAGE_SIZE};
 

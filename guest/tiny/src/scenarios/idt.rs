@@ -1,4 +1,4 @@
-//! `idt`: what guests do to their descriptor tables while somebody else has a gate in them.
+//! `idt`: changes to the descriptor tables while an interceptor owns a gate in them.
 //!
 //! Each step prints a line before it faults: an exit from the guest, at which an interceptor can look at the table.
 
@@ -47,7 +47,7 @@ pub(super) fn run() {
     expect(first, "the first table again");
 }
 
-/// Touches a page, and sees to it that `handler` counted the fault and the other did not.
+/// Touches a page, and checks that `handler` counted the fault and the other did not.
 fn touch(pages: &mut impl Iterator<Item = u64>, handler: PageFaultHandler) {
     let cpu = cpu::this();
     let counts = || (cpu.faults.load(Relaxed), cpu.second_faults.load(Relaxed));

@@ -1,5 +1,5 @@
-//! `loop`: one fault. The host may resolve it without mapping the page: it then comes again, until the host gives up
-//! and the guest's handler hears of it.
+//! `loop`: one fault. The host may resolve it without mapping the page: then the fault repeats until the host gives up
+//! and the guest's handler gets it.
 
 use vector14_guest_abi::window::{LOOP, pattern};
 

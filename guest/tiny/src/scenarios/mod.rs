@@ -45,19 +45,19 @@ use core::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst, compiler_fence};
 use crate::cmdline::Cmdline;
 use crate::{check, cpu, quirks, say};
 
-/// Error-code bits (SDM vol. 3A, 5.7): a protection violation, a write, a reserved bit, a fetch. U is a matter of the
-/// ring.
+/// Error-code bits (SDM vol. 3A, 5.7): a protection violation, a write, a reserved bit, a fetch. U depends on
+/// the ring.
 const P: u64 = 1 << 0;
 const W: u64 = 1 << 1;
 const RSVD: u64 = 1 << 3;
 const I: u64 = 1 << 4;
 
-/// Scenarios that say nothing before they begin: two make no exit, one has words of its own.
+/// Scenarios that print nothing before they begin: two make no exit, one prints its own text.
 const UNANNOUNCED: [&str; 3] = ["quiet", "spin", "demo"];
 
 /// Runs the scenario that the command line names. Returns if it passed.
 ///
-/// It is announced first. The exits that this takes are an interceptor's chance to be in place before the first fault.
+/// It is announced first. The exits that this causes let an interceptor arm itself before the first fault.
 pub fn run(cmdline: &Cmdline) {
     if !UNANNOUNCED.contains(&cmdline.scenario()) {
         say!("{}", cmdline.summary());
@@ -107,11 +107,11 @@ pub fn run(cmdline: &Cmdline) {
     }
 }
 
-/// Runs `access`, and sees to it that it causes `count` page faults in the guest's first handler, on this CPU.
+/// Runs `access`, and checks that it causes `count` page faults in the guest's first handler, on this CPU.
 fn faults<T>(count: u64, access: impl FnOnce() -> T) -> T {
     let cpu = cpu::this();
     let before = cpu.faults.load(Relaxed);
-    // The handler's work must not be moved from between the two counts.
+    // The compiler must not move the access out from between the two reads of the count.
     compiler_fence(SeqCst);
     let result = access();
     compiler_fence(SeqCst);
@@ -119,7 +119,7 @@ fn faults<T>(count: u64, access: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Runs `access`, and sees to it that it causes one page fault, with this address and error code.
+/// Runs `access`, and checks that it causes one page fault, with this address and error code.
 fn fault<T>(address: u64, error: u64, access: impl FnOnce() -> T) -> T {
     let result = faults(1, access);
     let last = &cpu::this().last;

@@ -1,4 +1,4 @@
-//! `no-room`: a page-fault handler on a page of its own without any filler: there is no place for a stub beside it.
+//! `no-room`: a page-fault handler on a page of its own without any filler, so a stub has no room beside it.
 
 use vector14_guest_abi::window::{DEMAND, NO_ROOM, PAGE_SIZE, pattern};
 

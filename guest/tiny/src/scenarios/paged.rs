@@ -1,4 +1,5 @@
-//! `paged`: works on pages that the guest's handler knows nothing of. The host keeps some of them in memory, the others in a file.
+//! `paged`: works on pages that the guest's handler does not map. The host keeps some of them in memory, the others in
+//! a file.
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -52,7 +53,7 @@ fn word(page: u64, index: u64) -> *mut u64 {
 }
 
 fn read(page: u64) -> u64 {
-    // SAFETY: inside of the window, where no Rust object lives; the host sees to the fault.
+    // SAFETY: inside the window, where no Rust object lives; the host resolves the fault.
     checksum(page, (0..WORDS).map(|index| unsafe { word(page, index).read_volatile() }))
 }
 
@@ -101,8 +102,8 @@ fn write_own(cpu: u64) {
     }
 }
 
-/// Each CPU adds 1 to a word of its own in pages of an order of its own, and finds what it left there the last time: whatever
-/// happens to a page, nothing that is written to it meanwhile is lost.
+/// Each CPU adds 1 to a word of its own in pages of an order of its own, and finds what it left there the last time:
+/// whatever happens to a page, nothing that is written to it meanwhile is lost.
 fn count(cpu: u64) {
     let pages = PAGES.load(Relaxed);
     for round in 0..ROUNDS.load(Relaxed) {
@@ -119,7 +120,8 @@ fn count(cpu: u64) {
     }
 }
 
-/// CPU 0 asks again and again for everything to be written back, while the others count: pages leave that are being written to.
+/// CPU 0 asks again and again for everything to be written back, while the others count: pages leave that are being
+/// written to.
 fn sync_while_others_count(cpu: u64) {
     if cpu > 0 {
         count(cpu);

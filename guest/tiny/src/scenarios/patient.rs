@@ -1,4 +1,4 @@
-//! `patient`: as `demand`, for a host that tells the guest's handler of faults that are over.
+//! `patient`: as `demand`, for a host that reinjects faults that are already resolved.
 
 use vector14_guest_abi::window::{DEMAND, PAGE_SIZE, pattern};
 

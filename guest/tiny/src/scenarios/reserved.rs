@@ -26,7 +26,7 @@ pub(super) fn read(ring: Ring) {
     faults(0, || check!(pattern(page), ring.load(page), "data of the page, again"));
 }
 
-/// Sees to it that `RESERVED_BIT` is beyond MAXPHYADDR (CPUID leaf 0x8000_0008).
+/// Checks that `RESERVED_BIT` is beyond MAXPHYADDR (CPUID leaf 0x8000_0008).
 pub(super) fn require_reserved_bit() {
     let maxphyaddr = ring0::cpuid(0x8000_0008).eax & 0xff;
     check!(true, 1 << maxphyaddr <= RESERVED_BIT, "physical addresses of {maxphyaddr} bits leave a reserved bit");

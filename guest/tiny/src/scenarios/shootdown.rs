@@ -1,4 +1,5 @@
-//! `shootdown`: CPU 1 reads a page all the time, without an exit, while each fault of CPU 0 has the host put another frame there.
+//! `shootdown`: CPU 1 reads a page all the time, without an exit, while each fault of CPU 0 has the host put another
+//! frame there.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -11,7 +12,7 @@ use crate::window::open;
 use crate::{check, say};
 
 static ROUNDS: AtomicU64 = AtomicU64::new(0);
-/// What CPU 1 has read last, and 1: 0 as long as it has read nothing.
+/// 1 plus the value that CPU 1 read last; 0 before its first read.
 static SEEN: AtomicU64 = AtomicU64::new(0);
 
 pub(super) fn run(cmdline: &Cmdline) {
@@ -32,7 +33,7 @@ fn work(cpu: u64) {
     }
 }
 
-/// A fault a round, on a page of its own, once CPU 1 has read what the round before left.
+/// Each round faults on a page of its own, after CPU 1 has read what the last round left.
 fn fault_each_round() {
     for round in 1..=ROUNDS.load(Relaxed) {
         while SEEN.load(Relaxed) != round {
@@ -60,6 +61,6 @@ fn read_all_the_time() {
 }
 
 fn read(address: u64) -> u64 {
-    // SAFETY: a window, where no Rust object lives; the host sees to the fault.
+    // SAFETY: a window, where no Rust object lives; the host resolves the fault.
     unsafe { (address as *const u64).read_volatile() }
 }

@@ -1,5 +1,6 @@
 //! `trap-gate`: a fault through a trap gate 14 while an interrupt is pending. The interrupt is taken before the first
-//! instruction behind the gate has run, and its handler returns only when gate 14 leads to the guest's own handler.
+//! instruction of gate 14's handler runs, and its own handler returns only when gate 14 leads to the guest's own
+//! handler.
 
 use core::arch::naked_asm;
 
@@ -17,7 +18,8 @@ const VECTOR: usize = VECTORS - 1;
 /// Bit 0 of a gate's type, in its first 8 bytes: a trap gate, not an interrupt gate.
 const TRAP: u64 = 1 << 40;
 
-/// The local APIC, in the page that is mapped to itself: spurious-interrupt vector, end of interrupt, interrupt command.
+/// The local APIC, in the page that is mapped to itself: spurious-interrupt vector, end of interrupt, interrupt
+/// command.
 const SVR: *mut u32 = 0xfee0_00f0 as *mut u32;
 const EOI: u32 = 0xfee0_00b0;
 const ICR: *mut u32 = 0xfee0_0300 as *mut u32;

@@ -13,7 +13,7 @@ pub(super) fn run() {
     faults(2, || Ring::Three.copy(from, to));
     faults(0, || {
         check!(pattern(from), Ring::Three.load(to), "the word that was copied");
-        check!(pattern(to), Ring::Three.load(to + 8), "the word behind it");
+        check!(pattern(to), Ring::Three.load(to + 8), "the word after it");
         check!(pattern(from), Ring::Three.load(from), "the word that it was copied from");
     });
     say!("one movsq between two absent pages: two faults, one copy");

@@ -1,4 +1,4 @@
-//! `verdict`: one fault, about which the host decides whatever it likes. The guest says what came of it.
+//! `verdict`: one fault, on which the host may give any verdict. The guest prints what it saw.
 
 use vector14_guest_abi::window::VERDICT;
 
@@ -12,7 +12,7 @@ use crate::{frames, say};
 
 use core::sync::atomic::Ordering::Relaxed;
 
-/// Bytes that are no instruction in 64-bit mode.
+/// Bytes that are not an instruction in 64-bit mode.
 const GARBAGE: u64 = 0x0606_0606_0606_0606;
 
 pub(super) fn run(cmdline: &Cmdline) {

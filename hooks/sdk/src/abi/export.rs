@@ -6,7 +6,7 @@ use super::handle::Handle;
 use super::text::say;
 use super::types;
 use super::types::{Descriptor, Guest, Prefix, Sink, Status, Text};
-use crate::guard::{describe_panic, guarded, report_panics_of_hooks_here};
+use crate::panics::{describe_panic, guarded, report_panics_of_hooks_here};
 use crate::{Hook, HookType, OptionDoc, Options, OptionsError, Verdict};
 
 /// An exported kind of hook. Implemented by [`export!`](crate::export).

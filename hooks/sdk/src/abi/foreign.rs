@@ -10,7 +10,7 @@ use super::text::Written;
 use super::types;
 use super::types::{Descriptor, Prefix, Status, Text};
 use super::version::Mismatch;
-use crate::guard::resume_panic;
+use crate::panics::resume_panic;
 use crate::{Error, Fault, Guest, Hook, OptionDoc, Options, OptionsError, Report, Result as HookResult, Verdict};
 
 /// A kind of hook on the other side of the boundary.

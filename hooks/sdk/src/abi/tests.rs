@@ -109,7 +109,7 @@ fn errors_and_panics_come_out_with_what_they_say() {
     let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let _ = panics.on_fault(&FAULT, &mut Answers::default());
     }));
-    let text = crate::guard::describe_panic(payload.unwrap_err().as_ref());
+    let text = crate::panics::describe_panic(payload.unwrap_err().as_ref());
     assert!(text.starts_with("fault 3 (") && text.contains("tests.rs:"), "{text}");
 }
 

@@ -35,7 +35,7 @@ pub struct Sink {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
-    /// Number of the fault among all faults of this VM, from 0.
+    /// Number of the fault among all faults of this VM, from 0, in the order in which they reached the host.
     pub sequence: u64,
     /// The linear address whose access faulted (CR2).
     pub address: u64,
@@ -49,7 +49,8 @@ pub struct Fault {
     pub cr3: u64,
     /// The vCPU that faulted, from 0 to 7.
     pub vcpu: u32,
-    /// The error code of the #PF: bit 0 present, 1 write, 2 user, 3 reserved bit, 4 fetch.
+    /// The error code of the #PF: bit 0 present, 1 write, 2 user, 3 reserved bit, 4 fetch, 5 protection key,
+    /// 6 shadow stack; the other bits are as the CPU pushed them.
     pub error_code: u32,
     /// Selector of the interrupted code segment; its low two bits are the CPL.
     pub cs: u16,
@@ -59,7 +60,11 @@ pub struct Fault {
     pub padding: u32,
 }
 
-/// What happens with a fault.
+/// What happens with a fault. The first verdict in the chain that is not PASS decides; if every hook passes, the fault
+/// is reinjected. Register changes take effect with any verdict that does not fail. An instruction pointer that is not
+/// canonical fails with any verdict. A verdict that fails is reported, and the fault is reinjected with the registers
+/// as they were. The failure counts against the hook, which is then disabled, unless the guest's gates, segments or
+/// stack are the cause.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VerdictKind(pub u32);
@@ -69,13 +74,19 @@ impl VerdictKind {
     pub const PASS: Self = Self(0);
     /// The guest's own handler runs, with the error code and CR2 that the CPU supplied.
     pub const REINJECT: Self = Self(1);
-    /// The guest's own handler runs, with the verdict's `address` and `error_code`.
+    /// The guest's own handler runs, with the verdict's `address` and `error_code`. Fails if the
+    /// address is not canonical, or if the error code has bits that no CPU sets.
     pub const REINJECT_AS: Self = Self(2);
-    /// The instruction is retried; the guest's handler never runs.
+    /// The instruction is retried; the guest's handler never runs. If the guest makes no progress, the fault is
+    /// reinjected.
     pub const RESOLVE: Self = Self(3);
-    /// The instruction has no effect, and the next one runs.
+    /// The instruction has no effect, and the next one runs, with RFLAGS.RF clear. Fails if the instruction can't be
+    /// read or decoded, or if there is none, because the CPU was delivering another event.
     pub const SKIP: Self = Self(4);
-    /// The exception in the verdict's `vector` is raised instead of #PF.
+    /// The exception in the verdict's `vector` is raised at the faulting instruction instead of #PF. Fails if the
+    /// vector is not an exception; if it has an error code but the CPU pushes none, or the reverse; with the engine
+    /// "gate", if the gate is missing or has its own stack or code segment; with "exception-bitmap", for vectors 3 and
+    /// 4, and those that CPUs don't define.
     pub const RAISE: Self = Self(5);
     /// The VM stops; the text says why.
     pub const STOP: Self = Self(6);
@@ -93,7 +104,7 @@ pub struct Verdict {
     pub address: u64,
     /// For RAISE: an IDT vector, 0 to 31.
     pub vector: u8,
-    /// For RAISE: 1 if the exception has an error code, otherwise 0.
+    /// For RAISE: 1 for vectors 8, 10 to 14, 17, 21, 29 and 30, which have an error code, otherwise 0.
     pub has_error_code: u8,
     /// 0.
     pub padding: [u8; 6],
@@ -109,9 +120,10 @@ impl GuestStatus {
     pub const OK: Self = Self(0);
     /// The guest does not map the virtual address `value`.
     pub const NOT_MAPPED: Self = Self(1);
-    /// The virtual address `value` is not canonical, or an entry on its walk has a reserved bit set.
+    /// The virtual address `value` is not canonical, or an entry on its walk has a reserved bit set. Also: mapping
+    /// the page needs an entry at the top level of PAE paging, which the CPU reads only when CR3 is written.
     pub const MALFORMED: Self = Self(2);
-    /// There is no memory at the physical address `value`.
+    /// The VM has no memory at the physical address `value`: it is MMIO, a hole, or past the end of memory.
     pub const OUTSIDE_MEMORY: Self = Self(3);
     /// The virtual address `value` is already mapped.
     pub const ALREADY_MAPPED: Self = Self(4);
@@ -123,7 +135,7 @@ impl GuestStatus {
     pub const POOL_EXHAUSTED: Self = Self(7);
     /// The page `value` is not one that this hook allocated.
     pub const NOT_TAKEN: Self = Self(8);
-    /// The instruction at `value` can't be read.
+    /// The instruction at `value`, or the descriptor of its code segment, can't be read.
     pub const UNREADABLE_CODE: Self = Self(9);
     /// The bytes at `value` do not decode as an instruction.
     pub const NO_INSTRUCTION: Self = Self(10);
@@ -133,7 +145,8 @@ impl GuestStatus {
     pub const NO_GUEST: Self = Self(12);
     /// KVM refuses memory for more pages of the pool; `value` is the errno.
     pub const POOL_REFUSED: Self = Self(13);
-    /// The virtual address `value` has no last-level page table, and Linux can't use one from the pool.
+    /// The virtual address `value` has no last-level page table, and Linux can't use one from the pool. The
+    /// process has to populate a page in the same 2 MiB.
     pub const NO_TABLE: Self = Self(14);
 }
 
@@ -167,7 +180,7 @@ pub struct GuestResult {
 pub struct Translation {
     /// The physical address.
     pub address: u64,
-    /// Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB.
+    /// Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB, or 4 MiB in 32-bit paging.
     pub page_size: u64,
     /// Access rights that the mapping grants: bit 0 writes, 1 user mode, 2 instruction fetches.
     pub access: u32,
@@ -181,7 +194,7 @@ pub struct Translation {
 pub struct Mapping {
     /// Physical address of the page's frame.
     pub frame: u64,
-    /// Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB.
+    /// Size of the page, in bytes: 4 KiB, 2 MiB or 1 GiB, or 4 MiB in 32-bit paging.
     pub page_size: u64,
     /// Physical address of the leaf's entry.
     pub slot: u64,
@@ -265,8 +278,10 @@ pub struct SystemRegisters {
     pub gs_base: u64,
 }
 
-/// The guest, while a fault waits for its verdict. Valid until the function that received it returns, and only on its
-/// thread.
+/// The guest, as a hook accesses it. Valid until the function that received it returns, and only on its thread. Virtual
+/// addresses are translated by the page tables in the faulting vCPU's CR3 at the exit, or by those set with
+/// `use_address_space`. In `on_end` there is no faulting vCPU: registers are zero, and virtual addresses can be used
+/// only after `use_address_space`.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Guest {
@@ -277,26 +292,31 @@ pub struct Guest {
 }
 
 /// The functions of a guest. If a result's status is not OK, the contents of output arguments are unspecified.
+/// Only `flush` and `log` may take long, and `allocate_page` when KVM has to add memory to the guest.
 #[repr(C)]
 #[derive(Debug)]
 pub struct GuestCalls {
-    /// General registers of the faulting context, for reading and writing. The guest resumes with these values.
+    /// General registers of the faulting context, for reading and writing. The guest resumes with these values,
+    /// whatever the verdict. This is how a skipped instruction gets its results.
     pub registers: unsafe extern "C" fn(guest: *mut Guest) -> *mut Registers,
     /// System registers of the faulting vCPU.
     pub system_registers: unsafe extern "C" fn(guest: *mut Guest, registers: *mut SystemRegisters),
-    /// The kind of guest kernel.
+    /// The kind of guest kernel, detected from the kernel's file.
     pub kind: unsafe extern "C" fn(guest: *mut Guest) -> GuestKind,
     /// The CR3 whose page tables translate virtual addresses.
     pub address_space: unsafe extern "C" fn(guest: *mut Guest) -> u64,
-    /// Translates virtual addresses by other page tables until the hook returns.
+    /// Translates virtual addresses by other page tables until the hook returns. `cr3` is not checked: if it is
+    /// wrong, the first access fails.
     pub use_address_space: unsafe extern "C" fn(guest: *mut Guest, cr3: u64),
-    /// Walks the page tables for an address and returns every entry.
+    /// Walks the page tables for an address and returns every entry, from the top-level table down. An entry that is
+    /// absent or has a reserved bit set is not a failure: see the walk's `end`.
     pub walk: unsafe extern "C" fn(guest: *mut Guest, address: u64, walk: *mut Walk) -> GuestResult,
     /// Translates a virtual address.
     pub translate: unsafe extern "C" fn(guest: *mut Guest, address: u64, translation: *mut Translation) -> GuestResult,
-    /// Reads virtual memory; access rights are ignored.
+    /// Reads virtual memory; access rights are ignored. Fails as `translate` does, for the first page that fails.
     pub read: unsafe extern "C" fn(guest: *mut Guest, address: u64, buffer: *mut c_void, length: usize) -> GuestResult,
-    /// Writes virtual memory; access rights are ignored.
+    /// Writes virtual memory; access rights are ignored. Fails as `translate` does, for the first page that fails; the
+    /// pages before it have been written.
     pub write: unsafe extern "C" fn(guest: *mut Guest, address: u64, data: *const c_void, length: usize) -> GuestResult,
     /// Reads physical memory.
     pub read_physical:
@@ -305,7 +325,9 @@ pub struct GuestCalls {
     pub write_physical:
         unsafe extern "C" fn(guest: *mut Guest, address: u64, data: *const c_void, length: usize) -> GuestResult,
     /// Atomically replaces 8 aligned bytes of physical memory if they equal `current`. Sets `exchanged` to 1 if it did,
-    /// otherwise to 0.
+    /// otherwise to 0. The replacement is atomic for other vCPUs and for the CPU's page walker. Use it for page-table
+    /// entries that `map`, `unmap` and `protect` can't make, and call `flush` after removing an access right. An
+    /// address that is not a multiple of 8 is OUTSIDE_MEMORY.
     pub compare_exchange: unsafe extern "C" fn(
         guest: *mut Guest,
         address: u64,
@@ -313,18 +335,28 @@ pub struct GuestCalls {
         new_value: u64,
         exchanged: *mut u8,
     ) -> GuestResult,
-    /// Allocates a zeroed 4 KiB page from the pool of host-owned pages.
+    /// Allocates a zeroed 4 KiB page from the pool of host-owned pages, which the guest's own allocator does not know.
+    /// The guest can access the page by its physical address from then on, even after it is freed. The hook owns the
+    /// page until it frees it. When a hook is removed from the chain, each page that it still owns is unmapped where
+    /// `map` last mapped it, and freed; a hook that replaces another inherits its pages.
     pub allocate_page: unsafe extern "C" fn(guest: *mut Guest, page: *mut u64) -> GuestResult,
     /// Returns a page to the pool. It must no longer be mapped, and translations to it must have been flushed.
+    /// The page keeps its contents until it is allocated again.
     pub free_page: unsafe extern "C" fn(guest: *mut Guest, page: u64) -> GuestResult,
-    /// Maps a 4 KiB page to a frame. `access`: bit 0 writes, 1 user mode, 2 instruction fetches. In a Linux guest the
-    /// last-level page table must exist, and the kernel reports a bad page map if munmap, exit or fork finds the page.
+    /// Maps a 4 KiB page to a frame. `access`: bit 0 writes, 1 user mode, 2 instruction fetches. Missing tables
+    /// are allocated from the pool and stay with the guest; the access rights in existing tables are not changed. In a
+    /// Linux guest the last-level page table must exist: it does if the process has populated a page in the same 2 MiB,
+    /// for example with MADV_POPULATE_WRITE. If munmap, exit or fork finds the page in an ordinary mapping, Linux logs
+    /// "BUG: Bad page map", taints itself and continues; unmap the page first.
     pub map: unsafe extern "C" fn(guest: *mut Guest, page: u64, frame: u64, access: u32) -> GuestResult,
-    /// Makes the leaf that maps a page absent.
+    /// Makes the leaf that maps a page absent, whatever its size. vCPUs may use the stale translation until the next
+    /// `flush`; the VM also flushes when the hook returns. Call `flush` before you read, reuse or free the frame.
     pub unmap: unsafe extern "C" fn(guest: *mut Guest, page: u64, mapping: *mut Mapping) -> GuestResult,
-    /// Sets the access rights of the leaf that maps a page.
+    /// Sets the access rights of the leaf that maps a page, whatever its size. The tables above it may still withhold
+    /// rights. vCPUs may use removed rights until the next `flush`.
     pub protect: unsafe extern "C" fn(guest: *mut Guest, page: u64, access: u32, mapping: *mut Mapping) -> GuestResult,
-    /// Flushes the translations of every vCPU.
+    /// Flushes the translations of every vCPU: after this returns, none uses an older one. It stops every vCPU briefly,
+    /// so call it once per batch and not once per page.
     pub flush: unsafe extern "C" fn(guest: *mut Guest) -> GuestResult,
     /// The bytes of the faulting instruction.
     pub code: unsafe extern "C" fn(guest: *mut Guest, code: *mut Code) -> GuestResult,
@@ -332,7 +364,8 @@ pub struct GuestCalls {
     pub instruction: unsafe extern "C" fn(guest: *mut Guest, text: *mut Sink, length: *mut u32) -> GuestResult,
     /// Nanoseconds since the VM was started.
     pub elapsed: unsafe extern "C" fn(guest: *mut Guest) -> u64,
-    /// Writes a line to the VM's log under this hook's name.
+    /// Writes a line to the VM's log under this hook's name. It formats and may block, so do not call it for
+    /// every fault.
     pub log: unsafe extern "C" fn(guest: *mut Guest, message: Text),
     /// Describes a result as text.
     pub explain: unsafe extern "C" fn(guest: *mut Guest, result: GuestResult, text: *mut Sink),
@@ -380,7 +413,8 @@ pub struct Status(pub u32);
 impl Status {
     /// The function succeeded.
     pub const OK: Self = Self(0);
-    /// The function failed; the text says why. The fault is reinjected, and the hook is disabled.
+    /// The function failed; the text says why. The fault is reinjected with the registers as they were, and the hook is
+    /// disabled.
     pub const FAILED: Self = Self(1);
     /// The function panicked, or did the equivalent in its language; the text says why and where.
     pub const PANICKED: Self = Self(2);
@@ -438,13 +472,15 @@ pub struct Descriptor {
     pub options: *const OptionDoc,
     /// Number of options.
     pub option_count: usize,
-    /// Reports errors that `create` would report, without side effects. NULL: there is nothing to check.
+    /// Reports errors that `create` would report, as far as possible without side effects: it creates,
+    /// truncates and starts nothing. NULL: there is nothing to check.
     pub check: Option<unsafe extern "C" fn(options: *const Options, error: *mut OptionsError) -> Status>,
     /// Creates a hook. The pointer is passed to the other functions. NULL: there is nothing to create.
     pub create: Option<
         unsafe extern "C" fn(options: *const Options, hook: *mut *mut c_void, error: *mut OptionsError) -> Status,
     >,
-    /// Decides about one fault. The text is the reason for STOP or for a failure.
+    /// Decides about one fault. The vCPU is stopped until this returns. The text is the reason for STOP or for a
+    /// failure.
     pub on_fault: Option<
         unsafe extern "C" fn(
             hook: *mut c_void,
@@ -454,7 +490,9 @@ pub struct Descriptor {
             text: *mut Sink,
         ) -> Status,
     >,
-    /// Called once, after the last fault. The text is the report, as JSON: {"tables": [{"title": "", "columns": [""],
+    /// Called once, after the last fault: when the VM has ended, or when the hook has been removed from the chain and
+    /// no vCPU is in it any more. Flush buffers here, and write back and free pages. It runs on its own thread and must
+    /// return within the hook's timeout. The text is the report, as JSON: {"tables": [{"title": "", "columns": [""],
     /// "rows": [[""]]}], "warnings": [""]}, or nothing. NULL: there is no report.
     pub on_end: Option<unsafe extern "C" fn(hook: *mut c_void, guest: *mut Guest, text: *mut Sink) -> Status>,
     /// Frees what `create` made. NULL: there is nothing to free.

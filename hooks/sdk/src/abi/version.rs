@@ -10,7 +10,7 @@ use super::types::{Descriptor, MAGIC, Prefix, Sizes, Text, VERSION};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
     /// The descriptor does not begin with the magic number.
-    #[error("`vector14_hook` is no descriptor: it begins with {0:#x} instead of {MAGIC:#x}")]
+    #[error("`vector14_hook` is not a descriptor: it begins with {0:#x} instead of {MAGIC:#x}")]
     Magic(u64),
     /// The descriptor has another version of the interface.
     #[error("it is made for version {0} of the hook interface, and this vector14 has version {VERSION}")]
@@ -28,7 +28,7 @@ pub enum Mismatch {
         expected: u32,
     },
     /// A text in the descriptor is missing or not UTF-8.
-    #[error("the {0} in `vector14_hook` is no UTF-8 text")]
+    #[error("the {0} in `vector14_hook` is not UTF-8 text")]
     Text(&'static str),
     /// The descriptor has no `on_fault`.
     #[error("`vector14_hook` has no `on_fault`")]

@@ -126,7 +126,7 @@ fn other_pages_are_nothing_to_it() {
 fn bad_options_are_named() {
     let ranges = json!([{"start": 0, "end": 0x1000}]);
     for (bad, key, got) in [
-        (json!({"ranges": ranges, "vector": 2}), "vector", "vector 2 is no exception"),
+        (json!({"ranges": ranges, "vector": 2}), "vector", "vector 2 is not an exception"),
         (json!({"ranges": ranges, "vector": 300}), "vector", "300: must be from 0 to 31"),
         (json!({"ranges": ranges, "action": "stop", "vector": 6}), "vector", "only action"),
         (json!({"ranges": ranges, "action": "kill"}), "action", "`report`"),

@@ -13,11 +13,13 @@ pub(super) struct Resident {
     /// Whether the frame is known to differ from the store. The D bit of its page-table entry counts in addition.
     pub(super) dirty: bool,
     /// The entry that maps the frame; `None` if it is not mapped.
-    place: Option<Place>,
+    place: Option<LeafSlot>,
 }
 
+/// The last-level entry that maps a frame.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct LeafSlot {
+    /// Its guest-physical address.
     slot: Pa,
     /// The absent entry that was there before.
     before: u64,
@@ -67,7 +69,7 @@ impl Resident {
         let paging = Paging::in_force(guest.address_space(), guest.system_registers());
         let leaf = paging.leaf_entry(self.frame, access)? | NO_STRUCT_PAGE;
         if guest.compare_exchange(absent.slot, absent.entry, leaf)? {
-            self.place = Some(Place { slot: absent.slot, before: absent.entry });
+            self.place = Some(LeafSlot { slot: absent.slot, before: absent.entry });
         }
         Ok(())
     }
@@ -82,7 +84,7 @@ impl Resident {
         match guest.map(page, self.frame, access) {
             Ok(()) => {
                 let leaf = guest.walk(page)?.entries().last().copied().unwrap_or_default();
-                self.place = Some(Place { slot: leaf.slot, before: 0 });
+                self.place = Some(LeafSlot { slot: leaf.slot, before: 0 });
                 Ok(())
             }
             Err(GuestError::AlreadyMapped(_)) => Ok(()),
@@ -92,7 +94,7 @@ impl Resident {
 
     /// Restores the entry that maps the frame at `page`. Until the next flush, vCPUs may still use the frame.
     pub(super) fn unmap(&mut self, guest: &mut dyn Guest, page: Va) -> Result<(), GuestError> {
-        let Some(Place { slot, before }) = self.place else { return Ok(()) };
+        let Some(LeafSlot { slot, before }) = self.place else { return Ok(()) };
         for _ in 0..TRIES {
             let entry = load(guest, slot)?;
             if !self.is_mapped_by(entry) {
@@ -112,7 +114,7 @@ impl Resident {
     /// Whether the CPU has used the page since the last call; clears the A bit. A CPU does not set A for a translation
     /// that it already holds, so call this before a flush.
     pub(super) fn take_accessed(&self, guest: &mut dyn Guest) -> bool {
-        let Some(Place { slot, .. }) = self.place else { return false };
+        let Some(LeafSlot { slot, .. }) = self.place else { return false };
         let Ok(entry) = load(guest, slot) else { return false };
         let was_used = self.is_mapped_by(entry) && flags(entry).contains(EntryFlags::ACCESSED);
         let unused = entry & !EntryFlags::ACCESSED.bits();

@@ -13,13 +13,13 @@ use super::place::Resident;
 
 /// The pages that are in memory.
 pub(super) struct ResidentSet {
-    state: Mutex<State>,
+    state: Mutex<SetState>,
     /// Signalled when a claim is released or the set is reopened.
     changed: Condvar,
 }
 
-struct State {
-    pages: HashMap<u64, Entry>,
+struct SetState {
+    pages: HashMap<u64, PageState>,
     /// Resident pages that are not claimed, in the order of eviction.
     queue: VecDeque<u64>,
     /// Number of pages at the end of the queue that were added since the last eviction.
@@ -37,7 +37,8 @@ struct State {
     is_closed: bool,
 }
 
-enum Entry {
+/// A page that is in memory or claimed.
+enum PageState {
     Claimed,
     Resident(Resident),
 }
@@ -56,7 +57,7 @@ impl ResidentSet {
     /// A set of at most `budget` frames.
     pub(super) fn new(budget: u64) -> Self {
         let room = usize::try_from(budget).unwrap_or(usize::MAX);
-        let state = State {
+        let state = SetState {
             pages: HashMap::with_capacity(room),
             queue: VecDeque::with_capacity(room),
             young: 0,
@@ -73,7 +74,7 @@ impl ResidentSet {
     /// Claims a page, whether or not it is in memory. Waits while another vCPU has claimed it.
     pub(super) fn claim(&self, page: u64) -> Claim<'_> {
         let mut state = self.lock();
-        while state.is_closed || matches!(state.pages.get(&page), Some(Entry::Claimed)) {
+        while state.is_closed || matches!(state.pages.get(&page), Some(PageState::Claimed)) {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let claim = self.take(&mut state, page);
@@ -109,9 +110,9 @@ impl ResidentSet {
     /// one round. So pages that were read once are evicted before pages that are read all the time, which the order of
     /// loading alone can't tell apart. The access that loaded a page does not count; otherwise every page would count
     /// as used.
-    fn choose(&self, state: &mut State, guest: &mut dyn Guest) -> Vec<Claim<'_>> {
+    fn choose(&self, state: &mut SetState, guest: &mut dyn Guest) -> Vec<Claim<'_>> {
         for page in state.queue.iter().rev().take(state.young) {
-            if let Some(Entry::Resident(resident)) = state.pages.get(page) {
+            if let Some(PageState::Resident(resident)) = state.pages.get(page) {
                 resident.take_accessed(guest);
             }
         }
@@ -120,8 +121,8 @@ impl ResidentSet {
         while (victims.len() as u64) < batch(state.budget) {
             let Some(page) = state.queue.pop_front() else { break };
             let resident = match state.pages.get(&page) {
-                Some(Entry::Resident(resident)) => *resident,
-                Some(Entry::Claimed) | None => continue,
+                Some(PageState::Resident(resident)) => *resident,
+                Some(PageState::Claimed) | None => continue,
             };
             if chances > 0 {
                 chances -= 1;
@@ -180,21 +181,21 @@ impl ResidentSet {
         self.lock().peak
     }
 
-    fn take(&self, state: &mut State, page: u64) -> Claim<'_> {
+    fn take(&self, state: &mut SetState, page: u64) -> Claim<'_> {
         state.claims += 1;
-        let resident = match state.pages.insert(page, Entry::Claimed) {
-            Some(Entry::Resident(resident)) => Some(resident),
-            Some(Entry::Claimed) | None => None,
+        let resident = match state.pages.insert(page, PageState::Claimed) {
+            Some(PageState::Resident(resident)) => Some(resident),
+            Some(PageState::Claimed) | None => None,
         };
         Claim { set: self, page, resident }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, SetState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl SetState {
     fn in_use(&self) -> u64 {
         self.frames - self.free.len() as u64
     }
@@ -224,7 +225,7 @@ impl Drop for Claim<'_> {
         let mut state = self.set.lock();
         match self.resident {
             Some(resident) => {
-                state.pages.insert(self.page, Entry::Resident(resident));
+                state.pages.insert(self.page, PageState::Resident(resident));
                 state.queue.push_back(self.page);
                 state.young += 1;
             }

@@ -63,7 +63,7 @@ impl FileStore {
     pub(super) fn open(path: &Path, pages: u64, access: FileAccess) -> io::Result<Self> {
         // Check before opening: opening a FIFO would wait for its other end.
         if !std::fs::metadata(path)?.is_file() {
-            return Err(io::Error::other("it is no regular file"));
+            return Err(io::Error::other("it is not a regular file"));
         }
         let file = File::options().read(true).write(access == FileAccess::Write).open(path)?;
         let length = file.metadata()?.len();
@@ -91,7 +91,7 @@ impl FileStore {
     }
 
     fn shrunk(&self) -> io::Error {
-        io::Error::new(io::ErrorKind::UnexpectedEof, format!("it is shorter by now than {} bytes", self.length))
+        io::Error::new(io::ErrorKind::UnexpectedEof, format!("it has been truncated below {} bytes", self.length))
     }
 }
 
@@ -179,7 +179,7 @@ mod tests {
         let store = FileStore::open(&path, 2, FileAccess::Write).unwrap();
         File::options().write(true).open(&path).unwrap().set_len(4096 + 5).unwrap();
         for error in [store.read(1, &mut [0; 4096]).unwrap_err(), store.write(1, &[9; 4096]).unwrap_err()] {
-            assert!(error.to_string().contains("shorter") && error.to_string().contains("8192"), "{error}");
+            assert!(error.to_string().contains("truncated") && error.to_string().contains("8192"), "{error}");
         }
         assert_eq!(fs::metadata(&path).unwrap().len(), 4096 + 5);
     }
@@ -187,7 +187,8 @@ mod tests {
     #[test]
     fn what_is_no_file_or_too_short_is_refused() {
         let (folder, path) = file(4096);
-        for (path, words) in [(folder.path(), "no regular file"), (&path, "4096 bytes are too few for the 2 pages")] {
+        for (path, words) in [(folder.path(), "not a regular file"), (&path, "4096 bytes are too few for the 2 pages")]
+        {
             let error = FileStore::open(path, 2, FileAccess::Write).err().unwrap();
             assert!(error.to_string().contains(words), "{error}");
         }

@@ -144,7 +144,7 @@ impl Fence {
                         leaf.level()
                     }
                 };
-                let Some(next) = behind(page, covered).filter(|next| *next <= last) else { break };
+                let Some(next) = after(page, covered).filter(|next| *next <= last) else { break };
                 page = next;
             }
         }
@@ -176,7 +176,7 @@ impl Fence {
 
 /// The first address after the area around `page` that an entry of this level covers; `None` at the end of the address
 /// space.
-fn behind(page: Va, level: u8) -> Option<Va> {
+fn after(page: Va, level: u8) -> Option<Va> {
     let size = PAGE_SIZE << (9 * u32::from(level.saturating_sub(1)));
     (page.0 & !(size - 1)).checked_add(size).map(Va)
 }

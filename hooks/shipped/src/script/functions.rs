@@ -148,7 +148,7 @@ fn register_named<'a>(registers: &'a mut Registers, name: &str) -> Thrown<&'a mu
         "r15" => &mut registers.r15,
         "rip" => &mut registers.rip,
         "rflags" => &mut registers.rflags,
-        _ => return Err(format!("`{name}` is no register; use rax to r15, rip or rflags").into()),
+        _ => return Err(format!("`{name}` is not a register; use rax to r15, rip or rflags").into()),
     })
 }
 

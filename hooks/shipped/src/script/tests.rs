@@ -95,12 +95,12 @@ fn what_goes_wrong_names_file_line_and_column() {
     for (body, place, said) in [
         ("  nonsense", "hook.rhai:2:3: ", "Variable not found: nonsense"),
         ("let x = 1;\nread_u8(0x9000)", "hook.rhai:3:1: ", "virtual address 0x9000 is not mapped"),
-        ("reg(\"eax\")", "hook.rhai:2:1: ", "`eax` is no register"),
+        ("reg(\"eax\")", "hook.rhai:2:1: ", "`eax` is not a register"),
         ("raise(300)", "hook.rhai:2:1: ", "300 is not a vector"),
         ("loop {}", "hook.rhai:", "Too many operations"),
         ("fn_that_is_not()", "hook.rhai:2:1: ", "fn_that_is_not"),
         ("sleep(1)", "hook.rhai:2:1: ", "can't sleep"),
-        ("42", "hook.rhai: ", "type i64, and no verdict"),
+        ("42", "hook.rhai: ", "type i64, which is not a verdict"),
     ] {
         let Outcome::LeftOut(why) = guest().take(&hook(body), &fault(0, 0x7000)) else { panic!("{body}") };
         assert!(why.contains(place) && why.contains(said), "{body}: {why}");

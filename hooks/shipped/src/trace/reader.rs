@@ -27,13 +27,13 @@ pub enum TraceError {
         line: u64,
     },
     /// The last line is truncated.
-    #[error("line {line}: ends in its midst; the trace was cut off there")]
+    #[error("line {line}: is truncated; the trace ends there")]
     CutOff {
         /// The line, from 1.
         line: u64,
     },
     /// A line is not a fault.
-    #[error("line {line}: is no fault as the hook `trace` writes it with format = \"json\": {why}")]
+    #[error("line {line}: is not a fault as the hook `trace` writes it with format = \"json\": {why}")]
     NoFault {
         /// The line, from 1.
         line: u64,
@@ -124,8 +124,8 @@ mod tests {
     fn what_is_no_fault_is_named_with_its_line() {
         let good = String::from_utf8(line(&fault(0, 0x1000))).unwrap();
         for (bad, said) in [
-            ("#0 vcpu 0  write, user\n".to_owned(), "line 2: is no fault as the hook `trace` writes it"),
-            ("\n".to_owned(), "line 2: is no fault"),
+            ("#0 vcpu 0  write, user\n".to_owned(), "line 2: is not a fault as the hook `trace` writes it"),
+            ("\n".to_owned(), "line 2: is not a fault"),
             ("{}\n".to_owned(), "missing field"),
             (good.replace("0x1000\"", "0x1_0000_0000_0000_0000\""), "0x1_0000_0000_0000_0000"),
             (good.replace("\"vcpu\":0", "\"vcpu\":-1"), "-1"),
@@ -133,18 +133,18 @@ mod tests {
             (good.replace("\"cs\":\"0x33\"", "\"cs\":\"0x10033\""), "0x10033"),
             (good.replace("\"ss\"", "\"tt\""), "ss"),
             ("x".repeat(5000), "line 2: longer than 4096 bytes"),
-            (good[..50].to_owned(), "line 2: ends in its midst"),
+            (good[..50].to_owned(), "line 2: is truncated"),
         ] {
             let read = read(format!("{good}{bad}{good}").as_bytes());
             let last = read.last().unwrap().as_ref();
             // A line is truncated only if it is the last.
-            if !said.contains("midst") {
+            if !said.contains("truncated") {
                 assert!(last.is_err_and(|error| error.contains(said)), "{bad}: {read:?}");
-                assert_eq!(read.len(), 2, "nothing comes behind");
+                assert_eq!(read.len(), 2, "nothing comes after it");
             }
         }
         let cut = read(format!("{good}{}", &good[..50]).as_bytes());
-        assert!(cut[1].as_ref().is_err_and(|error| error.contains("line 2: ends in its midst")), "{cut:?}");
+        assert!(cut[1].as_ref().is_err_and(|error| error.contains("line 2: is truncated")), "{cut:?}");
     }
 
     #[test]

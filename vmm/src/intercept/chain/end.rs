@@ -6,8 +6,8 @@ use std::sync::mpsc::channel;
 use std::time::Instant;
 
 use vector14_hook::Report;
-use vector14_hook::guard::{describe_panic, guarded};
 use vector14_hook::paging::Paging;
+use vector14_hook::panics::{describe_panic, guarded};
 
 use super::entry::Entry;
 use super::inside::Call;

@@ -20,7 +20,7 @@ use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
-use vector14_hook::guard::{describe_panic, guarded, report_panics_of_hooks_here};
+use vector14_hook::panics::{describe_panic, guarded, report_panics_of_hooks_here};
 use vector14_hook::{Fault, PerVcpu, Verdict};
 
 pub use self::edit::EditError;
