@@ -23,7 +23,8 @@
 //! - [`address`]: `Va`, `Pa`, `Cr3`
 //! - [`fault`]: `Fault` and its `ErrorCode`
 //! - [`verdict`]: the `Verdict` on a fault, and the `VerdictKind` under which it is counted
-//! - [`guest`]: the `Guest` handle; [`paging`]: the guest's page tables; [`code`]: the faulting instruction
+//! - [`guest`], [`error`]: the `Guest` handle, and why its calls fail; [`paging`]: the page tables of the guest
+//! - [`code`]: the faulting instruction
 //! - [`per_vcpu`]: state that is cheap to update from several vCPUs
 //! - [`hook`]: the `Hook` trait; `from_fn`, a hook from a closure; `HookType`, which gives a hook its name in config files
 //! - `mock` (a feature): a guest for tests, without KVM
@@ -33,6 +34,7 @@
 pub mod abi;
 pub mod address;
 pub mod code;
+pub mod error;
 pub mod fault;
 pub mod guest;
 pub mod hook;
@@ -47,8 +49,9 @@ pub mod verdict;
 
 pub use address::{Cr3, PAGE_SIZE, Pa, Va};
 pub use code::{Code, Instruction};
+pub use error::GuestError;
 pub use fault::{ErrorCode, Fault};
-pub use guest::{Guest, GuestError, GuestKind, Registers, SystemRegisters};
+pub use guest::{Guest, GuestKind, Registers, SystemRegisters};
 pub use hook::{Error, Hook, HookType, OptionDoc, Result, from_fn};
 pub use options::{Options, OptionsError};
 pub use paging::{Access, EntryFlags, Mapping, Step, TableEntry, Translation, Walk};

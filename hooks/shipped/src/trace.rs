@@ -25,7 +25,7 @@ use vector14_hook::{Fault, Guest, Hook, HookType, OptionDoc, Options, OptionsErr
 use line::Format;
 use output::Target;
 pub use reader::{TraceError, TraceReader};
-use writer::{Tally, Writer};
+use writer::{Patience, Tally, Writer};
 
 pub(crate) const TYPE: HookType = HookType {
     name: "trace",
@@ -53,15 +53,6 @@ pub(crate) const TYPE: HookType = HookType {
     check: |options| Settings::parse(options)?.target.check(),
     create: |options| Ok(Box::new(Trace::new(options)?)),
 };
-
-/// How long to wait while the writer makes no progress.
-#[derive(Clone, Copy)]
-struct Patience {
-    /// The wait of a vCPU whose fault finds the queue full. The vCPU is stopped meanwhile.
-    full: Duration,
-    /// The wait at the end for lines that are not written yet.
-    end: Duration,
-}
 
 const PATIENCE: Patience = Patience { full: Duration::from_secs(1), end: Duration::from_secs(5) };
 

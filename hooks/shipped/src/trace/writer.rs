@@ -8,10 +8,18 @@ use std::time::{Duration, Instant};
 
 use vector14_hook::Fault;
 
-use super::Patience;
 use super::line::Format;
 use super::output::Output;
 use super::queue::FaultQueue;
+
+/// How long to wait while the writer makes no progress.
+#[derive(Clone, Copy)]
+pub(super) struct Patience {
+    /// The wait of a vCPU whose fault finds the queue full. The vCPU is stopped meanwhile.
+    pub(super) full: Duration,
+    /// The wait at the end for lines that are not written yet.
+    pub(super) end: Duration,
+}
 
 /// Capacity of the queue in faults: 1.5 MB. At a million faults per second, three times what arrives during one
 /// [`NAP`].
