@@ -15,7 +15,7 @@ pub(crate) fn in_force(sregs: &kvm_sregs) -> Paging {
 /// Reads virtual memory page by page. Shared by hooks and engines.
 ///
 /// # Errors
-/// The same as [`Guest::read`].
+/// The same as [`Guest::read`](vector14_hook::Guest::read).
 pub(crate) fn read_virtual(memory: &Memory, paging: &Paging, address: Va, buffer: &mut [u8]) -> Result<(), GuestError> {
     let mut done = 0;
     while done < buffer.len() {
@@ -50,7 +50,7 @@ pub(crate) fn read_words(memory: &Memory, paging: &Paging, address: Va, buffer: 
 /// Writes virtual memory page by page. Shared by hooks and engines.
 ///
 /// # Errors
-/// The same as [`Guest::write`].
+/// The same as [`Guest::write`](vector14_hook::Guest::write).
 pub(crate) fn write_virtual(memory: &Memory, paging: &Paging, address: Va, data: &[u8]) -> Result<(), GuestError> {
     let mut done = 0;
     while done < data.len() {

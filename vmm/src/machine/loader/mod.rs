@@ -4,7 +4,7 @@
 //! makes this code panic.
 //!
 //! # Layout
-//! - `load`: from `[boot]` to a [`Loaded`], top down
+//! - `load`: from `[boot]` to a `Loaded`, top down
 //! - `format`: what kind of kernel a file is
 //! - `elf`, `notes`, `unused`: ELF kernels, their notes, and the parts of their code that nothing uses
 //! - `bzimage`, `zero_page`: Linux's setup header, and the boot parameters of long-mode kernels
