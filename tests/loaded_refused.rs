@@ -48,7 +48,7 @@ fn other_kinds_and_versions() {
     let rebuild = "rebuild it against this vector14";
     refused(&compile(&version, &[]), &["made for version 7 of the hook interface", "has version 2", rebuild]);
     let magic = SUBJECT.replace("VECTOR14_PREFIX", "{ 14, VECTOR14_VERSION, VECTOR14_SIZES }");
-    refused(&compile(&magic, &[]), &["no descriptor: it begins with 0xe", rebuild]);
+    refused(&compile(&magic, &[]), &["not a descriptor: it begins with 0xe", rebuild]);
     let smaller = "{ VECTOR14_MAGIC, VECTOR14_VERSION, { sizeof(vector14_descriptor), 8 } }";
     let size = "its `vector14_text` has 8 bytes, ours has 16";
     refused(

@@ -105,7 +105,7 @@ fn cases(error: u32) -> Vec<Case> {
         load(|_, _| Err("no idea".into()), Failure("failed: no idea")),
         load(leave_for_nowhere, Failure("go on at 0x1234000000000000, which is not canonical")),
         case(Faults::Fetch, |_, _| Ok(Verdict::Skip), Failure("can't be read")),
-        case(Faults::Garbage, |_, _| Ok(Verdict::Skip), Failure("no instruction")),
+        case(Faults::Garbage, |_, _| Ok(Verdict::Skip), Failure("said Skip, but the bytes at")),
         case(Faults::Gate("absent"), general_protection, Impossible("gate 13 is missing")),
         case(Faults::Gate("stack"), general_protection, Impossible("gate 13 runs on another stack")),
         case(Faults::Gate("segment"), general_protection, Impossible("gate 13 runs in another code segment")),
