@@ -53,7 +53,7 @@ fn no_rights() {
 }
 
 fn not_kvm() {
-    run_on("/dev/null").failed_with(3, &["/dev/null is no KVM device"]);
+    run_on("/dev/null").failed_with(3, &["/dev/null is not a KVM device"]);
 }
 
 fn doctor_is_content() {

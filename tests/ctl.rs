@@ -194,5 +194,5 @@ fn errors() {
 
 fn no_vm() {
     Command::new(&["ctl", "nowhere", "status"]).finish().failed_with(3, &["no socket at nowhere", "--control PATH"]);
-    Command::new(&["ctl", "f", "status"]).file("f", b"").finish().failed_with(3, &["f is no socket"]);
+    Command::new(&["ctl", "f", "status"]).file("f", b"").finish().failed_with(3, &["f is not a socket"]);
 }

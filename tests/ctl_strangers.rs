@@ -97,7 +97,7 @@ fn answers() {
 
 fn configs() {
     for config in [
-        // In the line that is shown, in a key that is named, in a value, and in what is no TOML.
+        // In the line that is shown, in a key that is named, in a value, and in what is not TOML.
         format!("[vm]\nmemory = 3 # {ESCAPES}\nvcpus = 99\n"),
         format!("\"{}\" = 1\n", "\\u001b]0;x\\u0007\\u009b2J"),
         "[boot]\nkernel = \"tiny\"\nprotocol = \"\\u001b[2J\"\n".to_owned(),

@@ -1,4 +1,4 @@
-//! The end of a run, when something is in its way: a hook that does not come to its end, a host that fails.
+//! The end of a run, when something is in its way: a hook that does not end, a host that fails.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Output, Stdio};
@@ -62,7 +62,7 @@ fn hook_hangs() {
     let ended: Vec<_> = summary["hooks"].as_array().unwrap().iter().map(|hook| hook["ended"] == true).collect();
     assert_eq!(ended, [true, false, true], "{finished}");
     let note = summary["notes"].to_string();
-    assert!(note.contains("`subject` has not come to its end within its timeout of 500ms"), "{finished}");
+    assert!(note.contains("`subject` has not ended within its timeout of 500ms"), "{finished}");
 }
 
 /// The first ends the VM, and the second ends the process, whatever its hooks do.

@@ -30,7 +30,7 @@ fn error_codes() {
         .collect();
     assert_eq!(of_host, of_guest, "{outcome}");
 
-    // P, W, U and I as they combine: a fetch is no write, and RSVD comes with P.
+    // P, W, U and I as they combine: a fetch is not a write, and RSVD comes with P.
     let seen: BTreeSet<u64> = of_host.iter().map(|[_, code, _]| *code).collect();
     let expected = [0x00, 0x02, 0x10, 0x04, 0x06, 0x14, 0x03, 0x11, 0x05, 0x07, 0x15, 0x09, 0x0b, 0x0d, 0x0f];
     for code in expected {

@@ -76,7 +76,7 @@ fn newcomer() {
         ("from outside, 0x1515151515151515", Box::new(terminate)),
     ]);
     assert_eq!(finished.status(), Some(128 + libc::SIGTERM), "{finished}");
-    assert_eq!(finished.stderr().matches("hook `mine` was loaded anew").count(), 2, "{finished}");
+    assert_eq!(finished.stderr().matches("hook `mine` was reloaded").count(), 2, "{finished}");
 }
 
 /// Runs cargo in the project, without the network.

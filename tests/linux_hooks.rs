@@ -94,7 +94,7 @@ fn guard() {
     assert_eq!(rows(&finished, 0)[0][..2], ["write", "0x1510000000"], "{finished}");
 }
 
-/// With `catch = "user"`, the default, a copy by the kernel is no touch: it raises nothing in the kernel.
+/// With `catch = "user"`, the default, a copy by the kernel is not a touch: it raises nothing in the kernel.
 fn guard_of_user_mode() {
     let hook = "[[hook]]\nname = \"guard\"\nranges = [{ start = \"0x1510000000\", end = \"0x1510001000\" }]\n";
     let finished = run("linux-6.1-cloud", 1, "", "guarded-copy", hook);

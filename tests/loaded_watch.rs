@@ -45,7 +45,7 @@ fn watch() {
                 fs::rename(&new, &library).unwrap();
             }),
         ),
-        // As linkers do: in place, and in pieces. Before that, one that is no library, and one that would end vector14.
+        // As linkers do: in place, and in pieces. Before that, one that is not a library, and one that would end vector14.
         (
             "from outside, 0x2222222222222222",
             Box::new(|_| {
@@ -63,7 +63,7 @@ fn watch() {
     ]);
     assert_eq!(finished.status(), Some(128 + libc::SIGTERM), "{finished}");
     let told = finished.stderr();
-    let reloads = told.matches("hook `subject-c` was loaded anew from libmine.so").count();
+    let reloads = told.matches("hook `subject-c` was reloaded from libmine.so").count();
     assert_eq!(reloads, 2, "{finished}");
     for why in ["a file that begins with 2f 2a 20 47", "ends the process that loads it: SIGABRT"] {
         let stays = format!("hook `subject-c` stays as it was: hook library libmine.so: {why}");

@@ -1,4 +1,4 @@
-//! `vector14 replay`: hooks are asked about the faults of a trace, and a trace that is damaged is no worse than an error.
+//! `vector14 replay`: hooks are asked about the faults of a trace, and a trace that is damaged costs no more than an error.
 
 use libtest_mimic::Trial;
 

@@ -53,7 +53,7 @@ fn said(case: &Case, outcome: &Outcome) -> String {
     timeless.map(|line| format!("{line}\n")).collect()
 }
 
-/// Runs a flat without interception and with each engine. It counts as ignored where it does not come to its end without.
+/// Runs a flat without interception and with each engine. It counts as ignored where it does not end without.
 fn compare(case: &Case) -> Result<Completion, Failed> {
     let off = run(case, EngineChoice::Off);
     table::push(Row::new(&case.name, EngineChoice::Off, &off, &[]));

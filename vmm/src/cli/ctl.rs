@@ -71,7 +71,7 @@ enum Command {
         #[arg(required = true)]
         names: Vec<String>,
     },
-    /// Change options of a hook: it is created anew, in the same place
+    /// Change options of a hook: it is created again, in the same place
     Set {
         /// The hook's name in the chain
         name: String,

@@ -80,9 +80,9 @@ impl Watched {
         self.tried = now;
         let (name, path) = (&self.name, self.library.path().display());
         match self.replace(vm, types) {
-            Ok(0) => tell(&format!("hook `{name}` was loaded anew from {path}")),
+            Ok(0) => tell(&format!("hook `{name}` was reloaded from {path}")),
             Ok(_) => {
-                tell(&format!("hook `{name}` was loaded anew from {path}; the old one is still busy, and ends later"))
+                tell(&format!("hook `{name}` was reloaded from {path}; the old one is still busy, and ends later"))
             }
             Err(gone @ (Stays::Displaced | Stays::Vm(HandleError::Edit(_)))) => {
                 tell(&format!("stopped watching {path}: {gone}"));

@@ -12,7 +12,7 @@ use crate::vm::summary::Summary;
 /// Why a VM can't be created or run.
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
-    /// There is no KVM device, or no permission to open it.
+    /// There is not a KVM device, or no permission to open it.
     #[error("{} can't be opened: {source}", .path.display())]
     NoKvm {
         /// Path of the device.
@@ -21,7 +21,7 @@ pub enum VmError {
         source: kvm_ioctls::Error,
     },
     /// The device is not KVM.
-    #[error("{} is no KVM device", .path.display())]
+    #[error("{} is not a KVM device", .path.display())]
     NotKvm {
         /// Path of the device.
         path: PathBuf,

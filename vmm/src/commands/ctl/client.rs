@@ -27,7 +27,7 @@ pub enum ClientError {
         path: PathBuf,
     },
     /// The file at the path is not a socket.
-    #[error("{} is no socket", .path.display())]
+    #[error("{} is not a socket", .path.display())]
     NotASocket {
         /// The path that was named.
         path: PathBuf,
@@ -230,7 +230,7 @@ mod tests {
         let path = folder.path().join("s");
         assert!(told(&path).contains("no socket at"));
         fs::write(&path, "").unwrap();
-        assert!(told(&path).contains("is no socket"));
+        assert!(told(&path).contains("is not a socket"));
         fs::remove_file(&path).unwrap();
         drop(UnixListener::bind(&path).unwrap());
         assert!(told(&path).contains("the run that made it is over"));

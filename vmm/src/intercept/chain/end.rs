@@ -90,7 +90,7 @@ impl Chain {
                 (Some(Report::default()), Some(format!("hook `{name}` panicked at its end: {panic}")))
             }
             Ok(Err(_)) => {
-                let late = format!("hook `{name}` has not come to its end within its timeout of {timeout:?}");
+                let late = format!("hook `{name}` has not ended within its timeout of {timeout:?}");
                 (None, Some(format!("{late}: it has not reported, and what it had to write may be lost")))
             }
             Err(error) => (None, Some(format!("hook `{name}` was not ended: no thread for it: {error}"))),

@@ -15,7 +15,7 @@ use crate::machine::segment::next_rip;
 pub(crate) enum ApplyError {
     #[error("said Skip, but the instruction at {rip}, or its code segment, can't be read")]
     UnreadableCode { rip: Va },
-    #[error("said Skip, but the bytes at {rip} are no instruction")]
+    #[error("said Skip, but the bytes at {rip} are not an instruction")]
     NoInstruction { rip: Va },
     #[error("said Skip, but no instruction faulted: {0} was being delivered at {1}")]
     InDelivery(Event, Va),

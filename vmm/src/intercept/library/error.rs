@@ -23,7 +23,7 @@ pub enum Reason {
     #[error("{0}")]
     Unreadable(io::Error),
     /// The path is a folder, or something else that is not a regular file.
-    #[error("no regular file")]
+    #[error("not a regular file")]
     NotFile,
     /// The file is far too large for a library.
     #[error("{0} bytes are far too many for a hook")]
