@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use vector14::summary::Stop;
-use vector14::vm::{HandleError, State, VmHandle};
+use vector14::vm::{HandleError, RunState, VmHandle};
 
 use crate::harness::{Guest, kvm_test};
 
@@ -22,7 +22,7 @@ pub fn tests() -> Vec<Trial> {
 fn wait_for_faults(vm: &VmHandle) {
     let before = vm.status().faults.total;
     while vm.status().faults.total == before {
-        assert_ne!(vm.state(), State::Ended);
+        assert_ne!(vm.state(), RunState::Ended);
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -37,7 +37,7 @@ fn pause() {
             let standing = vm.pause().unwrap();
             assert_eq!((standing.held, standing.running), (2, 2));
             let status = vm.status();
-            assert_eq!(status.state, State::Paused);
+            assert_eq!(status.state, RunState::Paused);
             assert_eq!(status.verdicts.total(), status.faults.total, "no vCPU is within a fault");
             std::thread::sleep(Duration::from_millis(5));
             assert_eq!(vm.status().exits, status.exits);
@@ -63,7 +63,7 @@ fn the_deadline_waits() {
     let outcome = Guest::new("scenario=spin").timeout(TIMEOUT).run_beside(|vm| {
         vm.pause().unwrap();
         std::thread::sleep(3 * TIMEOUT);
-        assert_eq!(vm.state(), State::Paused);
+        assert_eq!(vm.state(), RunState::Paused);
         vm.resume().unwrap();
     });
     assert_eq!(outcome.summary.stop, Stop::Deadline, "{outcome}");

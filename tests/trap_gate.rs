@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use vector14::vm::State;
+use vector14::vm::RunState;
 use vector14_guest_abi::window::HIDDEN;
 use vector14_hook::{Access, Fault, Guest as Handle, Hook, Result, Verdict};
 
@@ -37,7 +37,7 @@ fn detached() {
     let outcome =
         Guest::new("scenario=trap-gate").hook("resolver", Resolver(Arc::clone(&interrupted))).run_beside(|vm| {
             while !interrupted.load(SeqCst) {
-                assert_ne!(vm.state(), State::Ended);
+                assert_ne!(vm.state(), RunState::Ended);
                 std::thread::sleep(Duration::from_millis(1));
             }
             assert_eq!(vm.detach(), Ok(false));

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use vector14::config::parse_option;
 use vector14::ctl::{self, Client, ClientError, Response};
 use vector14::display;
-use vector14::vm::{Standing, State};
+use vector14::vm::{RunState, Standing};
 
 use super::{Failure, output};
 
@@ -198,7 +198,7 @@ fn follow(client: &mut Client, mut response: Response, json: bool) -> Result<(),
     while let Response::Stats(stats) = response {
         let line = json.then(|| display::printable_json(&format!("{}\n", json!(stats))).into_owned());
         output::print(&line.unwrap_or_else(|| display::stats(&stats, style)))?;
-        if stats.state == State::Ended {
+        if stats.state == RunState::Ended {
             break;
         }
         response = client.next_answer()?;

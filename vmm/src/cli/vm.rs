@@ -61,7 +61,7 @@ pub(super) fn run(
     let vm = Vm::new(config, hooks, surroundings).map_err(failure)?;
     if let Some(hooks) = options.watch {
         let tell = |line: &str| output::tell(&format!("vector14: {}\n", display::printable(line)));
-        reload::watch(vm.handle(), hooks, HOOKS, tell).map_err(failure)?;
+        reload::spawn(vm.handle(), hooks, HOOKS, tell).map_err(failure)?;
     }
     let serve = |socket| Server::start(socket, vm.handle(), HOOKS);
     let server = options.socket.map(serve).transpose();

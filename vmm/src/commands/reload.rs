@@ -7,7 +7,7 @@ use vector14_hook::HookType;
 
 use crate::commands::config::{HookConfig, Problem};
 use crate::intercept::library::{Library, LibraryError, Stamp};
-use crate::vm::{HandleError, State, VmError, VmHandle};
+use crate::vm::{HandleError, RunState, VmError, VmHandle};
 
 /// Interval between two looks at the libraries' files. A file that has not changed between two looks can be loaded.
 const BEAT: Duration = Duration::from_millis(200);
@@ -18,7 +18,7 @@ const BEAT: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// The host can't start a thread.
-pub fn watch(
+pub fn spawn(
     vm: VmHandle,
     hooks: &[HookConfig],
     types: &'static [HookType],
@@ -31,7 +31,7 @@ pub fn watch(
         return Ok(());
     }
     let look_after = move || {
-        while vm.state() != State::Ended && !watched.is_empty() {
+        while vm.state() != RunState::Ended && !watched.is_empty() {
             std::thread::sleep(BEAT);
             watched.retain_mut(|hook| hook.look(&vm, types, &tell));
         }
@@ -45,9 +45,9 @@ struct Watched {
     /// The hook's name in the chain.
     name: String,
     library: Library,
-    /// State of the file at the last attempt to load it, successful or not.
+    /// RunState of the file at the last attempt to load it, successful or not.
     tried: Stamp,
-    /// State of the file at the last beat.
+    /// RunState of the file at the last beat.
     last: Option<Stamp>,
 }
 

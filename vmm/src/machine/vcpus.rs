@@ -11,11 +11,11 @@ use crate::machine::stop::Stop;
 use crate::sys::kick::Kicker;
 use crate::sys::lock;
 
-/// State that the threads of one VM share to stop and hold it.
+/// Holds that the threads of one VM share to stop and hold it.
 pub(crate) struct Vcpus {
     /// Whether vCPUs must look at `state` at their safe point.
     attention: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<Holds>,
     changed: Condvar,
     cpus: Vec<CpuSlot>,
 }
@@ -29,7 +29,7 @@ pub(crate) struct CpuSlot {
 }
 
 #[derive(Default)]
-struct State {
+struct Holds {
     stop: Option<Stop>,
     /// A vCPU needs the others to stand still.
     exclusive: bool,
@@ -47,7 +47,7 @@ struct State {
     held: usize,
 }
 
-impl State {
+impl Holds {
     /// Whether vCPUs must do something at their safe point.
     fn wants_attention(&self) -> bool {
         self.stop.is_some() || self.must_hold()
@@ -144,14 +144,14 @@ impl Vcpus {
 
     /// Waits at most `limit` for all vCPUs of a paused VM to stand still.
     pub(crate) fn wait_until_held(&self, limit: Duration) -> Standing {
-        let moving = |state: &mut State| state.paused.is_some() && state.stop.is_none() && state.held < state.running;
+        let moving = |state: &mut Holds| state.paused.is_some() && state.stop.is_none() && state.held < state.running;
         let waited = self.changed.wait_timeout_while(lock(&self.state), limit, moving);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         Standing { held: state.held, running: state.running }
     }
 
     /// Makes all threads look at the changed state.
-    fn publish(&self, state: &MutexGuard<'_, State>) {
+    fn publish(&self, state: &MutexGuard<'_, Holds>) {
         self.attention.store(state.wants_attention(), Ordering::Release);
         self.changed.notify_all();
     }
@@ -253,21 +253,21 @@ mod tests {
     #[test]
     fn nobody_moves_while_one_acts() {
         const CPUS: u32 = 4;
-        let control = Vcpus::new(CPUS);
+        let vcpus = Vcpus::new(CPUS);
         let moving = AtomicU32::new(0);
-        let members: Vec<_> = (0..CPUS).map(|_| control.join()).collect();
+        let members: Vec<_> = (0..CPUS).map(|_| vcpus.join()).collect();
         std::thread::scope(|scope| {
             for (cpu, member) in (0..CPUS).zip(members) {
-                let (control, moving) = (&control, &moving);
+                let (vcpus, moving) = (&vcpus, &moving);
                 scope.spawn(move || {
                     let _member = member;
                     for round in 0..500 {
-                        assert_eq!(control.safe_point(cpu, || u64::from(cpu)), Go::On);
+                        assert_eq!(vcpus.safe_point(cpu, || u64::from(cpu)), Go::On);
                         moving.fetch_add(1, Ordering::SeqCst);
                         std::hint::spin_loop();
                         moving.fetch_sub(1, Ordering::SeqCst);
                         if round % 50 == cpu {
-                            let seen = control
+                            let seen = vcpus
                                 .while_quiesced(cpu, 0, |_| {
                                     std::thread::yield_now();
                                     moving.load(Ordering::SeqCst)
@@ -279,75 +279,75 @@ mod tests {
                 });
             }
         });
-        assert_eq!(lock(&control.state).running, 0);
+        assert_eq!(lock(&vcpus.state).running, 0);
     }
 
     #[test]
     fn a_pause_holds_all_and_lets_one_act() {
         const CPUS: u32 = 3;
         const LONG: Duration = Duration::from_secs(60);
-        let control = Vcpus::new(CPUS);
+        let vcpus = Vcpus::new(CPUS);
         let acted = AtomicU32::new(0);
-        let members: Vec<_> = (0..CPUS).map(|_| control.join()).collect();
+        let members: Vec<_> = (0..CPUS).map(|_| vcpus.join()).collect();
         std::thread::scope(|scope| {
             for (cpu, member) in (0..CPUS).zip(members) {
-                let (control, acted) = (&control, &acted);
+                let (vcpus, acted) = (&vcpus, &acted);
                 scope.spawn(move || {
                     let _member = member;
-                    while control.safe_point(cpu, || 0) == Go::On {
-                        if control.while_quiesced(cpu, 0, |_| ()).is_some() {
+                    while vcpus.safe_point(cpu, || 0) == Go::On {
+                        if vcpus.while_quiesced(cpu, 0, |_| ()).is_some() {
                             acted.fetch_add(1, Ordering::SeqCst);
                         }
                     }
                 });
             }
             for _ in 0..100 {
-                control.pause();
-                assert_eq!(control.wait_until_held(LONG), Standing { held: 3, running: 3 });
+                vcpus.pause();
+                assert_eq!(vcpus.wait_until_held(LONG), Standing { held: 3, running: 3 });
                 let before = acted.load(Ordering::SeqCst);
                 std::thread::yield_now();
                 assert_eq!(acted.load(Ordering::SeqCst), before);
-                control.resume();
+                vcpus.resume();
                 while acted.load(Ordering::SeqCst) == before {
                     std::thread::yield_now();
                 }
             }
-            control.pause();
-            control.stop(Stop::Deadline);
+            vcpus.pause();
+            vcpus.stop(Stop::Deadline);
         });
-        assert_eq!(lock(&control.state).running, 0);
+        assert_eq!(lock(&vcpus.state).running, 0);
     }
 
     #[test]
     fn a_full_console_holds_vcpus_until_there_is_room_or_the_vm_stops() {
-        let control = Vcpus::new(1);
-        let _member = control.join();
+        let vcpus = Vcpus::new(1);
+        let _member = vcpus.join();
         std::thread::scope(|scope| {
-            control.hold_while_console_is_full(true);
-            let held = scope.spawn(|| control.safe_point(0, || 0));
-            while lock(&control.state).held == 0 {
+            vcpus.hold_while_console_is_full(true);
+            let held = scope.spawn(|| vcpus.safe_point(0, || 0));
+            while lock(&vcpus.state).held == 0 {
                 std::thread::yield_now();
             }
-            control.hold_while_console_is_full(false);
+            vcpus.hold_while_console_is_full(false);
             assert_eq!(held.join().unwrap(), Go::On);
-            control.hold_while_console_is_full(true);
-            let held = scope.spawn(|| control.safe_point(0, || 0));
-            control.stop(Stop::Deadline);
+            vcpus.hold_while_console_is_full(true);
+            let held = scope.spawn(|| vcpus.safe_point(0, || 0));
+            vcpus.stop(Stop::Deadline);
             assert_eq!(held.join().unwrap(), Go::Stop);
         });
     }
 
     #[test]
     fn the_first_reason_to_stop_holds_and_frees_those_who_wait() {
-        let control = Vcpus::new(2);
-        let _members = [control.join(), control.join()];
+        let vcpus = Vcpus::new(2);
+        let _members = [vcpus.join(), vcpus.join()];
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| control.while_quiesced(0, 0, |_| ()));
-            control.stop(Stop::Deadline);
-            control.stop(Stop::Reset);
+            let waiting = scope.spawn(|| vcpus.while_quiesced(0, 0, |_| ()));
+            vcpus.stop(Stop::Deadline);
+            vcpus.stop(Stop::Reset);
             assert_eq!(waiting.join().unwrap(), None);
         });
-        assert_eq!(control.stopped(), Some(Stop::Deadline));
-        assert_eq!(control.safe_point(1, || 0), Go::Stop);
+        assert_eq!(vcpus.stopped(), Some(Stop::Deadline));
+        assert_eq!(vcpus.safe_point(1, || 0), Go::Stop);
     }
 }

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use vector14_hook::abi::{Foreign, Mismatch};
 
 /// Creates a file with `content` that is in no file system and that nobody can change any more (memfd_create(2), and
 /// F_ADD_SEALS in fcntl(2)).
@@ -58,6 +59,19 @@ impl Loaded {
         // SAFETY: the handle is of a library that is still loaded, and the name is a C string.
         NonNull::new(unsafe { libc::dlsym(self.handle.as_ptr(), name.as_ptr()) })
     }
+}
+
+/// The kind of hook that a loaded library's symbol `vector14_hook` describes.
+///
+/// # Errors
+/// [`Mismatch`].
+pub(crate) fn foreign(symbol: NonNull<c_void>) -> Result<Foreign, Mismatch> {
+    // SAFETY:
+    // 1. The library stays loaded, so what the symbol names stays where it is. The library's file was checked before:
+    //    the symbol has at least the size of a descriptor.
+    // 2. Whoever exports a descriptor with our magic number, version and sizes declares that its functions are what
+    //    the header says. Nothing more can be known of foreign code.
+    unsafe { Foreign::new(symbol.as_ptr().cast()) }
 }
 
 fn path_of(file: &File) -> String {

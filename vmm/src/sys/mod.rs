@@ -9,7 +9,6 @@ pub(crate) mod dynamic;
 pub(crate) mod endings;
 pub(crate) mod kick;
 pub(crate) mod kvm_run;
-pub(crate) mod library;
 pub(crate) mod mapped;
 pub(crate) mod ram;
 mod slots;

@@ -29,7 +29,7 @@ const SLOW_BEAT: Duration = Duration::from_millis(100);
 pub(crate) type Subscriber = Box<dyn MutEventSubscriber>;
 
 /// Registers `source` with the event loop.
-pub(crate) fn watch<F: AsRawFd>(ops: &mut EventOps, source: &F) {
+pub(crate) fn subscribe<F: AsRawFd>(ops: &mut EventOps, source: &F) {
     if let Err(error) = ops.add(Events::new(source, EventSet::IN)) {
         tracing::warn!("descriptor {} can't be waited for: {error}", source.as_raw_fd());
     }
@@ -54,7 +54,7 @@ impl Beat {
 
 impl MutEventSubscriber for Beat {
     fn init(&mut self, ops: &mut EventOps) {
-        watch(ops, &self.timer);
+        subscribe(ops, &self.timer);
     }
 
     fn process(&mut self, _events: Events, _ops: &mut EventOps) {
@@ -69,7 +69,7 @@ impl MutEventSubscriber for Beat {
             self.interval = interval;
         }
         self.engine.beat();
-        self.vm.control.kick_all();
+        self.vm.vcpus.kick_all();
     }
 }
 
@@ -91,17 +91,17 @@ impl Deadline {
 
 impl MutEventSubscriber for Deadline {
     fn init(&mut self, ops: &mut EventOps) {
-        watch(ops, &self.timer);
+        subscribe(ops, &self.timer);
     }
 
     fn process(&mut self, _events: Events, _ops: &mut EventOps) {
         /// Shortest interval between checks: matters for a VM that was paused right before its deadline.
         const STEP: Duration = Duration::from_millis(20);
         let _ = self.timer.wait();
-        let run = self.start.elapsed().saturating_sub(self.vm.control.paused_for());
+        let run = self.start.elapsed().saturating_sub(self.vm.vcpus.paused_for());
         let left = self.after.saturating_sub(run);
         if left.is_zero() || self.timer.reset(left.max(STEP), None).is_err() {
-            self.vm.control.stop(Stop::Deadline);
+            self.vm.vcpus.stop(Stop::Deadline);
         }
     }
 }
@@ -150,17 +150,17 @@ impl Signal {
 
 impl MutEventSubscriber for Signal {
     fn init(&mut self, ops: &mut EventOps) {
-        watch(ops, &self.arrived);
+        subscribe(ops, &self.arrived);
     }
 
     fn process(&mut self, _events: Events, _ops: &mut EventOps) {
         let mut count = [0; 64];
         while matches!(self.arrived.read(&mut count), Ok(1..)) {}
         match self.action {
-            OnSignal::Stop => self.vm.control.stop(Stop::Signal { signal: self.number }),
+            OnSignal::Stop => self.vm.vcpus.stop(Stop::Signal { signal: self.number }),
             OnSignal::ToggleInterception => {
                 self.engine.want(!self.engine.is_wanted());
-                self.vm.control.kick_all();
+                self.vm.vcpus.kick_all();
             }
         }
     }
@@ -177,7 +177,7 @@ pub(crate) struct VcpuEnded(pub(crate) EventFd);
 
 impl MutEventSubscriber for VcpuEnded {
     fn init(&mut self, ops: &mut EventOps) {
-        watch(ops, &self.0);
+        subscribe(ops, &self.0);
     }
 
     fn process(&mut self, _events: Events, _ops: &mut EventOps) {

@@ -43,7 +43,7 @@ pub enum HandleError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum RunState {
     /// The VM is running.
     Running,
     /// The VM is paused: its vCPUs stand still.
@@ -57,7 +57,7 @@ pub enum State {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Status {
     /// Whether the VM is running, paused or ended.
-    pub state: State,
+    pub state: RunState,
     /// Number of vCPUs.
     pub vcpus: usize,
     /// Milliseconds since the VM became ready to run.
@@ -92,13 +92,13 @@ impl VmHandle {
     #[must_use]
     pub fn status(&self) -> Status {
         let (faults, verdicts, exits) = self.count();
-        let control = &self.shared.control;
+        let vcpus = &self.shared.vcpus;
         Status {
             state: self.state(),
-            vcpus: control.cpus().len(),
+            vcpus: vcpus.cpus().len(),
             run_ms: milliseconds(self.elapsed()),
-            paused_ms: milliseconds(control.paused_for()),
-            holds: control.holds(),
+            paused_ms: milliseconds(vcpus.paused_for()),
+            holds: vcpus.holds(),
             engine: self.engine.name().to_owned(),
             attached: self.engine.is_wanted(),
             armed: self.engine.is_in_place(),
@@ -119,11 +119,11 @@ impl VmHandle {
 
     /// Whether the VM is running, paused or ended.
     #[must_use]
-    pub fn state(&self) -> State {
-        match self.shared.control.stopped() {
-            Some(_) => State::Ended,
-            None if self.shared.control.is_paused() => State::Paused,
-            None => State::Running,
+    pub fn state(&self) -> RunState {
+        match self.shared.vcpus.stopped() {
+            Some(_) => RunState::Ended,
+            None if self.shared.vcpus.is_paused() => RunState::Paused,
+            None => RunState::Running,
         }
     }
 
@@ -135,8 +135,8 @@ impl VmHandle {
     /// [`HandleError::Ended`].
     pub fn pause(&self) -> Result<Standing, HandleError> {
         self.check()?;
-        self.shared.control.pause();
-        Ok(self.shared.control.wait_until_held(PATIENCE))
+        self.shared.vcpus.pause();
+        Ok(self.shared.vcpus.wait_until_held(PATIENCE))
     }
 
     /// Resumes the vCPUs.
@@ -145,7 +145,7 @@ impl VmHandle {
     /// [`HandleError::Ended`].
     pub fn resume(&self) -> Result<(), HandleError> {
         self.check()?;
-        self.shared.control.resume();
+        self.shared.vcpus.resume();
         Ok(())
     }
 
@@ -155,7 +155,7 @@ impl VmHandle {
     /// [`HandleError::Ended`].
     pub fn stop(&self) -> Result<(), HandleError> {
         self.check()?;
-        self.shared.control.stop(Stop::Request);
+        self.shared.vcpus.stop(Stop::Request);
         Ok(())
     }
 
@@ -183,7 +183,7 @@ impl VmHandle {
             return Err(HandleError::NoEngine);
         }
         self.engine.want(wanted);
-        self.shared.control.kick_all();
+        self.shared.vcpus.kick_all();
         self.wait_until(|| self.engine.is_in_place() == wanted);
         Ok(self.engine.is_in_place())
     }
@@ -216,7 +216,7 @@ impl VmHandle {
     /// [`EditError`].
     pub fn add(&self, hook: NamedHook, position: Option<usize>) -> Result<String, HandleError> {
         let name = self.shared.chain.add(hook, position)?;
-        self.shared.control.kick_all();
+        self.shared.vcpus.kick_all();
         Ok(name)
     }
 
@@ -245,7 +245,7 @@ impl VmHandle {
     /// [`EditError`].
     pub fn reorder(&self, names: &[String]) -> Result<(), HandleError> {
         self.shared.chain.reorder(names)?;
-        self.shared.control.kick_all();
+        self.shared.vcpus.kick_all();
         Ok(())
     }
 
@@ -253,7 +253,7 @@ impl VmHandle {
     /// for the end of each hook as long as its timeout allows. Returns how many hooks are left: the next call, or the
     /// end of the VM, ends them. While the VM is paused, its vCPUs keep the chain that they have.
     pub fn settle(&self) -> usize {
-        self.shared.control.kick_all();
+        self.shared.vcpus.kick_all();
         let guest = self.shared.guest_at_rest();
         let mut left = self.shared.chain.settle(&guest);
         self.wait_until(|| {
@@ -266,14 +266,14 @@ impl VmHandle {
     }
 
     fn check(&self) -> Result<(), HandleError> {
-        if self.state() == State::Ended { Err(HandleError::Ended) } else { Ok(()) }
+        if self.state() == RunState::Ended { Err(HandleError::Ended) } else { Ok(()) }
     }
 
     /// Waits until `done` returns true; gives up after [`PATIENCE`], or if the VM is not running.
     fn wait_until(&self, mut done: impl FnMut() -> bool) {
         const STEP: Duration = Duration::from_micros(200);
         let deadline = Instant::now() + PATIENCE;
-        while !done() && self.state() == State::Running && Instant::now() < deadline {
+        while !done() && self.state() == RunState::Running && Instant::now() < deadline {
             std::thread::sleep(STEP);
         }
     }

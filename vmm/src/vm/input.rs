@@ -52,7 +52,7 @@ impl Drop for Input {
     }
 }
 
-/// State of the input thread.
+/// RunState of the input thread.
 struct Feeder {
     source: Stdin,
     com1: Com1,
@@ -124,7 +124,7 @@ impl Feeder {
 
     fn quit(&self) {
         if let Some(vm) = self.vm.upgrade() {
-            vm.control.stop(Stop::Signal { signal: libc::SIGINT });
+            vm.vcpus.stop(Stop::Signal { signal: libc::SIGINT });
         }
     }
 }

@@ -24,7 +24,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 pub use self::error::{RunError, VmError};
 pub(crate) use self::error::{call, host};
-pub use self::handle::{HandleError, PATIENCE, State, Status, VmHandle};
+pub use self::handle::{HandleError, PATIENCE, RunState, Status, VmHandle};
 use self::summary::Summary;
 use self::thread::GRACE;
 use crate::intercept::chain::{self, Chain, NamedHook};
@@ -115,8 +115,8 @@ impl Vm {
             GuestKind::Other => ArmWhen::GateIsPresent,
         };
         let room = Room { named: config.intercept.stub.clone().or(loaded.stub), unused: loaded.unused };
-        let control = Arc::clone(&shared.control);
-        console.watch_level(move |level| control.hold_while_console_is_full(level == Level::Full));
+        let held = Arc::clone(&shared.vcpus);
+        console.watch_level(move |level| held.hold_while_console_is_full(level == Level::Full));
         Ok(Self {
             shared: Arc::new(shared),
             engine: Engine::new(&config.intercept, config.vm.nested, &machine, room, arm_when)?,
@@ -148,7 +148,7 @@ impl Vm {
         let start = Instant::now();
         let waited = self.wait_for_the_end(sender);
         if let Err(error) = &waited {
-            self.shared.control.stop(Stop::Crash { detail: error.to_string() });
+            self.shared.vcpus.stop(Stop::Crash { detail: error.to_string() });
         }
         let wall = start.elapsed();
         let (missing, outcome) = thread::collect(&outcomes, vcpus);
@@ -174,7 +174,7 @@ impl Vm {
                 .and_then(|left| thread::spawn(vcpu, &self.shared, &self.engine, outcomes.clone(), left));
             host("a vCPU's thread", spawned)?;
         }
-        while self.shared.control.stopped().is_none() {
+        while self.shared.vcpus.stopped().is_none() {
             manager
                 .run()
                 .map_err(|error| VmError::Host { what: "waiting for events", source: std::io::Error::other(error) })?;
@@ -227,7 +227,7 @@ impl Vm {
             ));
         }
         Summary {
-            stop: self.shared.control.stopped().unwrap_or(Stop::Deadline),
+            stop: self.shared.vcpus.stopped().unwrap_or(Stop::Deadline),
             engine: self.engine.name(),
             armed_ms: self.engine.armed_at().map(|armed| milliseconds(armed.saturating_duration_since(start))),
             wall_ms: milliseconds(wall),

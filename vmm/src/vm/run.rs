@@ -29,7 +29,7 @@ use crate::machine::vcpus::{Go, Vcpus};
 pub(crate) struct Shared {
     pub(crate) memory: Arc<Memory>,
     pub(crate) chain: Chain,
-    pub(crate) control: Arc<Vcpus>,
+    pub(crate) vcpus: Arc<Vcpus>,
     pub(crate) ports: Bus,
     pub(crate) mmio: Bus,
     /// Number of faults seen so far by all vCPUs; also the next fault's sequence number.
@@ -47,7 +47,7 @@ impl Shared {
         Self {
             memory: Arc::new(memory),
             chain,
-            control: Arc::new(Vcpus::new(vcpus)),
+            vcpus: Arc::new(Vcpus::new(vcpus)),
             ports,
             mmio,
             sequence: AtomicU64::new(0),
@@ -102,10 +102,10 @@ impl<'a> VcpuState<'a> {
 /// KVM_RUN fails for a reason that is not the guest's.
 pub(crate) fn run(cpu: &mut Vcpu, mut engine: EngineCpu, vm: &Shared) -> Result<(), kvm_ioctls::Error> {
     let mut state = VcpuState::new(cpu, vm);
-    while vm.control.safe_point(cpu.index(), || cpu.regs().rip) == Go::On {
+    while vm.vcpus.safe_point(cpu.index(), || cpu.regs().rip) == Go::On {
         let exit = cpu.enter()?;
         if let Some(stop) = answer(cpu, &mut engine, &exit, vm, &mut state) {
-            vm.control.stop(stop);
+            vm.vcpus.stop(stop);
         }
     }
     Ok(())
@@ -130,7 +130,7 @@ pub(crate) fn answer(
         }
         None => {
             let stop = serve(cpu, engine, exit, vm, exits);
-            stop.or_else(|| engine.inspect(cpu, &vm.memory, &vm.control, *exit == VmExit::Interrupted))
+            stop.or_else(|| engine.inspect(cpu, &vm.memory, &vm.vcpus, *exit == VmExit::Interrupted))
         }
     }
 }
@@ -202,7 +202,7 @@ fn serve(cpu: &mut Vcpu, engine: &mut EngineCpu, exit: &VmExit, vm: &Shared, exi
         VmExit::Mmio { address, direction: Direction::Out } => {
             exits.mmio.add(1);
             let faults = vm.sequence.load(Ordering::Relaxed);
-            match engine.write(cpu, &vm.memory, &vm.control, Pa(*address), faults) {
+            match engine.write(cpu, &vm.memory, &vm.vcpus, Pa(*address), faults) {
                 Some(written) => written.err(),
                 None => vm.mmio.write(*address, cpu.mmio_data()),
             }
@@ -221,7 +221,7 @@ fn serve(cpu: &mut Vcpu, engine: &mut EngineCpu, exit: &VmExit, vm: &Shared, exi
         }
         VmExit::Failure(detail) => {
             exits.other.add(1);
-            match engine.give_way(cpu, &vm.control, detail) {
+            match engine.give_way(cpu, &vm.vcpus, detail) {
                 Some(retried) => retried.err(),
                 None => Some(Stop::Crash { detail: format!("vcpu {}: {detail}", cpu.index()) }),
             }

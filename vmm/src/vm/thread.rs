@@ -32,7 +32,7 @@ pub(super) fn spawn(
         let _leaving = Leaving { shared: &shared, left };
         let result = run_vcpu(&mut vcpu, engine, &shared);
         if let Err(error) = &result {
-            shared.control.stop(Stop::Crash { detail: error.to_string() });
+            shared.vcpus.stop(Stop::Crash { detail: error.to_string() });
         }
         // Fails only if the main thread has given up waiting.
         let _ = outcome.send(result);
@@ -50,7 +50,7 @@ impl Drop for Leaving<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.shared
-                .control
+                .vcpus
                 .stop(Stop::Crash { detail: "a vCPU's thread panicked: this is a bug in vector14".to_owned() });
         }
         // The counter can't overflow, so this can't fail.
@@ -60,9 +60,9 @@ impl Drop for Leaving<'_> {
 
 fn run_vcpu(vcpu: &mut Vcpu, engine: EngineCpu, shared: &Shared) -> Result<(), VmError> {
     let index = vcpu.index() as usize;
-    let kicker = &shared.control.cpus()[index].kicker;
+    let kicker = &shared.vcpus.cpus()[index].kicker;
     let _kickable = host("the kick signal", kick::register(kicker, vcpu.fd()))?;
-    let _member = shared.control.join();
+    let _member = shared.vcpus.join();
     call("KVM_RUN", run::run(vcpu, engine, shared))
 }
 

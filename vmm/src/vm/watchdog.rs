@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use vmm_sys_util::timerfd::TimerFd;
 
-use crate::intercept::chain::{Hang, Watch};
+use crate::intercept::chain::{Hang, StallDetector};
 use crate::machine::stop::Stop;
 use crate::sys::backtrace::{NoBacktrace, capture, symbolise};
-use crate::vm::events::watch;
+use crate::vm::events::subscribe;
 use crate::vm::run::Shared;
 
 /// Number of polls per budget.
@@ -23,7 +23,7 @@ const SLOW: Duration = Duration::from_millis(25);
 pub(crate) struct Watchdog {
     timer: TimerFd,
     interval: Duration,
-    watch: Watch,
+    watch: StallDetector,
     vm: Arc<Shared>,
 }
 
@@ -31,13 +31,13 @@ impl Watchdog {
     pub(crate) fn new(vm: Arc<Shared>) -> Result<Self, vmm_sys_util::errno::Error> {
         let mut timer = TimerFd::new()?;
         timer.reset(SLOW, Some(SLOW))?;
-        Ok(Self { timer, interval: SLOW, watch: Watch::default(), vm })
+        Ok(Self { timer, interval: SLOW, watch: StallDetector::default(), vm })
     }
 }
 
 impl MutEventSubscriber for Watchdog {
     fn init(&mut self, ops: &mut EventOps) {
-        watch(ops, &self.timer);
+        subscribe(ops, &self.timer);
     }
 
     fn process(&mut self, _events: Events, _ops: &mut EventOps) {
@@ -51,7 +51,7 @@ impl MutEventSubscriber for Watchdog {
         let stacks: Vec<_> = hangs.iter().map(|hang| self.capture(hang)).collect();
         for Hang { hook, timeout, call } in &hangs {
             let detail = format!("has not returned within its timeout of {timeout:?}; it is busy with {call}");
-            self.vm.control.stop(Stop::Hook { hook: hook.clone(), detail });
+            self.vm.vcpus.stop(Stop::Hook { hook: hook.clone(), detail });
         }
         for (hang, stack) in hangs.iter().zip(stacks) {
             self.vm.chain.note(describe(hang, stack));
@@ -61,7 +61,7 @@ impl MutEventSubscriber for Watchdog {
 
 impl Watchdog {
     fn capture(&self, hang: &Hang) -> Result<Vec<usize>, NoBacktrace> {
-        let cpu = self.vm.control.cpus().get(hang.call.vcpu as usize).ok_or(NoBacktrace::NoThread)?;
+        let cpu = self.vm.vcpus.cpus().get(hang.call.vcpu as usize).ok_or(NoBacktrace::NoThread)?;
         capture(&cpu.kicker)
     }
 }

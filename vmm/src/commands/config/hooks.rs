@@ -9,7 +9,7 @@ use vector14_hook::{Hook, HookType, OptionDoc, Options, OptionsError};
 use crate::intercept::chain::{NamedHook, Trust};
 use crate::intercept::library::{Library, LibraryError};
 
-use super::node::{Entry, Node, Table, Value};
+use super::node::{KeyValue, Node, Table, Value};
 use super::problem::{NameKind, Problem, Reason};
 use super::reader::{Parsed, Reader};
 use super::{Config, ConfigError, HookConfig, set, values};
@@ -44,12 +44,12 @@ pub(super) fn check(hooks: &[HookConfig], types: &[HookType]) -> Vec<Problem> {
 }
 
 /// A kind of hook that a config can name.
-enum Kind<'a> {
+enum HookSource<'a> {
     Known(&'a HookType),
     Loaded(&'a Library),
 }
 
-impl Kind<'_> {
+impl HookSource<'_> {
     fn options(&self) -> &[OptionDoc] {
         match self {
             Self::Known(kind) => kind.options,
@@ -131,11 +131,11 @@ impl HookConfig {
         kind.check(&self.options).err().map(|error| self.refused(&error)).into_iter().collect()
     }
 
-    fn find<'a>(&'a self, types: &'a [HookType]) -> Result<Kind<'a>, Problem> {
+    fn find<'a>(&'a self, types: &'a [HookType]) -> Result<HookSource<'a>, Problem> {
         if let Some(library) = &self.library {
-            return Ok(Kind::Loaded(library));
+            return Ok(HookSource::Loaded(library));
         }
-        types.iter().find(|kind| kind.name == self.name).map(Kind::Known).ok_or_else(|| {
+        types.iter().find(|kind| kind.name == self.name).map(HookSource::Known).ok_or_else(|| {
             let known = types.iter().map(|kind| kind.name.to_owned()).collect();
             let (kind, got) = (NameKind::Hook, self.name.clone());
             Problem {
@@ -146,7 +146,7 @@ impl HookConfig {
     }
 
     /// Every option that is not in the hook's own list.
-    fn unknown_options(&self, kind: &Kind<'_>) -> Vec<Problem> {
+    fn unknown_options(&self, kind: &HookSource<'_>) -> Vec<Problem> {
         let of_hook = kind.options().iter().map(|option| option.name);
         let known: Vec<_> = of_hook.chain(TRUST_KEYS).map(str::to_owned).collect();
         let unknown = self.options.values().keys().filter(|name| !known.contains(name));
@@ -239,7 +239,7 @@ fn json(node: &Node) -> Result<Json, (Place, &'static str)> {
 }
 
 fn json_table(table: &Table) -> Result<Map<String, Json>, (Place, &'static str)> {
-    table.iter().map(|(key, Entry { node, .. })| Ok((key.clone(), json(node)?))).collect()
+    table.iter().map(|(key, KeyValue { node, .. })| Ok((key.clone(), json(node)?))).collect()
 }
 
 /// Parses a hook's option from a `KEY=VALUE`. VALUE is TOML if it can be parsed as such, and otherwise text.

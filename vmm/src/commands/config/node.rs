@@ -32,16 +32,16 @@ pub(super) enum Value {
 }
 
 /// A table's entries by key.
-pub(super) type Table = BTreeMap<String, Entry>;
+pub(super) type Table = BTreeMap<String, KeyValue>;
 
 /// A key of a table, and its value.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct KeyValue {
     pub(super) key: Place,
     pub(super) node: Node,
 }
 
-impl Entry {
+impl KeyValue {
     /// Where the key and the value were written.
     pub(super) fn place(&self) -> Place {
         self.key.to(&self.node.place)
@@ -108,7 +108,7 @@ impl Origin<'_> {
     }
 
     fn table(&self, table: &DeTable<'_>) -> Table {
-        let entry = |key: &toml::Spanned<_>, value: &toml::Spanned<DeValue<'_>>| Entry {
+        let entry = |key: &toml::Spanned<_>, value: &toml::Spanned<DeValue<'_>>| KeyValue {
             key: self.place(key.span()),
             node: Node { place: self.place(value.span()), value: self.value(value.get_ref()) },
         };

@@ -1,6 +1,6 @@
 //! Takes keys off a table one by one. Errors are collected; keys that are left at the end are unknown.
 
-use super::node::{Entry, Node, Table, Value};
+use super::node::{KeyValue, Node, Table, Value};
 use super::problem::{NameKind, Problem, Reason};
 use crate::intercept::config::place::Place;
 
@@ -142,6 +142,6 @@ impl<'a> Reader<'a> {
 
     fn take_node(&mut self, key: &'static str) -> Option<Node> {
         self.known.push(key);
-        self.table.remove(key).map(|Entry { node, .. }| node)
+        self.table.remove(key).map(|KeyValue { node, .. }| node)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use miette::NamedSource;
 
-use super::node::{self, Entry, Node, Table, Value};
+use super::node::{self, KeyValue, Node, Table, Value};
 use super::problem::{Problem, Reason};
 use crate::intercept::config::place::Place;
 
@@ -63,11 +63,11 @@ impl Set {
             return Err(self.problem(first, "an empty name in the key; it must be like vm.memory".to_owned()));
         }
         let Some(rest) = rest else {
-            table.insert(name, Entry { key: place, node });
+            table.insert(name, KeyValue { key: place, node });
             return Ok(());
         };
         let empty =
-            || Entry { key: place.clone(), node: Node { place: place.clone(), value: Value::Table(Table::new()) } };
+            || KeyValue { key: place.clone(), node: Node { place: place.clone(), value: Value::Table(Table::new()) } };
         match &mut table.entry(name.clone()).or_insert_with(empty).node.value {
             Value::Table(inner) => self.insert(inner, rest, node),
             Value::Array(items) => self.insert_into_item(items, &name, rest, node),

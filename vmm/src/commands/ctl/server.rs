@@ -30,12 +30,12 @@ pub struct Server {
 /// The connected clients.
 #[derive(Default)]
 struct Clients {
-    state: Mutex<State>,
+    state: Mutex<RunState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct RunState {
     closing: bool,
     open: Vec<Arc<UnixStream>>,
 }

@@ -10,7 +10,7 @@ use super::execute::{Answer, Subject};
 use super::protocol::{Refusal, Request};
 use super::stats::Meter;
 use super::{LINE_MAX, PROTOCOL};
-use crate::vm::State;
+use crate::vm::RunState;
 
 /// How long to wait for a client that does not read.
 const WRITE_PATIENCE: Duration = Duration::from_secs(2);
@@ -72,17 +72,17 @@ impl<'a> Session<'a> {
             let state = match self.reader.fill_buf() {
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                     match subject.vm.state() {
-                        State::Ended => continue,
+                        RunState::Ended => continue,
                         state => state,
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => break Err(error),
-                Ok([]) if subject.vm.state() == State::Ended => State::Ended,
+                Ok([]) if subject.vm.state() == RunState::Ended => RunState::Ended,
                 Ok(_) => break Ok(()),
             };
             self.write(&json!({ "id": id, "result": meter.read(&subject.vm, state) }))?;
-            if state == State::Ended {
+            if state == RunState::Ended {
                 break Ok(());
             }
         };

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::intercept::counts::{Exits, Faults, Verdicts, milliseconds};
-use crate::vm::{State, VmHandle};
+use crate::vm::{RunState, VmHandle};
 
 /// Counts at one moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Stats {
     /// Whether the VM runs. The line that reports its end is the last one, and has the final counts.
-    pub state: State,
+    pub state: RunState,
     /// Milliseconds since the VM was ready to run.
     pub run_ms: u64,
     /// Faults per second, since the previous line.
@@ -40,7 +40,7 @@ impl Meter {
         Self { at: Instant::now(), faults: faults.total, exits: exits.total }
     }
 
-    pub(super) fn read(&mut self, vm: &VmHandle, state: State) -> Stats {
+    pub(super) fn read(&mut self, vm: &VmHandle, state: RunState) -> Stats {
         let before = std::mem::replace(self, Self::new(vm));
         let (faults, verdicts, exits) = vm.count();
         let passed = self.at.saturating_duration_since(before.at);

@@ -10,7 +10,7 @@ use super::summary::{exit_counts, fault_counts, verdict_counts};
 use crate::commands::ctl::Stats;
 use crate::intercept::chain::HookStatus;
 use crate::intercept::counts::Verdicts;
-use crate::vm::{State, Status};
+use crate::vm::{RunState, Status};
 
 /// What the VM is doing, as rows of a name and a value.
 #[must_use]
@@ -94,11 +94,11 @@ fn columns(cells: impl Iterator<Item = String>, style: Style) -> String {
 
 /// What the VM is doing, in one word.
 #[must_use]
-fn state(state: State) -> &'static str {
+fn state(state: RunState) -> &'static str {
     match state {
-        State::Running => "running",
-        State::Paused => "paused",
-        State::Ended => "ended",
+        RunState::Running => "running",
+        RunState::Paused => "paused",
+        RunState::Ended => "ended",
     }
 }
 

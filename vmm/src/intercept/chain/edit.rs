@@ -8,7 +8,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::entry::Entry;
+use super::entry::ChainHook;
 use super::entry::HookStatus;
 use super::leaving::{Ended, Retired};
 use super::summary::Until;
@@ -93,7 +93,7 @@ impl Chain {
         self.publish(|entries| {
             let index = find(entries, name)?;
             name.clone_into(&mut hook.name);
-            let new = Arc::new(Entry::new(hook, self.new_id(), entries[index].owner));
+            let new = Arc::new(ChainHook::new(hook, self.new_id(), entries[index].owner));
             let entry = std::mem::replace(&mut entries[index], new);
             Ok(((), Some(Retired { entry, until: Until::Replaced })))
         })
@@ -168,7 +168,7 @@ impl Chain {
     }
 
     /// Closes the chain, and takes out the hooks in force.
-    pub(super) fn close(&self) -> Vec<Arc<Entry>> {
+    pub(super) fn close(&self) -> Vec<Arc<ChainHook>> {
         let mut current = lock(&self.current);
         self.closed.store(true, Ordering::Relaxed);
         let links = std::mem::replace(&mut *current, Arc::new(Links(Vec::new())));
@@ -202,7 +202,7 @@ impl Chain {
     /// Publishes a changed list.
     fn publish<R>(
         &self,
-        change: impl FnOnce(&mut Vec<Arc<Entry>>) -> Result<(R, Option<Retired>), EditError>,
+        change: impl FnOnce(&mut Vec<Arc<ChainHook>>) -> Result<(R, Option<Retired>), EditError>,
     ) -> Result<R, EditError> {
         let mut current = lock(&self.current);
         if self.closed.load(Ordering::Relaxed) {
@@ -221,9 +221,9 @@ impl Chain {
     }
 
     /// Creates an entry under a name that none of `others` has.
-    pub(super) fn entry(&self, mut hook: NamedHook, others: &[Arc<Entry>], owner: Owner) -> Arc<Entry> {
+    pub(super) fn entry(&self, mut hook: NamedHook, others: &[Arc<ChainHook>], owner: Owner) -> Arc<ChainHook> {
         hook.name = unique(hook.name, |name| others.iter().any(|other| other.name == name));
-        Arc::new(Entry::new(hook, self.new_id(), owner))
+        Arc::new(ChainHook::new(hook, self.new_id(), owner))
     }
 }
 
@@ -234,12 +234,12 @@ pub(crate) fn unique(name: String, taken: impl Fn(&str) -> bool) -> String {
     free.unwrap_or(name)
 }
 
-fn find(entries: &[Arc<Entry>], name: &str) -> Result<usize, EditError> {
+fn find(entries: &[Arc<ChainHook>], name: &str) -> Result<usize, EditError> {
     let unknown = || EditError::Unknown { name: name.to_owned(), known: known(entries) };
     entries.iter().position(|entry| entry.name == name).ok_or_else(unknown)
 }
 
-fn known(entries: &[Arc<Entry>]) -> String {
+fn known(entries: &[Arc<ChainHook>]) -> String {
     let names: Vec<_> = entries.iter().map(|entry| entry.name.as_str()).collect();
     if names.is_empty() { "it is empty".to_owned() } else { names.join(", ") }
 }

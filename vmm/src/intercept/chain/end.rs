@@ -9,7 +9,7 @@ use vector14_hook::Report;
 use vector14_hook::paging::Paging;
 use vector14_hook::panics::{describe_panic, guarded};
 
-use super::entry::Entry;
+use super::entry::ChainHook;
 use super::inside::Call;
 use super::leaving::Ended;
 use super::summary::{HookSummary, Until, bounded};
@@ -55,7 +55,7 @@ impl Chain {
     }
 
     /// Ends a hook, unless a vCPU is stuck in it.
-    pub(super) fn end_or_give_up(&self, entry: Arc<Entry>, until: Until, guest: &GuestAtRest) -> HookSummary {
+    pub(super) fn end_or_give_up(&self, entry: Arc<ChainHook>, until: Until, guest: &GuestAtRest) -> HookSummary {
         match self.calls().into_iter().find(|call| call.entry == entry.id) {
             Some(call) => self.give_up(entry, until, &call),
             None => self.end(entry, until, guest),
@@ -63,7 +63,7 @@ impl Chain {
     }
 
     /// Ends a hook: collects its report, and drops the hook if nobody else holds it.
-    pub(super) fn end(&self, entry: Arc<Entry>, until: Until, guest: &GuestAtRest) -> HookSummary {
+    pub(super) fn end(&self, entry: Arc<ChainHook>, until: Until, guest: &GuestAtRest) -> HookSummary {
         // A vCPU that is stuck in another hook still has this one in its list, and may leave that other hook after
         // all.
         entry.retire();
@@ -101,7 +101,7 @@ impl Chain {
     }
 
     /// Gives up a hook that a vCPU does not leave. The hook is never dropped, because it may still return.
-    fn give_up(&self, entry: Arc<Entry>, until: Until, call: &Call) -> HookSummary {
+    fn give_up(&self, entry: Arc<ChainHook>, until: Until, call: &Call) -> HookSummary {
         self.note(format!("hook `{}` was not ended, and has not reported: it is still busy with {call}", entry.name));
         lock(&entry.overruns)
             .describe(&entry.name, entry.trust.budget)

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use vector14_hook::{Counter, Hook, PerVcpu, Report};
 
-use super::inside::EntryId;
+use super::inside::HookId;
 use super::overruns::Overruns;
 use super::summary::{HookSummary, Until};
 use crate::intercept::config::HookConfig;
@@ -47,8 +47,8 @@ impl NamedHook {
 }
 
 /// A hook's place in a chain.
-pub(super) struct Entry {
-    pub(super) id: EntryId,
+pub(super) struct ChainHook {
+    pub(super) id: HookId,
     pub(super) name: String,
     pub(super) hook: Box<dyn Hook>,
     pub(super) trust: Trust,
@@ -102,8 +102,8 @@ pub struct HookStatus {
     pub left_out: bool,
 }
 
-impl Entry {
-    pub(super) fn new(hook: NamedHook, id: EntryId, owner: Owner) -> Self {
+impl ChainHook {
+    pub(super) fn new(hook: NamedHook, id: HookId, owner: Owner) -> Self {
         let NamedHook { name, hook, trust, origin } = hook;
         let (asked, failed, impossible) = (AtomicBool::new(true), AtomicBool::new(false), AtomicBool::new(false));
         let (counts, overruns) = (PerVcpu::default(), Mutex::default());

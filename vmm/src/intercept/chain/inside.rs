@@ -10,12 +10,12 @@ use vector14_hook::{Fault, Va};
 
 /// Identifies an entry of a chain; IDs are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct EntryId(pub(super) NonZeroU64);
+pub(super) struct HookId(pub(super) NonZeroU64);
 
 /// What one vCPU publishes.
 #[derive(Debug, Default)]
 pub(super) struct Inside {
-    /// [`EntryId`] of the hook that the vCPU is in; 0 if it is in none.
+    /// [`HookId`] of the hook that the vCPU is in; 0 if it is in none.
     entry: AtomicU64,
     sequence: AtomicU64,
     address: AtomicU64,
@@ -33,7 +33,7 @@ impl Inside {
 
     /// Publishes that a hook is about to be called.
     #[inline]
-    pub(super) fn enter(&self, entry: EntryId) {
+    pub(super) fn enter(&self, entry: HookId) {
         self.entry.store(entry.0.get(), Release);
     }
 
@@ -49,14 +49,14 @@ impl Inside {
         let (sequence, address, rip) =
             (self.sequence.load(Acquire), Va(self.address.load(Acquire)), Va(self.rip.load(Acquire)));
         let entry = NonZeroU64::new(entry).filter(|entry| self.entry.load(Relaxed) == entry.get());
-        Some(Call { entry: EntryId(entry?), vcpu, sequence, address, rip })
+        Some(Call { entry: HookId(entry?), vcpu, sequence, address, rip })
     }
 }
 
 /// One call of a hook; the hook and the fault identify it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
-    pub(super) entry: EntryId,
+    pub(super) entry: HookId,
     pub(crate) vcpu: u32,
     pub(crate) sequence: u64,
     pub(crate) address: Va,

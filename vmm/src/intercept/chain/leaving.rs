@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
-use super::entry::Entry;
-use super::inside::EntryId;
+use super::entry::ChainHook;
+use super::inside::HookId;
 use super::summary::{HookSummary, HookTotals, Until};
 
 /// The hooks that were taken out of the chain.
@@ -39,14 +39,14 @@ impl Ended {
 
 /// A hook that has been taken out of the chain.
 pub(super) struct Retired {
-    pub(super) entry: Arc<Entry>,
+    pub(super) entry: Arc<ChainHook>,
     /// A hook that replaces another inherits the other's pages of the pool. The pages of a removed hook are unmapped
     /// and given back.
     pub(super) until: Until,
 }
 
 impl Leaving {
-    pub(super) fn find(&self, id: EntryId) -> Option<Weak<Entry>> {
+    pub(super) fn find(&self, id: HookId) -> Option<Weak<ChainHook>> {
         self.retired.iter().find(|one| one.entry.id == id).map(|one| Arc::downgrade(&one.entry))
     }
 }

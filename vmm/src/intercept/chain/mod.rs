@@ -2,7 +2,7 @@
 //!
 //! On the path of a fault, it stands between decode and apply. All vCPUs share the hooks; counts are per vCPU.
 //! `entry` is a hook in its chain, `edit` changes the chain while the guest runs, `trust` says how far a hook may go.
-//! `notes` holds messages about hooks that misbehaved. vCPUs publish in `inside` which hook they are in; `watch`
+//! `notes` holds messages about hooks that misbehaved. vCPUs publish in `inside` which hook they are in; `stall`
 //! finds out from that how long they stay there.
 
 mod edit;
@@ -12,8 +12,8 @@ mod inside;
 mod leaving;
 mod notes;
 mod overruns;
+mod stall;
 mod summary;
-mod watch;
 
 use std::fmt::Display;
 use std::num::NonZeroU64;
@@ -26,15 +26,15 @@ use vector14_hook::{Fault, PerVcpu, Verdict};
 pub use self::edit::EditError;
 pub(crate) use self::edit::unique;
 pub use self::end::GuestAtRest;
-use self::entry::Entry;
+use self::entry::ChainHook;
 pub use self::entry::{HookStatus, NamedHook};
-use self::inside::{EntryId, Inside};
+use self::inside::{HookId, Inside};
 use self::leaving::Leaving;
 use self::notes::Notes;
+pub(crate) use self::stall::{Hang, StallDetector};
 #[cfg(test)]
 pub(crate) use self::summary::ReportJson;
 pub use self::summary::{HookSummary, HookTotals, Until};
-pub(crate) use self::watch::{Hang, Watch};
 use crate::intercept::guest::FaultedGuest;
 pub use crate::intercept::trust::{OnError, Trust};
 use crate::sys::lock;
@@ -70,7 +70,7 @@ pub struct Outcome {
 }
 
 /// The hooks in order, as of one generation.
-struct Links(Vec<Arc<Entry>>);
+struct Links(Vec<Arc<ChainHook>>);
 
 /// A vCPU's copy of the chain, so that a fault takes no lock.
 pub struct View {
@@ -218,7 +218,7 @@ impl Chain {
     }
 
     #[cold]
-    fn fail(&self, entry: &Entry, fault: &Fault, failure: &str) -> Verdict {
+    fn fail(&self, entry: &ChainHook, fault: &Fault, failure: &str) -> Verdict {
         entry.counts().of(fault).failures.add(1);
         let first = entry.leave_out();
         let about = about(fault);
@@ -233,8 +233,8 @@ impl Chain {
         Verdict::Reinject
     }
 
-    fn new_id(&self) -> EntryId {
-        EntryId(NonZeroU64::MIN.saturating_add(self.ids.fetch_add(1, Ordering::Relaxed)))
+    fn new_id(&self) -> HookId {
+        HookId(NonZeroU64::MIN.saturating_add(self.ids.fetch_add(1, Ordering::Relaxed)))
     }
 }
 
@@ -249,7 +249,7 @@ impl View {
         self.decider(decision).map_or("no hook", |entry| &entry.name)
     }
 
-    fn decider(&self, decision: &Decision) -> Option<&Entry> {
+    fn decider(&self, decision: &Decision) -> Option<&ChainHook> {
         decision.hook.and_then(|index| self.links.0.get(index)).map(AsRef::as_ref)
     }
 }

@@ -72,10 +72,10 @@ impl EngineCpu {
     }
 
     /// Keeps the interception in place after an exit that was not a fault. `Some` ends the VM.
-    pub(crate) fn inspect(&mut self, cpu: &mut Vcpu, memory: &Memory, control: &Vcpus, thorough: bool) -> Option<Stop> {
+    pub(crate) fn inspect(&mut self, cpu: &mut Vcpu, memory: &Memory, vcpus: &Vcpus, thorough: bool) -> Option<Stop> {
         match &mut self.kind {
             Kind::Off | Kind::ExceptionBitmap => None,
-            Kind::Gate(gate) => gate.inspect(cpu, memory, control, thorough).err().map(crash),
+            Kind::Gate(gate) => gate.inspect(cpu, memory, vcpus, thorough).err().map(crash),
         }
     }
 
@@ -85,7 +85,7 @@ impl EngineCpu {
         &mut self,
         cpu: &mut Vcpu,
         memory: &Memory,
-        control: &Vcpus,
+        vcpus: &Vcpus,
         address: Pa,
         faults: u64,
     ) -> Option<Result<(), Stop>> {
@@ -93,13 +93,13 @@ impl EngineCpu {
         let mut data = [0; 8];
         let length = cpu.mmio_data().len().min(data.len());
         data[..length].copy_from_slice(&cpu.mmio_data()[..length]);
-        done(gate.write(cpu, memory, control, address, &data[..length], faults))
+        done(gate.write(cpu, memory, vcpus, address, &data[..length], faults))
     }
 
     /// Undoes what may have kept KVM from continuing. Returns `None` if there is nothing to undo.
-    pub(crate) fn give_way(&mut self, cpu: &mut Vcpu, control: &Vcpus, failure: &str) -> Option<Result<(), Stop>> {
+    pub(crate) fn give_way(&mut self, cpu: &mut Vcpu, vcpus: &Vcpus, failure: &str) -> Option<Result<(), Stop>> {
         let Kind::Gate(gate) = &mut self.kind else { return None };
-        done(gate.give_way(cpu, control, failure))
+        done(gate.give_way(cpu, vcpus, failure))
     }
 }
 

@@ -8,10 +8,10 @@ const ENTRIES: usize = 16;
 
 /// One vCPU's cache of instruction lengths.
 #[derive(Debug, Default)]
-pub(super) struct Lengths([Entry; ENTRIES]);
+pub(super) struct Lengths([CachedLength; ENTRIES]);
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Entry {
+struct CachedLength {
     code: Code,
     /// Length in bytes; 0 if the entry is empty.
     length: usize,
@@ -23,7 +23,7 @@ impl Lengths {
         let index = usize::from(code.rip.0.to_le_bytes()[0]) % ENTRIES;
         let entry = &mut self.0[index];
         if entry.length == 0 || entry.code != *code {
-            *entry = Entry { code: *code, length: code.decode().ok()?.len() };
+            *entry = CachedLength { code: *code, length: code.decode().ok()?.len() };
         }
         Some(entry.length)
     }

@@ -20,8 +20,7 @@ use vector14_hook::{Hook, OptionDoc, Options, OptionsError};
 
 pub use self::error::{LibraryError, Reason};
 pub use self::trial::serve_trials;
-use crate::sys::dynamic;
-use crate::sys::library::foreign;
+use crate::sys::dynamic::{self, foreign};
 
 /// Largest library that is loaded, in bytes; a larger file was probably named by mistake.
 const FILE_MAX: u64 = 1 << 30;

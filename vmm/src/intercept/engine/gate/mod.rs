@@ -133,7 +133,7 @@ impl GateCpu {
         &mut self,
         cpu: &mut Vcpu,
         memory: &Memory,
-        control: &Vcpus,
+        vcpus: &Vcpus,
         thorough: bool,
     ) -> Result<(), LostPage> {
         if cpu.in_guest_mode() {
@@ -146,7 +146,7 @@ impl GateCpu {
         let idt = cpu.sregs().idt;
         let idtr = Idtr { base: Va(idt.base), limit: idt.limit };
         if thorough || self.seen.is_none_or(|seen| seen.idtr != idtr || seen.slot.read(memory) != Some(seen.gate)) {
-            self.seen = self.examine(cpu, idtr, memory, control, Look { thorough, now })?;
+            self.seen = self.examine(cpu, idtr, memory, vcpus, Look { thorough, now })?;
         }
         self.looked_at = self.shared.is_wanted().then_some(now);
         Ok(())
@@ -157,7 +157,7 @@ impl GateCpu {
         cpu: &mut Vcpu,
         idtr: Idtr,
         memory: &Memory,
-        control: &Vcpus,
+        vcpus: &Vcpus,
         Look { thorough, now }: Look,
     ) -> Result<Option<Seen>, LostPage> {
         let rip = cpu.regs().rip;
@@ -165,7 +165,7 @@ impl GateCpu {
             let found = self.find(cpu, idtr, memory);
             let stray = found.is_some_and(|(_, seen)| self.shared.adopt(seen.slot, seen.gate));
             if stray || self.shared.in_place() {
-                alone(control, cpu, |_| self.shared.disarm(memory))?;
+                alone(vcpus, cpu, |_| self.shared.disarm(memory))?;
             }
             return Ok(self.find(cpu, idtr, memory).map(|(_, seen)| seen));
         }
@@ -184,14 +184,14 @@ impl GateCpu {
             }
         }
         let page = slot.physical.page();
-        let obstacle = obstacle(cpu, control.cpus().len(), memory, &paging, seen, thorough);
+        let obstacle = obstacle(cpu, vcpus.cpus().len(), memory, &paging, seen, thorough);
         if let Some(obstacle) = obstacle.filter(|_| self.shared.keeps(page)) {
-            alone(control, cpu, |_| self.shared.give_up(page, obstacle))?;
+            alone(vcpus, cpu, |_| self.shared.give_up(page, obstacle))?;
         }
         if armed && self.shared.has_settled(slot) {
             return Ok(Some(seen));
         }
-        alone(control, cpu, |others| {
+        alone(vcpus, cpu, |others| {
             let arming = Arming { memory, paging: &paging, idt: idtr.base, rip, others, thorough };
             self.shared.arm(&arming, slot, obstacle)
         })?;
@@ -221,7 +221,7 @@ impl GateCpu {
         &mut self,
         cpu: &mut Vcpu,
         memory: &Memory,
-        control: &Vcpus,
+        vcpus: &Vcpus,
         at: Pa,
         data: &[u8],
         faults: u64,
@@ -234,7 +234,7 @@ impl GateCpu {
             self.wrote_gate = true;
             let rip = cpu.regs().rip;
             let (paging, idt) = (paging::in_force(cpu.sregs()), Va(cpu.sregs().idt.base));
-            alone(control, cpu, |others| {
+            alone(vcpus, cpu, |others| {
                 self.shared.write_gate(
                     &Arming { memory, paging: &paging, idt, rip, others, thorough: false },
                     at,
@@ -244,18 +244,18 @@ impl GateCpu {
                 Ok(())
             })?;
         } else if self.shared.write_beside(memory, at, data) {
-            alone(control, cpu, |_| self.shared.give_up(at.page(), "the guest writes to it all the time"))?;
+            alone(vcpus, cpu, |_| self.shared.give_up(at.page(), "the guest writes to it all the time"))?;
         }
         Ok(true)
     }
 
     /// Makes all pages writable again, because KVM could not continue, perhaps at a page that the guest can't write
     /// to. Returns false if there are no such pages.
-    pub(crate) fn give_way(&mut self, cpu: &mut Vcpu, control: &Vcpus, failure: &str) -> Result<bool, LostPage> {
+    pub(crate) fn give_way(&mut self, cpu: &mut Vcpu, vcpus: &Vcpus, failure: &str) -> Result<bool, LostPage> {
         if !self.shared.keeps_any() {
             return Ok(false);
         }
-        alone(control, cpu, |_| self.shared.give_up_all(failure))?;
+        alone(vcpus, cpu, |_| self.shared.give_up_all(failure))?;
         // KVM has queued #UD where it could not emulate an instruction. Setting registers clears that (KVM_SET_REGS).
         cpu.regs_mut();
         Ok(true)
@@ -302,9 +302,9 @@ impl GateCpu {
 }
 
 /// Runs `act` while every other vCPU stands still. Does not run it if the VM stops meanwhile.
-fn alone(control: &Vcpus, cpu: &mut Vcpu, act: impl FnOnce(&[u64]) -> Result<(), LostPage>) -> Result<(), LostPage> {
+fn alone(vcpus: &Vcpus, cpu: &mut Vcpu, act: impl FnOnce(&[u64]) -> Result<(), LostPage>) -> Result<(), LostPage> {
     let rip = cpu.regs().rip;
-    control.while_quiesced(cpu.index(), rip, act).unwrap_or(Ok(()))
+    vcpus.while_quiesced(cpu.index(), rip, act).unwrap_or(Ok(()))
 }
 
 /// How a vCPU translates addresses, and how wide its gates are; `None` without paging.

@@ -49,7 +49,7 @@ impl ArmWhen {
 
 /// The engine's per-VM state.
 pub(crate) struct Table {
-    state: Mutex<State>,
+    state: Mutex<TableState>,
     /// Incremented with every change of the stubs.
     pub(super) generation: AtomicU64,
     /// Whether interception is wanted.
@@ -63,7 +63,7 @@ pub(crate) struct Table {
     arm_when: ArmWhen,
 }
 
-struct State {
+struct TableState {
     stubs: Vec<Stub>,
     /// Gates that point at stubs, or once did.
     gates: Vec<GateSlot>,
@@ -122,7 +122,7 @@ enum NoStub {
 impl Table {
     /// Creates an empty table. `room` is what is known of places for stubs; `machine` makes pages read-only.
     pub(crate) fn new(room: Room, arm_when: ArmWhen, machine: Box<dyn SetAccess>) -> Self {
-        let state = State {
+        let state = TableState {
             stubs: Vec::new(),
             gates: Vec::new(),
             pages: Pages::new(machine),
@@ -246,7 +246,7 @@ impl Table {
     }
 
     /// The same gate, pointed at a stub for its handler; `None` if there is no stub.
-    fn point_at_stub(&self, state: &mut State, arming: &Arming<'_>, width: Width, gate: Gate) -> Option<Gate> {
+    fn point_at_stub(&self, state: &mut TableState, arming: &Arming<'_>, width: Width, gate: Gate) -> Option<Gate> {
         let handler = gate.offset();
         if state.stub_at(handler).is_some() {
             return Some(gate);
@@ -345,7 +345,7 @@ impl Table {
     }
 }
 
-impl State {
+impl TableState {
     /// The stub that begins at `start`.
     fn stub_at(&self, start: Va) -> Option<&Stub> {
         self.stubs.iter().find(|stub| stub.place.start == start)

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::Chain;
-use super::entry::Entry;
+use super::entry::ChainHook;
 use super::inside::Call;
 use crate::sys::lock;
 
@@ -17,7 +17,7 @@ const STEP_MAX: Duration = Duration::from_millis(100);
 
 /// What the polls have seen of all vCPUs.
 #[derive(Default)]
-pub(crate) struct Watch {
+pub(crate) struct StallDetector {
     seen: Vec<Seen>,
     /// Time of the last poll.
     at: Option<Instant>,
@@ -29,7 +29,7 @@ pub(crate) struct Watch {
 struct Seen {
     call: Call,
     /// Weak, so that a hook that was taken out can be ended.
-    entry: Weak<Entry>,
+    entry: Weak<ChainHook>,
     since: Duration,
     is_over: bool,
 }
@@ -42,7 +42,7 @@ pub(crate) struct Hang {
     pub(crate) call: Call,
 }
 
-impl Watch {
+impl StallDetector {
     /// Polls where the vCPUs are. Counts the calls that exceed their budgets, and returns those that hang.
     pub(crate) fn look(&mut self, chain: &Chain, now: Instant) -> Vec<Hang> {
         let step = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at).min(STEP_MAX));
@@ -91,7 +91,7 @@ impl Chain {
     }
 
     /// The hook that `call` belongs to, in the chain or already taken out.
-    pub(super) fn find(&self, call: Call) -> Option<Weak<Entry>> {
+    pub(super) fn find(&self, call: Call) -> Option<Weak<ChainHook>> {
         let links = Arc::clone(&lock(&self.current));
         let current = links.0.iter().find(|entry| entry.id == call.entry).map(Arc::downgrade);
         current.or_else(|| lock(&self.leaving).find(call.entry))
@@ -123,7 +123,7 @@ mod tests {
     /// A vCPU's way through the hook, and what is seen of it at times in milliseconds.
     struct Stage {
         chain: Chain,
-        watch: Watch,
+        watch: StallDetector,
         start: Instant,
     }
 
@@ -131,7 +131,7 @@ mod tests {
         fn new() -> Self {
             let (budget, timeout) = (Duration::from_millis(100), Duration::from_millis(1000));
             let hook = NamedHook::new("h", Passes).trusted(Trust { budget, timeout, ..Trust::DEFAULT });
-            Self { chain: Chain::new(vec![hook]), watch: Watch::default(), start: Instant::now() }
+            Self { chain: Chain::new(vec![hook]), watch: StallDetector::default(), start: Instant::now() }
         }
 
         fn enter(&self, sequence: u64) {
