@@ -47,6 +47,7 @@ impl Va {
     /// Whether an address can be translated by 4 or 5 `levels` of page tables: all bits above the translated ones are
     /// equal to the highest translated one (SDM vol. 1, 3.3.7.1).
     #[must_use]
+    #[inline]
     pub const fn is_canonical(self, levels: u8) -> bool {
         let unused = 64 - (12 + 9 * levels as u32);
         ((self.0 << unused).cast_signed() >> unused).cast_unsigned() == self.0

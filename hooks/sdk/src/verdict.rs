@@ -105,6 +105,7 @@ verdict_kinds! {
 impl Verdict {
     /// The kind under which a fault with this verdict is counted. `Pass` counts as the reinjection that it leads to.
     #[must_use]
+    #[inline]
     pub const fn kind(&self) -> VerdictKind {
         match self {
             Self::Pass | Self::Reinject | Self::ReinjectAs { .. } => VerdictKind::Reinject,
@@ -130,6 +131,7 @@ impl Verdict {
     ///
     /// # Errors
     /// [`VerdictError`].
+    #[inline]
     pub fn check(&self, paging: &Paging) -> Result<(), VerdictError> {
         match self {
             Self::Pass | Self::Reinject | Self::Resolve | Self::Skip | Self::Stop(_) => Ok(()),

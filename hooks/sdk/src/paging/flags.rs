@@ -43,6 +43,7 @@ bitflags::bitflags! {
 impl EntryFlags {
     /// The access rights that an entry with these flags grants.
     #[must_use]
+    #[inline]
     pub fn access(self) -> Access {
         let mut access = Access::empty();
         access.set(Access::WRITE, self.contains(Self::WRITE));

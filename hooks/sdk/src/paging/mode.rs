@@ -137,6 +137,7 @@ pub struct Paging {
 impl Paging {
     /// Whether `address` can be translated at all. In long mode it must be canonical; in other modes it must be below 4 GiB.
     #[must_use]
+    #[inline]
     pub fn is_canonical(&self, address: Va) -> bool {
         match self.mode {
             Mode::Off | Mode::Bits32 { .. } | Mode::Pae => u32::try_from(address.0).is_ok(),

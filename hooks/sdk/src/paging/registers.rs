@@ -27,6 +27,7 @@ pub const EFER_NXE: u64 = 1 << 11;
 impl Paging {
     /// The paging state that these registers select.
     #[must_use]
+    #[inline]
     pub const fn in_force(cr3: Cr3, registers: &SystemRegisters) -> Self {
         let SystemRegisters { cr0, cr4, efer, .. } = *registers;
         let mode = match (cr0 & CR0_PG != 0, cr4 & CR4_PAE != 0, efer & EFER_LMA != 0) {
