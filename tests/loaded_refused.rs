@@ -35,7 +35,8 @@ fn files() {
     refused(b"[boot]\n", &["begins with 5b 62 6f 6f, and no shared library", "crate-type = [\"cdylib\"]"]);
     refused(b"!<arch>\nlib.o/", &["a static library", "crate-type = [\"cdylib\"]"]);
     refused(&std::fs::read(binary()).unwrap(), &["a program, and no shared library"]);
-    for (path, words) in [("nowhere.so", "No such file"), (".", "not a regular file"), ("/dev/zero", "not a regular file")]
+    for (path, words) in
+        [("nowhere.so", "No such file"), (".", "not a regular file"), ("/dev/zero", "not a regular file")]
     {
         let config = format!("boot.kernel = \"tiny\"\n{}", table(path.as_ref(), ""));
         let command = Command::new(&["check", "config.toml"]).file("config.toml", config.as_bytes());

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::io::Errno;
 use vector14_hook::abi::{Foreign, Mismatch};
 
 /// Creates a file with `content` that is in no file system and that nobody can change any more (memfd_create(2), and
@@ -17,8 +18,18 @@ use vector14_hook::abi::{Foreign, Mismatch};
 pub(crate) fn sealed_file(name: &CStr, content: &[u8]) -> io::Result<File> {
     let mut file = File::from(memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
     file.write_all(content)?;
-    fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    seal(&file)?;
     Ok(file)
+}
+
+/// Seals a file. On a busy host, the kernel may still hold references to the pages that were just written; it waits for
+/// some 150 ms, and then returns EBUSY.
+fn seal(file: &File) -> io::Result<()> {
+    const ATTEMPTS: usize = 20;
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    let mut attempts = std::iter::repeat_with(|| fcntl_add_seals(file, seals)).take(ATTEMPTS);
+    let done = attempts.find(|attempt| *attempt != Err(Errno::BUSY)).unwrap_or(Err(Errno::BUSY));
+    Ok(done?)
 }
 
 /// A library that stays loaded as long as the process lives.
