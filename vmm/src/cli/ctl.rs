@@ -99,9 +99,10 @@ struct NewHook {
 
 pub(super) fn run(args: &Args) -> Result<u8, Failure> {
     let mut client = Client::connect(&args.socket)?;
-    let response = client.request(&request(&args.command)?)?;
+    let request = request(&args.command)?;
+    let response = client.request(&request)?;
     match (&args.command, args.json) {
-        (Command::Stats { .. }, json) => follow(&mut client, response, json)?,
+        (Command::Stats { .. }, json) => follow(&mut client, &request, response, json)?,
         (_, true) => output::print_json(&json!(response))?,
         (command, false) => output::print(&show(command, &response))?,
     }
@@ -183,14 +184,14 @@ fn show(command: &Command, response: &Response) -> String {
             let waiting = if *waiting > 0 { "; the old hook ends as soon as no vCPU is in it" } else { "" };
             format!("{done} {name}{waiting}")
         }
-        Response::Done {} if matches!(command, Command::Stop) => "ending".to_owned(),
-        Response::Done {} => "running".to_owned(),
+        Response::Done(_) if matches!(command, Command::Stop) => "ending".to_owned(),
+        Response::Done(_) => "running".to_owned(),
     };
     display::printable(&line) + "\n"
 }
 
 /// Prints counts, beginning with `response`, until the VM ends.
-fn follow(client: &mut Client, mut response: Response, json: bool) -> Result<(), Failure> {
+fn follow(client: &mut Client, request: &ctl::Command, mut response: Response, json: bool) -> Result<(), Failure> {
     let style = output::style();
     if !json {
         output::print(&display::stats_head(style))?;
@@ -201,7 +202,7 @@ fn follow(client: &mut Client, mut response: Response, json: bool) -> Result<(),
         if stats.state == RunState::Ended {
             break;
         }
-        response = client.next_answer()?;
+        response = client.next_answer(request)?;
     }
     Ok(())
 }

@@ -93,8 +93,11 @@ fn kind(schema: &Value) -> String {
 
 /// A description in one line, without links of rustdoc.
 fn sentence(description: &str) -> String {
-    let plain = description.replace(['\n', '|'], " ").replace("[`", "`").replace("`]", "`");
-    plain.split("](crate").next().unwrap_or_default().to_owned()
+    let plain = description.replace(['\n', '|'], " ").replace("[`", "`").replace("`]", "`").replace("`None`", "`null`");
+    match plain.split_once("(crate::") {
+        Some((before, link)) => [before, link.split_once(')').unwrap_or_default().1].concat(),
+        None => plain,
+    }
 }
 
 #[test]

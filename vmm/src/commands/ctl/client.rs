@@ -63,10 +63,10 @@ pub enum ClientError {
         theirs: u64,
     },
     /// The VM sent a result that this version does not know.
-    #[error("can't parse the VM's answer: {error}")]
+    #[error("can't parse the VM's answer: {what}")]
     UnknownResult {
         /// What is wrong with the result.
-        error: serde_json::Error,
+        what: String,
     },
     /// The VM ended before it answered.
     #[error("the VM has ended")]
@@ -135,25 +135,27 @@ impl Client {
         let sent = self.reader.get_ref().write_all(line.as_bytes());
         match sent.map_err(|error| error.kind()) {
             // The server may have sent the reason.
-            Ok(()) | Err(io::ErrorKind::BrokenPipe) => self.next_answer(),
+            Ok(()) | Err(io::ErrorKind::BrokenPipe) => self.next_answer(command),
             Err(error) => Err(self.failed(error.into())),
         }
     }
 
-    /// Waits for the next answer to a request that has several.
+    /// Waits for the next answer to `command`, which may have several.
     ///
     /// # Errors
     /// As [`Client::request`].
-    pub fn next_answer(&mut self) -> Result<Response, ClientError> {
+    pub fn next_answer(&mut self, command: &Command) -> Result<Response, ClientError> {
         let mut answer = self.read()?;
         if let Some(error) = answer.get_mut("error") {
             let refusal = serde_json::from_value(error.take());
             return Err(refusal.map_or_else(|error| self.unknown(error.to_string()), ClientError::Refused));
         }
+        let is_object = answer["result"].is_object();
         let result = answer.get_mut("result").map(|result| serde_json::from_value(result.take()));
         match result {
-            Some(Ok(response)) => Ok(response),
-            Some(Err(error)) => Err(ClientError::UnknownResult { error }),
+            Some(Ok(response)) if is_object && command.has(&response) => Ok(response),
+            Some(Ok(_)) => Err(ClientError::UnknownResult { what: format!("not a result of {command:?}") }),
+            Some(Err(error)) => Err(ClientError::UnknownResult { what: error.to_string() }),
             None => Err(self.unknown(format!("an answer without result or error: {answer}"))),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use vector14_hook::HookType;
 
-use super::protocol::{Command, Refusal, Response};
+use super::protocol::{Command, Done, Refusal, Response};
 use crate::commands::config::{HookConfig, Problem};
 use crate::intercept::chain::NamedHook;
 use crate::intercept::library::Library;
@@ -44,8 +44,8 @@ impl Subject {
         let result = match command {
             Command::Status => Response::Status(Box::new(vm.status())),
             Command::Pause => Response::Paused(vm.pause()?),
-            Command::Resume => vm.resume().map(|()| Response::Done {})?,
-            Command::Stop => vm.stop().map(|()| Response::Done {})?,
+            Command::Resume => vm.resume().map(|()| Response::Done(Done {}))?,
+            Command::Stop => vm.stop().map(|()| Response::Done(Done {}))?,
             Command::Attach => Response::Interception { armed: vm.attach()? },
             Command::Detach => Response::Interception { armed: vm.detach()? },
             Command::Hooks => Response::Hooks { hooks: vm.hooks() },

@@ -145,7 +145,33 @@ pub enum Response {
         waiting: usize,
     },
     /// There is nothing to say.
-    Done {},
+    Done(Done),
+}
+
+/// An empty object. Unknown keys are refused, because any other result would parse as this one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Done {}
+
+impl Command {
+    /// Whether `response` is one that this command has.
+    pub(super) fn has(&self, response: &Response) -> bool {
+        match self {
+            Self::Status => matches!(response, Response::Status(_)),
+            Self::Pause => matches!(response, Response::Paused(_)),
+            Self::Resume | Self::Stop => matches!(response, Response::Done(_)),
+            Self::Attach | Self::Detach => matches!(response, Response::Interception { .. }),
+            Self::Hooks => matches!(response, Response::Hooks { .. }),
+            Self::Add { .. } => matches!(response, Response::Added { .. }),
+            Self::Remove { .. } | Self::Replace { .. } | Self::Set { .. } => {
+                matches!(response, Response::TakenOut { .. })
+            }
+            // An empty list is one of hooks as well as of names.
+            Self::Reorder { .. } => matches!(response, Response::Order { .. } | Response::Hooks { .. }),
+            Self::Stats { .. } => matches!(response, Response::Stats(_)),
+        }
+    }
 }
 
 /// All commands, as requests name them.
@@ -192,6 +218,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_damaged_result_passes_for_no_other() {
+        for result in [json!({"state": "running"}), json!({"held": 1}), json!({"armed": 1}), json!(null)] {
+            assert!(serde_json::from_value::<Response>(result.clone()).is_err(), "{result}");
+        }
+        let done = serde_json::from_value::<Response>(json!({})).unwrap();
+        assert!(
+            Command::Stop.has(&done) && !Command::Status.has(&done) && !Command::Stats { interval_ms: None }.has(&done)
+        );
+    }
 
     fn refused(line: &str) -> (Value, Refusal) {
         let Request { id, command } = Request::parse(line.as_bytes());
