@@ -40,12 +40,12 @@ pub(crate) struct Beat {
     timer: TimerFd,
     interval: Duration,
     beats: u32,
-    engine: Engine,
+    engine: Arc<dyn Engine>,
     vm: Arc<Shared>,
 }
 
 impl Beat {
-    pub(crate) fn new(engine: Engine, vm: Arc<Shared>) -> Result<Self, vmm_sys_util::errno::Error> {
+    pub(crate) fn new(engine: Arc<dyn Engine>, vm: Arc<Shared>) -> Result<Self, vmm_sys_util::errno::Error> {
         let mut timer = TimerFd::new()?;
         timer.reset(EAGER_BEAT, Some(EAGER_BEAT))?;
         Ok(Self { timer, interval: EAGER_BEAT, beats: 0, engine, vm })
@@ -135,12 +135,12 @@ pub(crate) struct Signal {
     action: OnSignal,
     arrived: UnixStream,
     registration: signal_hook::SigId,
-    engine: Engine,
+    engine: Arc<dyn Engine>,
     vm: Arc<Shared>,
 }
 
 impl Signal {
-    pub(crate) fn new(number: i32, action: OnSignal, engine: Engine, vm: Arc<Shared>) -> io::Result<Self> {
+    pub(crate) fn new(number: i32, action: OnSignal, engine: Arc<dyn Engine>, vm: Arc<Shared>) -> io::Result<Self> {
         let (arrived, notify) = UnixStream::pair()?;
         arrived.set_nonblocking(true)?;
         let registration = signal_hook::low_level::pipe::register(number, notify)?;

@@ -22,7 +22,7 @@ pub const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct VmHandle {
     shared: Arc<Shared>,
-    engine: Engine,
+    engine: Arc<dyn Engine>,
 }
 
 /// Why a VM did not carry out a request.
@@ -84,7 +84,7 @@ pub struct Status {
 }
 
 impl VmHandle {
-    pub(super) fn new(shared: Arc<Shared>, engine: Engine) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, engine: Arc<dyn Engine>) -> Self {
         Self { shared, engine }
     }
 
@@ -179,7 +179,7 @@ impl VmHandle {
 
     fn intercept(&self, wanted: bool) -> Result<bool, HandleError> {
         self.check()?;
-        if matches!(self.engine, Engine::Off) {
+        if !self.engine.can_intercept() {
             return Err(HandleError::NoEngine);
         }
         self.engine.want(wanted);

@@ -30,7 +30,7 @@ use self::thread::GRACE;
 use crate::intercept::chain::{self, Chain, NamedHook};
 use crate::intercept::counts::milliseconds;
 pub use crate::intercept::engine::EngineError;
-use crate::intercept::engine::{ArmWhen, Engine, Room};
+use crate::intercept::engine::{self, ArmWhen, Engine, Room};
 use crate::machine::device::{Com1, Device};
 use crate::machine::loader;
 use crate::machine::memory::Memory;
@@ -73,7 +73,7 @@ impl Surroundings {
 /// A machine that is ready to run.
 pub struct Vm {
     shared: Arc<Shared>,
-    engine: Engine,
+    engine: Arc<dyn Engine>,
     vcpus: Vec<Vcpu>,
     console: Outlet,
     com1: Com1,
@@ -119,7 +119,7 @@ impl Vm {
         console.watch_level(move |level| held.hold_while_console_is_full(level == Level::Full));
         Ok(Self {
             shared: Arc::new(shared),
-            engine: Engine::new(&config.intercept, config.vm.nested, &machine, room, arm_when)?,
+            engine: engine::select(&config.intercept, config.vm.nested, &machine, room, arm_when)?,
             vcpus,
             console,
             com1: devices.com1,
@@ -133,7 +133,7 @@ impl Vm {
     /// A handle on the machine, valid before, during and after its run.
     #[must_use]
     pub fn handle(&self) -> VmHandle {
-        VmHandle::new(Arc::clone(&self.shared), self.engine.clone())
+        VmHandle::new(Arc::clone(&self.shared), Arc::clone(&self.engine))
     }
 
     /// Runs the machine until it stops for any reason, and ends its hooks. After the stop, vCPUs have 5 seconds to
@@ -171,7 +171,7 @@ impl Vm {
         for vcpu in self.vcpus.drain(..) {
             let spawned = left
                 .try_clone()
-                .and_then(|left| thread::spawn(vcpu, &self.shared, &self.engine, outcomes.clone(), left));
+                .and_then(|left| thread::spawn(vcpu, &self.shared, &*self.engine, outcomes.clone(), left));
             host("a vCPU's thread", spawned)?;
         }
         while self.shared.vcpus.stopped().is_none() {
@@ -198,12 +198,12 @@ impl Vm {
             manager.add_subscriber(Box::new(host("the deadline", Deadline::new(timeout, vm()))?));
         }
         if self.engine.needs_beat() {
-            manager.add_subscriber(Box::new(host("the beat", Beat::new(self.engine.clone(), vm()))?));
+            manager.add_subscriber(Box::new(host("the beat", Beat::new(Arc::clone(&self.engine), vm()))?));
         }
         manager.add_subscriber(Box::new(host("the watchdog", Watchdog::new(vm()))?));
         if self.attended {
             for (number, action) in SIGNALS {
-                let signal = host("waiting for signals", Signal::new(number, action, self.engine.clone(), vm()))?;
+                let signal = host("waiting for signals", Signal::new(number, action, Arc::clone(&self.engine), vm()))?;
                 manager.add_subscriber(Box::new(signal));
             }
         }

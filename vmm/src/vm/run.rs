@@ -12,11 +12,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use vector14_hook::paging::Paging;
-use vector14_hook::{Pa, PerVcpu, Verdict};
+use vector14_hook::{Pa, PerVcpu, Registers, Verdict};
 
 use crate::intercept::chain::{Chain, GuestAtRest, View};
 use crate::intercept::counts::{ExitCounters, Exits, FaultCounters, Faults, VerdictCounters, Verdicts};
-use crate::intercept::engine::{Caught, EngineCpu};
+use crate::intercept::engine::{ApplyError, Caught, EngineCpu, Lengths, Outcome};
 use crate::intercept::guest::FaultedGuest;
 use crate::intercept::progress::{LOOP_LIMIT, Progress};
 use crate::machine::device::Bus;
@@ -88,11 +88,17 @@ pub(crate) struct VcpuState<'a> {
     /// This vCPU's copy of the hook chain.
     view: View,
     progress: Progress,
+    lengths: Lengths,
 }
 
 impl<'a> VcpuState<'a> {
     pub(crate) fn new(cpu: &Vcpu, vm: &'a Shared) -> Self {
-        Self { tally: vm.tallies.at(cpu.index()), view: vm.chain.view(), progress: Progress::default() }
+        Self {
+            tally: vm.tallies.at(cpu.index()),
+            view: vm.chain.view(),
+            progress: Progress::default(),
+            lengths: Lengths::default(),
+        }
     }
 }
 
@@ -100,11 +106,11 @@ impl<'a> VcpuState<'a> {
 ///
 /// # Errors
 /// KVM_RUN fails for a reason that is not the guest's.
-pub(crate) fn run(cpu: &mut Vcpu, mut engine: EngineCpu, vm: &Shared) -> Result<(), kvm_ioctls::Error> {
+pub(crate) fn run(cpu: &mut Vcpu, engine: &mut dyn EngineCpu, vm: &Shared) -> Result<(), kvm_ioctls::Error> {
     let mut state = VcpuState::new(cpu, vm);
     while vm.vcpus.safe_point(cpu.index(), || cpu.regs().rip) == Go::On {
         let exit = cpu.enter()?;
-        if let Some(stop) = answer(cpu, &mut engine, &exit, vm, &mut state) {
+        if let Some(stop) = answer(cpu, engine, &exit, vm, &mut state) {
             vm.vcpus.stop(stop);
         }
     }
@@ -114,7 +120,7 @@ pub(crate) fn run(cpu: &mut Vcpu, mut engine: EngineCpu, vm: &Shared) -> Result<
 /// Handles one return from KVM_RUN: intercepts a fault, serves anything else. `Some` ends the VM.
 pub(crate) fn answer(
     cpu: &mut Vcpu,
-    engine: &mut EngineCpu,
+    engine: &mut dyn EngineCpu,
     exit: &VmExit,
     vm: &Shared,
     state: &mut VcpuState<'_>,
@@ -138,12 +144,12 @@ pub(crate) fn answer(
 /// Handles one fault: decode, dispatch, apply.
 fn intercept(
     cpu: &mut Vcpu,
-    engine: &mut EngineCpu,
+    engine: &mut dyn EngineCpu,
     caught: &Caught,
     vm: &Shared,
     state: &mut VcpuState<'_>,
 ) -> Option<Stop> {
-    let VcpuState { tally, view, progress } = state;
+    let VcpuState { tally, view, progress, lengths } = state;
     tally.exits.fault.add(1);
     let fault = caught.decode(vm.sequence.fetch_add(1, Ordering::Relaxed), cpu.index());
     tally.faults.add(&fault);
@@ -166,11 +172,11 @@ fn intercept(
             return Some(Stop::Crash { detail: error.to_string() });
         }
     };
-    if let Err(error) = engine.apply(cpu, &vm.memory, caught, &decision.verdict, &registers) {
+    if let Err(error) = apply(cpu, engine, vm, lengths, caught, &decision.verdict, &registers) {
         // A verdict that can't be applied is its hook's failure. The fallback can't fail: neither Reinject with
         // unchanged registers nor Stop changes guest memory.
         decision.verdict = vm.chain.reject(view, &decision, &fault, error.cause(), &error);
-        let applied = engine.apply(cpu, &vm.memory, caught, &decision.verdict, &context.registers);
+        let applied = apply(cpu, engine, vm, lengths, caught, &decision.verdict, &context.registers);
         debug_assert!(applied.is_ok(), "{applied:?}");
     }
     tally.verdicts.add(&decision.verdict);
@@ -187,8 +193,26 @@ fn intercept(
     }
 }
 
+/// Applies `verdict`; `registers` are the interrupted context's, as the hooks left them.
+fn apply(
+    cpu: &mut Vcpu,
+    engine: &mut dyn EngineCpu,
+    vm: &Shared,
+    lengths: &mut Lengths,
+    caught: &Caught,
+    verdict: &Verdict,
+    registers: &Registers,
+) -> Result<(), ApplyError> {
+    if matches!(verdict, Verdict::Stop(_)) {
+        // The vCPU does not run again.
+        return Ok(());
+    }
+    let outcome = Outcome::of(verdict, registers, caught, lengths, &vm.memory)?;
+    engine.apply(cpu, &vm.memory, caught, &outcome)
+}
+
 /// Serves every exit that is not a fault.
-fn serve(cpu: &mut Vcpu, engine: &mut EngineCpu, exit: &VmExit, vm: &Shared, exits: &ExitCounters) -> Option<Stop> {
+fn serve(cpu: &mut Vcpu, engine: &mut dyn EngineCpu, exit: &VmExit, vm: &Shared, exits: &ExitCounters) -> Option<Stop> {
     match exit {
         VmExit::Io(io) => {
             exits.io.add(1);

@@ -23,14 +23,14 @@ pub(super) type Outcome = Result<(), VmError>;
 pub(super) fn spawn(
     mut vcpu: Vcpu,
     shared: &Arc<Shared>,
-    engine: &Engine,
+    engine: &dyn Engine,
     outcome: Sender<Outcome>,
     left: EventFd,
 ) -> std::io::Result<()> {
-    let (shared, engine) = (Arc::clone(shared), engine.for_cpu(&mut vcpu));
+    let (shared, mut engine) = (Arc::clone(shared), engine.for_cpu(&mut vcpu));
     let run = move || {
         let _leaving = Leaving { shared: &shared, left };
-        let result = run_vcpu(&mut vcpu, engine, &shared);
+        let result = run_vcpu(&mut vcpu, &mut *engine, &shared);
         if let Err(error) = &result {
             shared.vcpus.stop(Stop::Crash { detail: error.to_string() });
         }
@@ -58,7 +58,7 @@ impl Drop for Leaving<'_> {
     }
 }
 
-fn run_vcpu(vcpu: &mut Vcpu, engine: EngineCpu, shared: &Shared) -> Result<(), VmError> {
+fn run_vcpu(vcpu: &mut Vcpu, engine: &mut dyn EngineCpu, shared: &Shared) -> Result<(), VmError> {
     let index = vcpu.index() as usize;
     let kicker = &shared.vcpus.cpus()[index].kicker;
     let _kickable = host("the kick signal", kick::register(kicker, vcpu.fd()))?;

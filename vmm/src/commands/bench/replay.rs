@@ -12,7 +12,7 @@ pub use self::recording::Exit;
 use self::recording::Recording;
 use crate::commands::config::{Config, EngineChoice, VmConfig};
 use crate::intercept::chain::{Chain, NamedHook};
-use crate::intercept::engine::{ArmWhen, Engine, EngineCpu, Room};
+use crate::intercept::engine::{self, ArmWhen, EngineCpu, ExceptionBitmapCpu, Room};
 use crate::machine::device::Bus;
 use crate::machine::vcpu::{Vcpu, VmExit};
 use crate::sys::mapped::MappedVm;
@@ -32,30 +32,35 @@ pub fn replay(exit: Exit, hooks: Vec<NamedHook>, count: u32, device: &Path) -> R
     let vm = Shared::new(memory, Chain::new(hooks), 1, Bus::default(), Bus::default());
     for mut cpu in kvm::create_vcpus(&kvm, &machine, &VmConfig::default())? {
         let mut state = VcpuState::new(&cpu, &vm);
-        let mut engine = match exit {
+        let mut engine: Box<dyn EngineCpu> = match exit {
             Exit::Stub => armed(&mut cpu, &machine, &vm, &mut state)?,
-            Exit::Exception => EngineCpu::exception_bitmap(),
+            Exit::Exception => Box::new(ExceptionBitmapCpu),
         };
         let recording = Recording::of(exit, &vm.memory)?;
         recording.restore(&mut cpu, &vm.memory)?;
-        run::answer(&mut cpu, &mut engine, &recording.exit, &vm, &mut state);
+        run::answer(&mut cpu, &mut *engine, &recording.exit, &vm, &mut state);
         for _ in 0..count {
             recording.restore(&mut cpu, &vm.memory)?;
-            answer_fault(&mut cpu, &mut engine, &recording.exit, &vm, &mut state);
+            answer_fault(&mut cpu, &mut *engine, &recording.exit, &vm, &mut state);
         }
     }
     Ok(vm.count().1)
 }
 
 /// Engine `gate` with its stub in place, armed as in any guest: at the first exit that is not a fault.
-fn armed(cpu: &mut Vcpu, machine: &MappedVm, vm: &Shared, state: &mut VcpuState<'_>) -> Result<EngineCpu, VmError> {
+fn armed(
+    cpu: &mut Vcpu,
+    machine: &MappedVm,
+    vm: &Shared,
+    state: &mut VcpuState<'_>,
+) -> Result<Box<dyn EngineCpu>, VmError> {
     let mut config = Config::tiny("");
     config.intercept.engine = EngineChoice::Gate;
     let mut engine =
-        Engine::new(&config.intercept, config.vm.nested, machine, Room::default(), ArmWhen::GateIsPresent)?
+        engine::select(&config.intercept, config.vm.nested, machine, Room::default(), ArmWhen::GateIsPresent)?
             .for_cpu(cpu);
     *cpu.sregs_mut() = recording::system_registers();
-    run::answer(cpu, &mut engine, &VmExit::Interrupted, vm, state);
+    run::answer(cpu, &mut *engine, &VmExit::Interrupted, vm, state);
     Ok(engine)
 }
 
@@ -63,7 +68,7 @@ fn armed(cpu: &mut Vcpu, machine: &MappedVm, vm: &Shared, state: &mut VcpuState<
 #[inline(never)]
 fn answer_fault(
     cpu: &mut Vcpu,
-    engine: &mut EngineCpu,
+    engine: &mut dyn EngineCpu,
     exit: &VmExit,
     vm: &Shared,
     state: &mut VcpuState<'_>,

@@ -1,8 +1,7 @@
 //! A fault that has reached the host, in the form that both engines produce.
 
-use vector14_hook::{ErrorCode, Fault, Va};
+use vector14_hook::{ErrorCode, Fault, GuestError, Va};
 
-use super::gate::frame::InStub;
 use crate::intercept::guest::Context;
 
 /// Vector of #PF (SDM vol. 3A, table 6-1).
@@ -17,17 +16,16 @@ pub(crate) struct Caught {
     pub(super) ss: u16,
     /// The interrupted context; its registers are as the CPU pushed them, or would have pushed them.
     pub(super) context: Context,
-    pub(super) at: At,
+    /// The event whose delivery faulted. `None` if an instruction did, and if the fault has been delivered already.
+    pub(super) delivering: Option<Event>,
 }
 
-/// Where the vCPU is.
-#[derive(Debug)]
-pub(super) enum At {
-    /// In the stub of gate 14: the fault has been delivered.
-    Stub(InStub),
-    /// At the instruction that faulted, or at which an event was about to be delivered; the fault has not been
-    /// delivered.
-    Instruction { delivering: Option<Event> },
+/// An exit that looks like a fault's, without an exception frame on the stack.
+#[derive(Debug, thiserror::Error)]
+#[error("the stub of gate 14 was entered with no exception frame on the stack: rsp {rsp}: {source}")]
+pub(crate) struct NoFrame {
+    pub(super) rsp: Va,
+    pub(super) source: GuestError,
 }
 
 /// An event that the CPU was delivering when it faulted.

@@ -8,7 +8,7 @@ const ENTRIES: usize = 16;
 
 /// One vCPU's cache of instruction lengths.
 #[derive(Debug, Default)]
-pub(super) struct Lengths([CachedLength; ENTRIES]);
+pub(crate) struct Lengths([CachedLength; ENTRIES]);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct CachedLength {

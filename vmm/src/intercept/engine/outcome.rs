@@ -3,7 +3,7 @@
 
 use vector14_hook::{ErrorCode, Exception, GuestError, Registers, Va, Verdict, VerdictError};
 
-use super::caught::{At, Caught, Event};
+use super::caught::{Caught, Event};
 use super::length::Lengths;
 use super::registers::RFLAGS_RF;
 use crate::intercept::chain::Cause;
@@ -50,7 +50,7 @@ impl ApplyError {
 
 /// The outcome of a verdict.
 #[derive(Debug)]
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     /// The interrupted context's registers, as it continues.
     pub(super) registers: Registers,
     pub(super) next: Next,
@@ -72,7 +72,7 @@ pub(super) enum Next {
 impl Outcome {
     /// Computes the outcome of `verdict` on `caught`; `registers` are the interrupted context's, as the hooks left
     /// them.
-    pub(super) fn of(
+    pub(crate) fn of(
         verdict: &Verdict,
         registers: &Registers,
         caught: &Caught,
@@ -88,7 +88,7 @@ impl Outcome {
             }
             Verdict::Resolve | Verdict::Stop(_) => Next::Resume,
             Verdict::Skip => {
-                if let At::Instruction { delivering: Some(event) } = caught.at {
+                if let Some(event) = caught.delivering {
                     return Err(ApplyError::InDelivery(event, Va(registers.rip)));
                 }
                 registers.rip = next_instruction(registers.rip, caught, lengths, memory)?;

@@ -8,10 +8,8 @@ use kvm_bindings::{
 };
 use vector14_hook::{ErrorCode, Exception, Registers};
 
-use super::PAGE_FAULT;
 use super::delivery::{self, Delivery};
-use crate::intercept::engine::caught::Caught;
-use crate::intercept::engine::caught::Event;
+use crate::intercept::engine::caught::{Caught, PAGE_FAULT};
 use crate::intercept::engine::outcome::{ApplyError, Next, Outcome};
 use crate::intercept::engine::registers::set_general;
 use crate::machine::vcpu::Vcpu;
@@ -20,12 +18,8 @@ use crate::machine::vcpu::Vcpu;
 const RFLAGS_WRITABLE: u64 = 0x003d_7fd5;
 
 /// Applies an outcome to a vCPU that is at the faulting instruction.
-pub(crate) fn apply(
-    cpu: &mut Vcpu,
-    caught: &Caught,
-    delivering: Option<Event>,
-    outcome: &Outcome,
-) -> Result<(), ApplyError> {
+pub(super) fn apply(cpu: &mut Vcpu, caught: &Caught, outcome: &Outcome) -> Result<(), ApplyError> {
+    let delivering = caught.delivering;
     let before = &caught.context.registers;
     let moved = outcome.registers.rip != before.rip;
     let queue = match outcome.next {

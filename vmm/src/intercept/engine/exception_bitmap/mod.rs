@@ -20,20 +20,23 @@ use std::time::Instant;
 use kvm_bindings::KVM_CAP_X86_TRIPLE_FAULT_EVENT;
 use vector14_hook::{ErrorCode, Registers, Va};
 
-pub(super) use self::apply::apply;
+use self::apply::apply;
 use self::offer::KVM_CAP_X86_EXCEPTION_EXIT;
-use super::caught::{At, Caught, PAGE_FAULT};
+use super::caught::{Caught, NoFrame, PAGE_FAULT};
+use super::interface::{Engine, EngineCpu};
+use super::outcome::{ApplyError, Outcome};
 use super::registers::{self, RFLAGS_RF};
-use crate::intercept::config::ErrorCodeFilter;
+use crate::intercept::config::{EngineChoice, ErrorCodeFilter};
 use crate::intercept::guest::Context;
+use crate::machine::memory::Memory;
 use crate::machine::paging;
 use crate::machine::segment::CodeSegment;
 use crate::machine::vcpu::{Vcpu, VmExit};
 use crate::sys::lock;
 use crate::sys::mapped::MappedVm;
 
-/// The engine's per-VM state.
-pub(crate) struct Bitmap {
+/// The engine of one VM.
+pub(super) struct ExceptionBitmap {
     machine: MappedVm,
     filter: ErrorCodeFilter,
     on: Mutex<bool>,
@@ -41,7 +44,7 @@ pub(crate) struct Bitmap {
     notes: Mutex<Vec<String>>,
 }
 
-impl Bitmap {
+impl ExceptionBitmap {
     /// Makes all faults of `machine` that pass `filter` exit, from the guest's first instruction on.
     pub(super) fn new(machine: MappedVm, filter: ErrorCodeFilter) -> Result<Self, kvm_ioctls::Error> {
         machine.enable_cap(KVM_CAP_X86_TRIPLE_FAULT_EVENT, [1, 0])?;
@@ -50,13 +53,25 @@ impl Bitmap {
         Ok(bitmap)
     }
 
-    /// When interception began.
-    pub(super) fn since(&self) -> Instant {
-        self.since
+    fn set(&self, on: bool) -> Result<(), kvm_ioctls::Error> {
+        let vectors = if on { 1 << PAGE_FAULT } else { 0 };
+        let filter = u64::from(self.filter.mask.bits()) | u64::from(self.filter.value.bits()) << 32;
+        self.machine.enable_cap(KVM_CAP_X86_EXCEPTION_EXIT, [vectors, if on { filter } else { 0 }])
+    }
+}
+
+impl Engine for ExceptionBitmap {
+    fn name(&self) -> &'static str {
+        EngineChoice::ExceptionBitmap.name()
     }
 
-    /// Sets or clears the bit. Takes effect at each vCPU's next entry at the latest.
-    pub(super) fn want(&self, wanted: bool) {
+    fn for_cpu(&self, cpu: &mut Vcpu) -> Box<dyn EngineCpu> {
+        cpu.sync_events();
+        Box::new(ExceptionBitmapCpu)
+    }
+
+    /// Sets or clears the bit, which takes effect at each vCPU's next entry at the latest.
+    fn want(&self, wanted: bool) {
         let mut on = lock(&self.on);
         if *on == wanted {
             return;
@@ -72,41 +87,49 @@ impl Bitmap {
         }
     }
 
-    /// Whether the bit is set.
-    pub(super) fn is_on(&self) -> bool {
+    fn is_wanted(&self) -> bool {
         *lock(&self.on)
     }
 
-    fn set(&self, on: bool) -> Result<(), kvm_ioctls::Error> {
-        let vectors = if on { 1 << PAGE_FAULT } else { 0 };
-        let filter = u64::from(self.filter.mask.bits()) | u64::from(self.filter.value.bits()) << 32;
-        self.machine.enable_cap(KVM_CAP_X86_EXCEPTION_EXIT, [vectors, if on { filter } else { 0 }])
+    fn is_in_place(&self) -> bool {
+        *lock(&self.on)
     }
 
-    /// Takes the notes for the summary.
-    pub(super) fn take_notes(&self) -> Vec<String> {
+    fn armed_at(&self) -> Option<Instant> {
+        Some(self.since)
+    }
+
+    fn take_notes(&self, _: Instant) -> Vec<String> {
         std::mem::take(&mut lock(&self.notes))
     }
 }
 
-/// Returns the fault if `exit` is a #PF that has not been delivered.
-pub(super) fn recognise(exit: &VmExit, cpu: &mut Vcpu) -> Option<Caught> {
-    let VmExit::Exception { vector: PAGE_FAULT, error_code } = *exit else { return None };
-    let delivering = delivery::in_progress(cpu.events());
-    let registers = registers::from_kvm(cpu.regs());
-    let sregs = cpu.sregs();
-    Some(Caught {
-        address: Va(sregs.cr2),
-        error_code: ErrorCode::from_bits_retain(error_code),
-        cs: sregs.cs.selector,
-        ss: sregs.ss.selector,
-        context: Context {
-            // RFLAGS as the CPU pushes it for a fault.
-            registers: Registers { rflags: registers.rflags | RFLAGS_RF, ..registers },
-            system: registers::system(sregs),
-            paging: paging::in_force(sregs),
-            code: CodeSegment::loaded(sregs),
-        },
-        at: At::Instruction { delivering },
-    })
+/// One vCPU's side of the engine.
+pub(crate) struct ExceptionBitmapCpu;
+
+impl EngineCpu for ExceptionBitmapCpu {
+    fn recognise(&mut self, exit: &VmExit, cpu: &mut Vcpu, _: &Memory) -> Option<Result<Caught, NoFrame>> {
+        let VmExit::Exception { vector: PAGE_FAULT, error_code } = *exit else { return None };
+        let delivering = delivery::in_progress(cpu.events());
+        let registers = registers::from_kvm(cpu.regs());
+        let sregs = cpu.sregs();
+        Some(Ok(Caught {
+            address: Va(sregs.cr2),
+            error_code: ErrorCode::from_bits_retain(error_code),
+            cs: sregs.cs.selector,
+            ss: sregs.ss.selector,
+            context: Context {
+                // RFLAGS as the CPU pushes it for a fault.
+                registers: Registers { rflags: registers.rflags | RFLAGS_RF, ..registers },
+                system: registers::system(sregs),
+                paging: paging::in_force(sregs),
+                code: CodeSegment::loaded(sregs),
+            },
+            delivering,
+        }))
+    }
+
+    fn apply(&mut self, cpu: &mut Vcpu, _: &Memory, caught: &Caught, outcome: &Outcome) -> Result<(), ApplyError> {
+        apply(cpu, caught, outcome)
+    }
 }

@@ -16,7 +16,7 @@ use crate::machine::segment;
 use crate::machine::vcpu::Vcpu;
 
 /// Applies an outcome to a vCPU that is in the stub.
-pub(crate) fn apply(
+pub(super) fn apply(
     cpu: &mut Vcpu,
     memory: &Memory,
     caught: &Caught,

@@ -121,7 +121,7 @@ impl Frame {
 
 /// State that only a vCPU in the stub has.
 #[derive(Debug)]
-pub(in crate::intercept::engine) struct InStub {
+pub(super) struct InStub {
     /// The guest's own handler.
     pub(super) handler: Va,
     pub(super) width: Width,

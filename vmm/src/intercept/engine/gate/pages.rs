@@ -27,7 +27,7 @@ const WRITES_FORGIVEN: u32 = 100;
 const GIVEN_UP_LIMIT: usize = 64;
 
 /// Makes a page of guest memory read-only, or writable again. No vCPU runs meanwhile.
-pub(crate) trait SetAccess: Send + Sync {
+pub(super) trait SetAccess: Send + Sync {
     /// Changes what the guest may do with `page`.
     fn set_access(&self, page: Pa, access: Access) -> Result<(), AccessError>;
 }
@@ -54,7 +54,7 @@ struct Kept {
 /// The guest has lost memory: KVM did not restore a slot.
 #[derive(Debug, thiserror::Error)]
 #[error("the guest's page at {page} is lost: {source}")]
-pub(crate) struct LostPage {
+pub(super) struct LostPage {
     page: Pa,
     source: AccessError,
 }

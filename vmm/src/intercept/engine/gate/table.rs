@@ -48,7 +48,7 @@ impl ArmWhen {
 }
 
 /// The engine's per-VM state.
-pub(crate) struct Table {
+pub(super) struct Table {
     state: Mutex<TableState>,
     /// Incremented with every change of the stubs.
     pub(super) generation: AtomicU64,
@@ -121,7 +121,7 @@ enum NoStub {
 
 impl Table {
     /// Creates an empty table. `room` is what is known of places for stubs; `machine` makes pages read-only.
-    pub(crate) fn new(room: Room, arm_when: ArmWhen, machine: Box<dyn SetAccess>) -> Self {
+    pub(super) fn new(room: Room, arm_when: ArmWhen, machine: Box<dyn SetAccess>) -> Self {
         let state = TableState {
             stubs: Vec::new(),
             gates: Vec::new(),
@@ -145,7 +145,7 @@ impl Table {
     }
 
     /// Forgives some of the writes that were counted; called at intervals.
-    pub(crate) fn beat(&self) {
+    pub(super) fn beat(&self) {
         lock(&self.state).pages.forgive();
     }
 
@@ -155,27 +155,27 @@ impl Table {
     }
 
     /// When interception began.
-    pub(crate) fn armed_at(&self) -> Option<Instant> {
+    pub(super) fn armed_at(&self) -> Option<Instant> {
         self.armed_at.get().copied()
     }
 
     /// Requests interception, or its removal, at the vCPUs' next inspection.
-    pub(crate) fn want(&self, wanted: bool) {
+    pub(super) fn want(&self, wanted: bool) {
         self.wanted.store(wanted, Ordering::Relaxed);
     }
 
     /// Whether interception is wanted.
-    pub(crate) fn is_wanted(&self) -> bool {
+    pub(super) fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Relaxed)
     }
 
     /// Whether gates point at stubs.
-    pub(crate) fn in_place(&self) -> bool {
+    pub(super) fn in_place(&self) -> bool {
         self.in_place.load(Ordering::Relaxed)
     }
 
     /// Takes the notes for the summary of a VM that has run since `start`; each is returned once.
-    pub(crate) fn take_notes(&self, start: Instant) -> Vec<String> {
+    pub(super) fn take_notes(&self, start: Instant) -> Vec<String> {
         let mut state = lock(&self.state);
         let gaps = std::mem::take(&mut state.gaps).describe(start);
         std::mem::take(&mut state.notes).into_iter().chain(gaps).collect()
