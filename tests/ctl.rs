@@ -188,6 +188,11 @@ fn errors() {
         for (arguments, status, words) in cases {
             ask(folder, arguments).failed_with(status, words);
         }
+        let in_a_removed_directory = ["sh", "-c", r#"mkdir gone && cd gone && rmdir ../gone && exec "$0" "$@""#];
+        Command::new(&["ctl", folder.join("s").to_str().unwrap(), "add", "count"])
+            .under(&in_a_removed_directory)
+            .finish()
+            .failed_with(2, &["the current directory", "change to a directory that exists"]);
         assert_eq!(tell_json(folder, &["hooks"])["hooks"], Value::Array(Vec::new()));
     });
 }

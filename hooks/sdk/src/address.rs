@@ -4,6 +4,8 @@ use std::fmt;
 
 /// Size of the smallest page, in bytes.
 pub const PAGE_SIZE: u64 = 4096;
+/// The frame's address bits in CR3 and in an 8-byte page-table entry: bits 51:12.
+pub const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
 macro_rules! address {
     ($(#[$doc:meta])* $name:ident) => {
@@ -67,7 +69,7 @@ impl Cr3 {
     /// Guest-physical address of the top-level table: bits 51:12.
     #[must_use]
     pub const fn root(self) -> Pa {
-        Pa(self.0 & 0x000f_ffff_ffff_f000)
+        Pa(self.0 & FRAME)
     }
 }
 

@@ -57,7 +57,7 @@ impl fmt::Display for ErrorCode {
 }
 
 /// One guest #PF, with the context that it interrupted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fault {
     /// Number of the fault among all faults of this VM, from 0, in the order in which they reached the host.
     pub sequence: u64,

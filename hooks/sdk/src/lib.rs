@@ -47,7 +47,7 @@ pub mod per_vcpu;
 pub mod report;
 pub mod verdict;
 
-pub use address::{Cr3, PAGE_SIZE, Pa, Va};
+pub use address::{Cr3, FRAME, PAGE_SIZE, Pa, Va};
 pub use code::{Code, Instruction};
 pub use error::GuestError;
 pub use fault::{ErrorCode, Fault};

@@ -83,7 +83,6 @@ impl Counter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Cr3, ErrorCode, Va};
 
     #[test]
     fn threads_that_each_have_a_vcpu_lose_no_count() {
@@ -91,18 +90,7 @@ mod tests {
         std::thread::scope(|scope| {
             for vcpu in 0..4 {
                 let counts = &counts;
-                let fault = Fault {
-                    sequence: 0,
-                    vcpu,
-                    address: Va(0),
-                    error_code: ErrorCode::empty(),
-                    cs: 0,
-                    rip: Va(0),
-                    rsp: Va(0),
-                    ss: 0,
-                    rflags: 0,
-                    cr3: Cr3(0),
-                };
+                let fault = Fault { vcpu, ..Fault::default() };
                 scope.spawn(move || (0..100_000).for_each(|_| counts.of(&fault).add(1)));
             }
         });

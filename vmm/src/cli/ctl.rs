@@ -120,13 +120,13 @@ fn request(command: &Command) -> Result<ctl::Command, Failure> {
         Command::Detach => ctl::Command::Detach,
         Command::Hooks => ctl::Command::Hooks,
         Command::Add { hook, position } => {
-            let (hook, path, options, base) = hook.parts()?;
-            ctl::Command::Add { hook, path, options, base, position: *position }
+            let ((kind, path), options) = (hook.source(), parse_options(&hook.options)?);
+            ctl::Command::Add { hook: kind, path, options, base: base()?, position: *position }
         }
         Command::Remove { name } => ctl::Command::Remove { name: name.clone() },
         Command::Replace { name, hook } => {
-            let (hook, path, options, base) = hook.parts()?;
-            ctl::Command::Replace { name: name.clone(), hook, path, options, base }
+            let ((kind, path), options) = (hook.source(), parse_options(&hook.options)?);
+            ctl::Command::Replace { name: name.clone(), hook: kind, path, options, base: base()? }
         }
         Command::Reorder { names } => ctl::Command::Reorder { names: names.clone() },
         Command::Set { name, options } => ctl::Command::Set { name: name.clone(), options: parse_options(options)? },
@@ -137,15 +137,18 @@ fn request(command: &Command) -> Result<ctl::Command, Failure> {
 }
 
 impl NewHook {
-    /// Its type or its library, its options, and where relative paths start.
-    #[expect(clippy::type_complexity, reason = "the fields of two commands, in their order")]
-    fn parts(&self) -> Result<(Option<String>, Option<PathBuf>, Map<String, Value>, PathBuf), Failure> {
-        let (hook, path) = match self.hook.contains('/') {
+    /// The hook's type, or its library.
+    fn source(&self) -> (Option<String>, Option<PathBuf>) {
+        match self.hook.contains('/') {
             true => (None, Some(PathBuf::from(&self.hook))),
             false => (Some(self.hook.clone()), None),
-        };
-        Ok((hook, path, parse_options(&self.options)?, std::env::current_dir().unwrap_or_default()))
+        }
     }
+}
+
+/// Where a new hook's relative paths start.
+fn base() -> Result<PathBuf, Failure> {
+    std::env::current_dir().map_err(Failure::CurrentDirectory)
 }
 
 fn parse_options(options: &[String]) -> Result<Map<String, Value>, Failure> {

@@ -89,6 +89,10 @@ pub(super) enum Failure {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Option(Problem),
+    /// The current directory was removed, and a new hook's relative paths would start there.
+    #[error("the current directory: {0}")]
+    #[diagnostic(help("relative paths of a new hook start there: change to a directory that exists"))]
+    CurrentDirectory(#[source] io::Error),
     /// The manual pages can't be written.
     #[error("{}: the manual pages can't be written: {error}", .folder.display())]
     ManPages {
@@ -137,6 +141,7 @@ impl Failure {
             | Self::Bind { .. }
             | Self::Option(_)
             | Self::Trace { .. }
+            | Self::CurrentDirectory(_)
             | Self::NoHooks => Self::USAGE,
             Self::SummaryLost { .. } | Self::ManPages { .. } | Self::Stdout { .. } => Self::HOST,
             Self::Vm { status, .. } | Self::Control { status, .. } => *status,

@@ -1,7 +1,8 @@
 //! Page-table entries: decoding and making them (SDM vol. 3A, tables 4-4 to 4-6, 4-8 to 4-11, 4-15 to 4-20).
 
 use super::flags::{Access, EntryFlags};
-use super::mode::{Mode, Paging};
+use super::mode::{FRAME_32, Mode, Paging};
+use crate::address::FRAME;
 use crate::{GuestError, Pa, Va};
 
 pub(super) const PRESENT: u64 = EntryFlags::PRESENT.bits();
@@ -12,10 +13,6 @@ pub(super) const NO_EXECUTE: u64 = EntryFlags::NO_EXECUTE.bits();
 /// Bit 9, which the CPU ignores. Linux sets it (`_PAGE_SPECIAL`) if a frame has no `struct page`, and then refuses
 /// operations that need one, such as futexes and direct I/O.
 pub const NO_STRUCT_PAGE: u64 = 1 << 9;
-/// The frame's address bits in an 8-byte entry.
-pub(super) const FRAME: u64 = 0x000f_ffff_ffff_f000;
-/// The frame's address bits in a 4-byte entry.
-const FRAME_32: u64 = 0xffff_f000;
 /// Bit 12 of a large 8-byte leaf is PAT; the address bits between it and the page size are reserved.
 const PAT_LARGE: u64 = 1 << 12;
 /// Bits 62 to 52 are ignored in long mode, and reserved in PAE paging.

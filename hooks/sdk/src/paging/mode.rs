@@ -2,6 +2,9 @@
 
 use crate::{Cr3, Pa, Va};
 
+/// The frame's address bits in a 4-byte entry, and in CR3 with such entries.
+pub(super) const FRAME_32: u64 = 0xffff_f000;
+
 /// A paging mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -54,7 +57,7 @@ impl Mode {
     /// Address of the top-level table.
     pub(super) fn root(self, cr3: Cr3) -> Pa {
         match self {
-            Self::Bits32 { .. } => Pa(cr3.0 & 0xffff_f000),
+            Self::Bits32 { .. } => Pa(cr3.0 & FRAME_32),
             Self::Pae => Pa(cr3.0 & 0xffff_ffe0),
             Self::Off | Self::Long { .. } => cr3.root(),
         }

@@ -1,8 +1,9 @@
 //! Page walks: what they read, and how they end.
 
-use super::entry::{FRAME, Link, NoLink};
+use super::entry::{Link, NoLink};
 use super::flags::{Access, EntryFlags};
 use super::mode::{Mode, Paging};
+use crate::address::FRAME;
 use crate::{GuestError, PAGE_SIZE, Pa, Va};
 
 const MOST_LEVELS: usize = 5;

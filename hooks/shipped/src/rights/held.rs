@@ -4,15 +4,13 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use vector14_hook::{EntryFlags, Guest, GuestError, Pa, TableEntry};
+use vector14_hook::{EntryFlags, FRAME, Guest, GuestError, Pa, TableEntry};
 
 use super::right::{MARKS, restored};
 use super::{Right, TRIES};
 
 /// Maximum number of entries from which rights are removed. Entries of ended processes count too.
 const MOST: usize = 16 * 1024;
-/// The frame's address bits in an entry.
-const FRAME: u64 = 0x000f_ffff_ffff_f000;
 /// Bits that neither the CPU nor a kernel changes without making the entry anew. A and D come and go, and a fork clears
 /// R/W.
 const LASTING: u64 =

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use vector14_hook::abi::{Export, Foreign};
-use vector14_hook::{Cr3, ErrorCode, Fault, Guest, Hook, HookType, Options, Result as HookResult, Va, Verdict};
+use vector14_hook::{ErrorCode, Fault, Guest, Hook, HookType, Options, Result as HookResult, Va, Verdict};
 
 use super::median;
 use crate::intercept::chain::{Chain, NamedHook};
@@ -128,18 +128,7 @@ fn subjects(library: Option<&Library>) -> Result<Vec<(String, Chain)>, DispatchE
 
 /// Sends [`COUNT`] faults of one vCPU through a chain, as the run loop does.
 fn ask(chain: &Chain, memory: &Memory, vcpu: u32) {
-    let mut fault = Fault {
-        sequence: 0,
-        vcpu,
-        address: Va(0x1000),
-        error_code: ErrorCode::USER,
-        cs: 0x33,
-        rip: Va(0x40_1000),
-        rsp: Va(0x7fff_0000),
-        ss: 0x2b,
-        rflags: 0x246,
-        cr3: Cr3(0x1000),
-    };
+    let mut fault = Fault { vcpu, address: Va(0x1000), error_code: ErrorCode::USER, ..Fault::default() };
     let (context, start) = (Context::default(), Instant::now());
     let mut view = chain.view();
     for sequence in 0..COUNT {
