@@ -26,8 +26,8 @@ fn off() {
     assert_eq!(summary["faults"]["total"], 0, "{finished}");
 }
 
-/// SIGUSR1 detaches and attaches interception ten times in the middle of a storm. The guest's own count is right to the
-/// last fault, and the host has seen some of them but not all.
+/// SIGUSR1 toggles interception ten times in the middle of a storm. The guest's own count is right to the last fault,
+/// and the host has seen some of the faults but not all.
 fn detach_and_attach() {
     const FAULTS: u32 = 200_000;
     let finished = Command::run_config(&config(engine().name(), FAULTS)).finish_after("kind=fault", |child| {
