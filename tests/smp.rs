@@ -28,7 +28,10 @@ fn smp() {
     assert_eq!((findings.implicit, findings.stale), (0, 0), "{outcome}");
     let mut sequences: Vec<u64> = recorder.faults().iter().map(|fault| fault.sequence).collect();
     sequences.sort_unstable();
-    assert!(sequences.iter().copied().eq(0..outcome.summary.faults.total), "a sequence number is missing or repeated\n{outcome}");
+    assert!(
+        sequences.iter().copied().eq(0..outcome.summary.faults.total),
+        "a sequence number is missing or repeated\n{outcome}"
+    );
     for vcpu in 0..2 {
         assert!(recorder.faults().iter().any(|fault| fault.vcpu == vcpu), "no fault of vcpu {vcpu}\n{outcome}");
     }
