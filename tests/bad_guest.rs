@@ -1,4 +1,4 @@
-//! Guests that do their worst: nothing here panics or hangs, and the summary says what happened.
+//! Hostile guests: the host neither panics nor hangs, and the summary says what happened.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub fn tests() -> Vec<Trial> {
         kvm_test("bad-guest::stack-mmio", stack_mmio),
         kvm_test("bad-guest::gate-absent", gate_absent),
     ];
-    // They are about the stub.
+    // Tests of the stub.
     tests.extend(of_gate(vec![
         kvm_test("bad-guest::stub-without-a-stack", stub_without_a_stack),
         kvm_test("bad-guest::no-room", no_room),
@@ -29,12 +29,12 @@ fn run(cmdline: &str) -> Outcome {
     Guest::new(cmdline).run().balanced()
 }
 
-/// A fault that can't be delivered because the CPU has to push or read where no memory is. A CPU shuts down, or KVM gives
-/// up on the guest; kvm-amd tries for ever, and the deadline ends it.
+/// Runs a guest whose fault can't be delivered, because the CPU has to push or read outside of memory. The CPU shuts
+/// down, or KVM gives up on the guest; kvm-amd retries forever, until the deadline ends the guest.
 fn undeliverable(cmdline: &str) {
     let outcome = Guest::new(cmdline).timeout(Duration::from_secs(3)).run().balanced();
     assert!(matches!(outcome.summary.stop, Stop::Crash { .. } | Stop::Deadline), "{outcome}");
-    // Where nothing was delivered, no stub has run.
+    // The stub runs only if the fault is delivered.
     let seen = if engine() == EngineChoice::Gate { 0..=0 } else { 1..=u64::MAX };
     assert!(seen.contains(&outcome.summary.faults.total), "{outcome}");
 }
@@ -45,12 +45,12 @@ fn crash(outcome: &Outcome) -> &str {
     detail
 }
 
-/// Its descriptor table is where no memory is: the fault can't be delivered, by nobody.
+/// The guest's IDT is outside of memory, so nobody can deliver the fault.
 fn idt_outside() {
     undeliverable("scenario=idt-outside");
 }
 
-/// A page table that leads to itself is walked to its end, and no further.
+/// A walk through a page table that points to itself ends at the last level.
 fn tables_loop() {
     run("scenario=tables-loop").passed().guest_saw_what_was_reinjected();
 }
@@ -66,7 +66,7 @@ fn stack_mmio() {
     undeliverable("scenario=stack-mmio how=fault");
 }
 
-/// The guest jumps to where its gate 14 points: into the stub, with a stack that can't be read.
+/// The guest jumps to the address in its gate 14: into the stub, with a stack that can't be read.
 fn stub_without_a_stack() {
     let outcome = run("scenario=stack-mmio how=jump");
     assert!(crash(&outcome).contains("no exception frame"), "{outcome}");
@@ -79,7 +79,8 @@ fn gate_absent() {
     assert!(outcome.console.contains("fatal exception"), "{outcome}");
 }
 
-/// No stub fits beside its handler. It runs all the same, and the summary says what was looked at.
+/// No stub fits beside the guest's handler. The guest runs without interception, and the summary says what was
+/// searched.
 fn no_room() {
     let outcome = run("scenario=no-room").passed();
     let note = outcome.summary.notes.join("\n");
@@ -88,7 +89,7 @@ fn no_room() {
     }
 }
 
-/// The same with a place for the stub that the config names: the page's own zeroes behind the handler's code.
+/// The config names a place for the stub: 16 bytes after the code of the guest's handler.
 fn named_place() {
     let start = vector14_guest_abi::window::NO_ROOM.start;
     let outcome = Guest::new("scenario=no-room")

@@ -1,4 +1,4 @@
-//! Hosts that can't: status 3, and what to do.
+//! Hosts that can't run guests: the command ends with status 3 and says what to do.
 
 use libtest_mimic::Trial;
 
@@ -31,7 +31,8 @@ fn no_device() {
     }
 }
 
-/// As a user who has no right to the device. Root has every right, and becomes `nobody` for this.
+/// Runs the command as a user without access to the device. If the test runs as root, the command becomes `nobody`
+/// first.
 fn no_rights() {
     let command = Command::run_config(CONFIG).file("device", b"").argument("--kvm").argument("device");
     let folder = command.path("");
@@ -46,7 +47,7 @@ fn no_rights() {
         command.finish().failed_with(3, &["Permission denied", "usermod -aG kvm"]);
         return;
     }
-    // A copy that `nobody` can reach, wherever the build is.
+    // A copy that `nobody` can reach, wherever the original is.
     std::fs::copy(crate::harness::command::binary(), command.path("vector14")).unwrap();
     let script = "shift; exec setpriv --reuid=65534 --regid=65534 --clear-groups ./vector14 \"$@\"";
     command.under(&["sh", "-c", script, "sh"]).finish().failed_with(3, &["Permission denied", "usermod -aG kvm"]);

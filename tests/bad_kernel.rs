@@ -1,4 +1,4 @@
-//! Kernels that are none, or do not fit: each is named, with status 2.
+//! Files that are not kernels, or that do not fit: the error names the file, with status 2.
 
 use libtest_mimic::Trial;
 
@@ -20,7 +20,7 @@ pub fn tests() -> Vec<Trial> {
 
 const CONFIG: &str = "[boot]\nkernel = \"kernel.elf\"\n[vm]\nmemory = \"16M\"\n";
 
-/// Runs with a kernel made from the tiny guest's, which is status 2 and says `words`.
+/// Checks that a changed copy of the tiny guest is refused: status 2, and an error that contains `words`.
 fn refused(change: impl FnOnce(&mut Vec<u8>), words: &[&str]) {
     let mut kernel = vector14_guest::TINY.to_vec();
     change(&mut kernel);
@@ -32,7 +32,7 @@ fn patch(kernel: &mut [u8], offset: usize, bytes: &[u8]) {
     kernel[offset..offset + bytes.len()].copy_from_slice(bytes);
 }
 
-/// Where the program headers are: `e_phoff`.
+/// Offset of a program header, counted from `e_phoff`.
 fn program_header(kernel: &[u8], index: usize) -> usize {
     const SIZE: usize = 56;
     usize::from(kernel[32]) + index * SIZE

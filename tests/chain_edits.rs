@@ -1,4 +1,4 @@
-//! The chain changes while the guest faults: no fault is lost, and every hook that was in it is ended once.
+//! The hook chain changes while the guest faults: no fault is lost, and each hook is ended exactly once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -19,7 +19,7 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-/// What all hooks of a test count together.
+/// Counts that all hooks of a test share.
 #[derive(Default)]
 struct Sums {
     calls: AtomicU64,
@@ -29,7 +29,7 @@ struct Sums {
 }
 
 impl Sums {
-    /// Waits for a hook that has just come into the chain to be called.
+    /// Waits for the next call of a hook.
     fn wait_for_more_calls(&self) {
         let before = self.calls.load(Relaxed);
         while self.calls.load(Relaxed) == before {
@@ -38,7 +38,8 @@ impl Sums {
     }
 }
 
-/// Takes its time, as long as there is no hurry, so that faults last for as long as the test needs some.
+/// Counts its calls. Each call takes 1 ms until the test sets `hurry`, so that the guest still faults while the test
+/// needs faults.
 #[derive(Default)]
 struct Counts {
     sums: Arc<Sums>,
@@ -88,7 +89,7 @@ fn replacements() {
     let hooks = &outcome.summary.hooks;
     let faults = outcome.summary.faults.total;
     assert!(faults > 2 * 600, "{outcome}");
-    // The last ones one by one, the others in total.
+    // The summary lists the last hooks one by one, and totals the others.
     assert_eq!(hooks.len(), 17, "{outcome}");
     assert!(hooks.iter().all(|hook| hook.name == "counts" && hook.calls > 0), "{outcome}");
     let numbers: Vec<_> = hooks.iter().map(|hook| hook.number).collect();

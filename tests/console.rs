@@ -1,5 +1,5 @@
-//! The guest's console on descriptors that misbehave: a reader that never reads, a non-blocking pipe, input that comes in one
-//! piece.
+//! The guest's console on descriptors that misbehave: a pipe that nobody reads, a non-blocking pipe, and input that
+//! arrives all at once.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -23,7 +23,7 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-/// Prints 44 KB: more than the buffers on the way hold.
+/// A guest that prints 44 KB, more than the buffers on the way hold.
 const CHATTER: &str = "[boot]\nkernel = \"tiny\"\ncmdline = \"scenario=chatter lines=1000\"\n";
 
 /// A pipe of one page.
@@ -33,7 +33,7 @@ fn narrow_pipe() -> (File, File) {
     (reader.into(), writer.into())
 }
 
-/// Waits until there is something in the pipe, and no more of it comes.
+/// Waits until the pipe holds data and its level no longer rises.
 fn until_full(reader: &File) {
     let mut before = 0;
     loop {
@@ -46,7 +46,7 @@ fn until_full(reader: &File) {
     }
 }
 
-/// Runs the guest with a standard output that nobody reads. When its pipe is full, types one byte and does what the test wants.
+/// Runs the guest with a standard output that nobody reads. Once the pipe is full, types one byte and calls `act`.
 /// Standard input stays open.
 fn unread(config: &str, act: impl FnOnce(&Command, &mut Child)) -> Finished {
     let command = Command::run_config(config);
@@ -56,7 +56,7 @@ fn unread(config: &str, act: impl FnOnce(&Command, &mut Child)) -> Finished {
     let mut child = process.spawn().unwrap();
     drop(process);
     until_full(&reader);
-    // Fails where the deadline was first.
+    // Fails if the deadline came first.
     let _ = child.stdin.as_mut().unwrap().write_all(b"x");
     act(&command, &mut child);
     let status = wait(&mut child);
@@ -64,7 +64,7 @@ fn unread(config: &str, act: impl FnOnce(&Command, &mut Child)) -> Finished {
     command.finished(child.wait_with_output().unwrap())
 }
 
-/// Waits for the process, longer than any of its bounded waits take; one that does not end is killed.
+/// Waits for the process to end, longer than any of its own bounded waits; then kills it.
 fn wait(child: &mut Child) -> Option<i32> {
     for _ in 0..600 {
         if let Some(status) = child.try_wait().unwrap() {
@@ -76,7 +76,7 @@ fn wait(child: &mut Child) -> Option<i32> {
     None
 }
 
-/// The VM ended as it was told to, and the summary tells what was lost.
+/// Checks that the VM ended for this reason, and that the summary says how much output was lost.
 #[track_caller]
 fn held_up(finished: &Finished, reason: &str, status: i32) {
     assert_eq!(finished.status(), Some(status), "{finished}");
@@ -115,7 +115,7 @@ fn send(signal: &str, child: &Child) {
     assert!(sent.unwrap().success());
 }
 
-/// Logs go where nobody reads: the VM runs to its end, and so does the process.
+/// Nobody reads the log: the VM runs to its end, and so does the process.
 fn nobody_reads_stderr() {
     let config = "[boot]\nkernel = \"tiny\"\ncmdline = \"scenario=demand pages=10\"\n[vm]\ntimeout = \"30s\"\n\
                   [[hook]]\nname = \"count\"\n";
@@ -132,7 +132,7 @@ fn nobody_reads_stderr() {
     assert!(finished.stdout().contains("faults=10 ok"), "{finished}");
 }
 
-/// Every line of the guest's, in order.
+/// Checks that every line of the guest's output is there, in order.
 #[track_caller]
 fn assert_whole(said: &[u8], lines: usize) {
     let said = String::from_utf8_lossy(said);
@@ -156,7 +156,7 @@ fn slow_reader() {
     assert_whole(&said, 1000);
 }
 
-/// A pipe that says EAGAIN when it is full: some parents leave their standard output like that.
+/// A full pipe that returns EAGAIN. Some parents leave their standard output non-blocking.
 fn non_blocking() {
     let command = Command::run_config("[boot]\nkernel = \"tiny\"\ncmdline = \"scenario=chatter lines=1000\"\n");
     let (mut reader, writer) = narrow_pipe();
@@ -172,7 +172,7 @@ fn non_blocking() {
     assert_whole(&said, 1000);
 }
 
-/// More than the UART's FIFO holds, at once; nothing is typed after it, and standard input stays open.
+/// More input than the UART's FIFO holds arrives at once. Nothing is typed after it, and standard input stays open.
 fn pasted() {
     let text: String = ('a'..='z').cycle().take(200).collect();
     let config = "[boot]\nkernel = \"tiny\"\ncmdline = \"scenario=echo bytes=200\"\n[vm]\ntimeout = \"30s\"\n";

@@ -1,4 +1,4 @@
-//! A triple fault is the guest's end, not ours.
+//! A triple fault ends the guest; the host reports a crash.
 
 use libtest_mimic::Trial;
 use vector14::summary::Stop;

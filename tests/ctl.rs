@@ -1,4 +1,4 @@
-//! `vector14 ctl`: a VM that runs is looked at and changed by another process, as its users do it.
+//! `vector14 ctl`: another process inspects and changes a running VM.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -22,18 +22,18 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-/// Ends by the hand of the test; its deadline is only there in case that it does not.
+/// A guest that runs until the test stops it; the deadline is a fallback.
 const SPIN: &str = "[boot]\nkernel = \"tiny\"\ncmdline = \"scenario=storm count=100000000\"\n[vm]\ntimeout = \"100s\"\n\
                     [control]\nsocket = \"s\"\n";
 
-/// `vector14 ctl` with the socket of a run in this folder; its own folder is another.
+/// Runs `vector14 ctl`, in a folder of its own, on the socket of the run in `folder`.
 fn ask(folder: &Path, arguments: &[&str]) -> Finished {
     let socket = folder.join("s");
     let arguments: Vec<_> = ["ctl", socket.to_str().unwrap()].iter().chain(arguments).copied().collect();
     Command::new(&arguments).finish()
 }
 
-/// The same, where it must do what it is asked; what it says is returned.
+/// As [`ask`], and checks that the command succeeds. Returns its standard output.
 #[track_caller]
 fn tell(folder: &Path, arguments: &[&str]) -> String {
     let finished = ask(folder, arguments);
@@ -47,7 +47,7 @@ fn tell_json(folder: &Path, arguments: &[&str]) -> Value {
     serde_json::from_str(&tell(folder, &arguments)).unwrap()
 }
 
-/// Runs the guest until `act` is done with it, and then ends it.
+/// Runs the guest, and stops it once `act` has returned.
 fn run_until_stopped(config: &str, mut act: impl FnMut(&Path, &mut Child)) -> Finished {
     let command = Command::run_config(config);
     let folder = command.path("");
@@ -116,7 +116,8 @@ fn hooks() {
     assert_eq!(summary["faults"]["total"], calls, "each fault went through `count` or its successor\n{finished}");
 }
 
-/// By the path of its library, in the place of one that is compiled in; it is still loaded when its options change.
+/// A compiled-in hook is replaced by a library, named by its path. The hook is still the library's after its options
+/// change.
 fn loaded() {
     let library = libraries::in_rust();
     let library = library.to_str().unwrap();
@@ -149,10 +150,10 @@ fn stats() {
     assert!(rows.next().unwrap().starts_with("ms\tfaults/s\texits/s\tfaults\t"), "{lines}");
     let faults: Vec<u64> = rows.map(|row| row.split('\t').nth(3).unwrap().parse().unwrap()).collect();
     assert!(faults.len() >= 3 && faults.is_sorted() && faults[0] < faults[faults.len() - 1], "{lines}");
-    assert_eq!(finished.summary()["faults"]["total"], faults[faults.len() - 1], "the last line is the last word");
+    assert_eq!(finished.summary()["faults"]["total"], faults[faults.len() - 1], "the last line has the final count");
 }
 
-/// A live run keeps its socket; what a dead one has left is replaced.
+/// A live run keeps its socket; a socket that a dead run left behind is replaced.
 fn sockets() {
     run_until_stopped(SPIN, |folder, child| {
         let again = Command::run_config(SPIN).argument("--control").argument(folder.join("s").to_str().unwrap());

@@ -1,4 +1,5 @@
-//! Clients of the control socket that break its rules, or are many, or do not read: the VM and the others go on.
+//! Clients of the control socket that break the protocol, are too many, or do not read: the VM and the other clients
+//! carry on.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -25,7 +26,7 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-/// A guest that runs until the test is done with its control socket.
+/// Runs a guest with a control socket until `act` returns.
 fn with_socket(act: impl FnOnce(&Path, &VmHandle) + Send) -> Outcome {
     guest_with_socket(storm(), act)
 }
@@ -49,7 +50,7 @@ fn guest_with_socket(guest: Guest, act: impl FnOnce(&Path, &VmHandle) + Send) ->
     outcome.balanced()
 }
 
-/// A connection that says what it likes.
+/// A connection over which a test sends any bytes.
 struct Raw(BufReader<UnixStream>);
 
 impl Raw {
@@ -85,7 +86,7 @@ fn garbage() {
             assert!(answer["error"]["message"].is_string(), "{line:?}: {answer}");
         }
         assert_eq!(raw.say(b"{\"command\":\"stpo\",\"id\":7}\n")["id"], 7);
-        // The connection is as good as before; lines may come in pieces, or several at once, or be empty.
+        // The connection still works. Lines may arrive in pieces, several at once, or empty.
         raw.0.get_mut().write_all(b"\n{\"command\":\"hooks\",").unwrap();
         std::thread::sleep(Duration::from_millis(20));
         assert_eq!(raw.say(b"\"id\":1}\n{\"command\":\"hooks\",\"id\":2}\n")["id"], 1);
@@ -97,7 +98,7 @@ fn garbage() {
     });
 }
 
-/// It asks and asks, and reads nothing: it is left, and nobody else notices.
+/// A client that sends requests and reads nothing is disconnected; no other client notices.
 fn slow() {
     with_socket(|path, vm| {
         let mut stream = UnixStream::connect(path).unwrap();
@@ -121,14 +122,14 @@ fn too_many() {
         let mut rounds = 0;
         while Client::connect(path).is_err() {
             rounds += 1;
-            assert!(rounds < 1000, "a client that has gone makes room");
+            assert!(rounds < 1000, "a client that leaves makes room for another");
             std::thread::sleep(Duration::from_millis(10));
         }
         assert_eq!(all[0].say(b"{\"command\":\"hooks\"}\n")["result"]["hooks"], json!([]));
     });
 }
 
-/// They add and remove hooks, and each has its own answers.
+/// Several clients add and remove hooks, and each gets the answers to its own requests.
 fn several() {
     let outcome = with_socket(|path, _| {
         std::thread::scope(|scope| {
@@ -155,7 +156,7 @@ fn several() {
     assert_eq!(hooks + outcome.summary.earlier_hooks.hooks, 40, "{outcome}");
 }
 
-/// Each of its faults takes ten lines of `stats`.
+/// Takes ten intervals of `stats` per fault.
 struct Slow;
 
 impl Hook for Slow {
@@ -165,7 +166,8 @@ impl Hook for Slow {
     }
 }
 
-/// A client that follows counts has the last ones, with the fault that a hook was at when the VM was stopped, and then the end.
+/// A client that follows `stats` gets the final counts, including the fault that a hook was handling when the VM was
+/// stopped, and then the end of the stream.
 fn the_end() {
     let mut raw = None;
     let outcome = guest_with_socket(storm().hook("slow", Slow), |path, vm| {

@@ -1,5 +1,5 @@
-//! Other users of the host, and what they write: they neither block a control socket nor use it, and none of their control
-//! characters reaches a terminal.
+//! Other users of the host can neither block a control socket nor use it, and no control character that they write
+//! reaches a terminal.
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Write};
@@ -34,7 +34,7 @@ pub fn tests() -> Vec<Trial> {
 
 const STRANGER: u32 = 65534;
 
-/// Does something as another user: Linux has credentials of each thread's own.
+/// Calls `act` as another user, in a thread of its own: Linux has credentials per thread.
 fn as_stranger<T: Send>(act: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let stranger = scope.spawn(|| {
@@ -46,14 +46,14 @@ fn as_stranger<T: Send>(act: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// A folder for all, such as /tmp.
+/// A folder that every user can write to, such as /tmp.
 fn shared_folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o1777)).unwrap();
     folder
 }
 
-/// What vector14 leaves to a terminal's control: line breaks, and tabs between the columns of a pipe.
+/// Checks that the only control characters in the output are line breaks, and tabs between the columns of a pipe.
 #[track_caller]
 fn assert_printable(finished: &Finished) {
     let said = [finished.stdout(), finished.stderr()].concat();
@@ -61,10 +61,10 @@ fn assert_printable(finished: &Finished) {
     assert_eq!(control, None, "{said:?}");
 }
 
-/// The two ways to write the beginning of an escape sequence, and a character that overwrites the line.
+/// Both encodings of the start of an escape sequence, and a character that overwrites the line.
 const ESCAPES: &str = "\u{1b}]0;x\u{7}\u{9b}2J\r";
 
-/// `vector14 ctl` with `arguments`, where somebody answers with `answer`.
+/// Runs `vector14 ctl` with `arguments`, against a server that answers `answer`.
 fn ask(arguments: &[&str], answer: &serde_json::Value) -> Finished {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
@@ -97,7 +97,7 @@ fn answers() {
 
 fn configs() {
     for config in [
-        // In the line that is shown, in a key that is named, in a value, and in what is not TOML.
+        // In the line that the error shows, in a key, in a value, and in text that is not TOML.
         format!("[vm]\nmemory = 3 # {ESCAPES}\nvcpus = 99\n"),
         format!("\"{}\" = 1\n", "\\u001b]0;x\\u0007\\u009b2J"),
         "[boot]\nkernel = \"tiny\"\nprotocol = \"\\u001b[2J\"\n".to_owned(),
@@ -127,7 +127,7 @@ fn squatted_lock() {
     assert_eq!(squatted.help(), Some("name a path in a folder of your own"));
 }
 
-/// It has a right to the socket, which the socket's owner gave away by mistake.
+/// Another user may not control the VM, even if the socket's owner has given everybody access by mistake.
 fn client() {
     let folder = shared_folder();
     let path = folder.path().join("s");

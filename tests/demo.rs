@@ -1,4 +1,4 @@
-//! `vector14 demo`: needs nothing, and shows a fault being reinjected and one being resolved.
+//! `vector14 demo` needs no files, and shows faults being reinjected and resolved.
 
 use libtest_mimic::Trial;
 

@@ -1,4 +1,4 @@
-//! Faults that only the engine `exception-bitmap` sees: those of guests without a usable IDT, and those before there is one.
+//! Faults that only the engine `exception-bitmap` sees: those of guests that have no usable IDT, or none yet.
 
 use libtest_mimic::Trial;
 use vector14::config::EngineChoice;
@@ -25,7 +25,7 @@ fn guest(cmdline: &str) -> Guest {
     Guest::new(cmdline).engine(EngineChoice::ExceptionBitmap)
 }
 
-/// Maps the page that the guest's handler knows nothing of.
+/// Maps the page that the guest's handler does not map.
 struct Hidden;
 
 impl Hook for Hidden {
@@ -39,7 +39,7 @@ impl Hook for Hidden {
     }
 }
 
-/// Maps the IDT to where its page-table entry leads already.
+/// Makes the IDT's page present; its page-table entry already names the frame.
 struct Idt;
 
 impl Hook for Idt {
@@ -52,8 +52,8 @@ impl Hook for Idt {
     }
 }
 
-/// An event can't be delivered, because its gate is on an absent page: that is a fault of its own, of the CPU's. The host
-/// resolves it, and the event is delivered after all.
+/// An event's gate is on an absent page, so its delivery faults: a page fault by the CPU itself. The host resolves that
+/// fault, and the event is delivered.
 fn absent(first: &str) {
     let recorder = Recorder::default();
     let guest = guest(&format!("scenario=idt-absent first={first}")).hook("recorder", recorder.clone());
@@ -66,7 +66,7 @@ fn absent(first: &str) {
     let vector = if first == "fault" { 14 } else { 6 };
     assert_eq!(of_gate.address.0, IDT_COPY.start + 16 * vector, "{outcome}");
     assert_eq!(of_gate.error_code.bits(), 0, "a read by the CPU itself\n{outcome}");
-    assert!(of_gate.from_user(), "in the course of an event of ring 3\n{outcome}");
+    assert!(of_gate.from_user(), "while an event of ring 3 is delivered\n{outcome}");
     assert_eq!((outcome.summary.verdicts.resolve, outcome.summary.verdicts.reinject), (2, 1), "{outcome}");
 }
 
@@ -75,14 +75,14 @@ fn crash(outcome: &Outcome) -> &str {
     detail
 }
 
-/// A #PF, a #PF in its delivery, which makes a #DF, and a #PF in the delivery of that.
+/// The delivery of a #PF faults, which makes a #DF, whose delivery faults too: a triple fault.
 fn triple() {
     let outcome = guest("scenario=idt-absent").hook("hidden", Hidden).run().balanced();
     assert!(crash(&outcome).contains("triple fault"), "{outcome}");
     assert_eq!((outcome.summary.verdicts.resolve, outcome.summary.verdicts.reinject), (1, 3), "{outcome}");
 }
 
-/// There is no instruction to be skipped.
+/// A fault in the delivery of an event has no instruction to skip.
 fn skip() {
     let skip = Act { window: IDT_COPY, verdict: Verdict::Skip };
     let outcome = guest("scenario=idt-absent").hook("hidden", Hidden).hook("skip", skip).run().balanced();

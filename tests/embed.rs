@@ -1,4 +1,4 @@
-//! The program in `examples`, which embeds the library, runs as it stands.
+//! The example `embed`, a program that embeds the library, runs as it stands.
 
 use std::process::Command as Process;
 
@@ -11,7 +11,7 @@ pub fn tests() -> Vec<Trial> {
     if libraries::can_compile() { vec![kvm_test("embed", embed)] } else { Vec::new() }
 }
 
-/// `cargo test` does not build examples when a test is named, so cargo is asked for this one.
+/// Has cargo build and run the example: `cargo test` builds no examples if a test is named.
 fn embed() {
     let mut cargo = Process::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args([

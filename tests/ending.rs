@@ -1,4 +1,4 @@
-//! The end of a run, when something is in its way: a hook that does not end, a host that fails.
+//! The end of a run if a hook does not end, or the host fails.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Output, Stdio};
@@ -20,7 +20,7 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-/// A hook that hangs in `on_end`, between two that do not.
+/// A run with a hook that hangs in `on_end`, between two that do not.
 fn hanging(cmdline: &str, timeout: &str) -> Command {
     let count = "[[hook]]\nname = \"count\"\n";
     let subject = table(&libraries::in_rust(), &format!("act = \"hang-at-the-end\"\ntimeout = \"{timeout}\""));
@@ -29,7 +29,7 @@ fn hanging(cmdline: &str, timeout: &str) -> Command {
     ))
 }
 
-/// Waits for the process to end; one that does not is killed.
+/// Waits for the process to end, and kills it after 30 s.
 fn end(mut child: Child) -> Output {
     let ended = (0..600).any(|_| {
         std::thread::sleep(Duration::from_millis(50));
@@ -52,7 +52,7 @@ fn assert_balanced(finished: &Finished) -> Value {
     summary
 }
 
-/// Its timeout holds, and the hooks before and after it report.
+/// The timeout ends the wait for the hook that hangs, and the hooks before and after it report.
 fn hook_hangs() {
     let command = hanging("scenario=demand pages=10", "500ms");
     let output = end(start(&command));
@@ -65,7 +65,7 @@ fn hook_hangs() {
     assert!(note.contains("`subject` has not ended within its timeout of 500ms"), "{finished}");
 }
 
-/// The first ends the VM, and the second ends the process, whatever its hooks do.
+/// The first signal ends the VM. The second ends the process, whatever its hooks do.
 fn second_signal() {
     let command = hanging("scenario=spin", "60s");
     let mut child = start(&command);
@@ -78,7 +78,7 @@ fn second_signal() {
         std::io::Read::read_exact(&mut stderr, &mut byte).unwrap();
         heard.push(byte[0].into());
     }
-    assert!(child.try_wait().unwrap().is_none(), "it ended at the first signal");
+    assert!(child.try_wait().unwrap().is_none(), "the process ended at the first signal");
     signal(&child);
     let output = end(child);
     assert_eq!(output.status.signal(), Some(libc::SIGTERM), "{heard}");
@@ -89,7 +89,7 @@ fn signal(child: &Child) {
     assert!(sent.unwrap().success());
 }
 
-/// Runs a guest whose vCPU's thread has its `nth` ioctl fail with EIO.
+/// Runs a guest. The `nth` ioctl of its vCPU thread fails with EIO.
 fn failing(nth: u32, cmdline: &str, hook: &str) -> Finished {
     let config = format!("[boot]\nkernel = \"tiny\"\ncmdline = \"{cmdline}\"\n[vm]\ntimeout = \"60s\"\n{hook}");
     let inject = format!("inject=ioctl:error=EIO:when={nth}");
@@ -97,7 +97,7 @@ fn failing(nth: u32, cmdline: &str, hook: &str) -> Finished {
     Command::run_config(&config).under(&strace).finish()
 }
 
-/// The failure is the host's, and the ledger is there, and what the hooks have to say.
+/// The command reports a failure of the host. The summary still has the ledger and the hooks' reports.
 fn kvm_run_fails() {
     let finished = failing(2000, "scenario=storm count=100000", "[[hook]]\nname = \"count\"\n");
     let finished = finished.failed_with(3, &["KVM_RUN failed", "Input/output error"]);
@@ -110,8 +110,8 @@ fn kvm_run_fails() {
     );
 }
 
-/// A hook that takes a page away leaves it to the VM to drop translations, which takes some of the ioctls of a fault. Whichever of
-/// these fails, the fault has a verdict.
+/// After a hook unmaps a page, the VM drops translations. That takes some of the ioctls of the fault, and whichever of
+/// them fails, the fault has a verdict.
 fn flush_fails() {
     let hook = table(&libraries::in_rust(), "act = \"map-and-unmap\"");
     let flush_failed = (300..330).any(|nth| {
@@ -120,10 +120,10 @@ fn flush_fails() {
         assert_eq!(summary["stop"]["reason"], "crash", "{finished}");
         summary["stop"]["detail"].as_str().unwrap().contains("can't be flushed")
     });
-    assert!(flush_failed, "no flush was among the ioctls");
+    assert!(flush_failed, "none of the failed ioctls was a flush");
 }
 
-/// A run that does not come about leaves no file that could be taken for a summary.
+/// A run that fails to start leaves no file that could be taken for a summary.
 fn no_summary() {
     let command = Command::run_config("[boot]\nkernel = \"tiny\"\n").argument("--kvm").argument("/no/such/kvm");
     let finished = command.finish().failed_with(3, &["/no/such/kvm"]);

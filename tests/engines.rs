@@ -1,5 +1,5 @@
-//! The two engines beside each other: which one `auto` takes, that a guest can't tell them apart, nor a hook, and the filter
-//! that only one of them has.
+//! The two engines compared: which one `auto` takes, that neither a guest nor a hook can tell them apart, and the
+//! filter that only `exception-bitmap` has.
 
 use libtest_mimic::Trial;
 use vector14::config::{EngineChoice, ErrorCodeFilter};
@@ -13,7 +13,7 @@ use crate::harness::{
 
 pub fn tests() -> Vec<Trial> {
     let mut tests = Vec::new();
-    // These tell what a stock KVM comes to; what another one does, the others below do.
+    // For a stock KVM. The tests below are for a KVM with the capability.
     if lacks_exception_bitmap().is_some() {
         tests.extend([
             kvm_test("engines::auto_falls_back_to_gate", auto_falls_back),
@@ -72,7 +72,7 @@ impl Hook for Fill {
     }
 }
 
-/// A scenario that needs hooks, with its hook; any other scenario with none.
+/// The hook that a scenario needs; for any other scenario, one that only records.
 fn hook(scenario: &str) -> Box<dyn Hook> {
     let act = |window, verdict| Box::new(Act { window, verdict });
     match scenario {
@@ -93,15 +93,16 @@ fn run(scenario: &str, parameters: &str, engine: EngineChoice) -> (Outcome, Vec<
     (outcome, recorder.faults())
 }
 
-/// A fault as any CPU tells of it: QEMU does not set RF in the flags that it pushes (SDM vol. 3B, 18.3.1.1), which are what the
-/// engine `gate` sees.
+/// A fault as real hardware reports it. The engine `gate` sees the RFLAGS that the CPU pushed, and QEMU does not set RF
+/// there (SDM vol. 3B, 18.3.1.1).
 fn as_any_cpu(fault: &Fault) -> Fault {
     const RFLAGS_RF: u64 = 1 << 16;
     let rflags = if emulated_by_qemu() { fault.rflags | RFLAGS_RF } else { fault.rflags };
     Fault { rflags, ..*fault }
 }
 
-/// The guest says the same, the ledger is the same, and so is each fault, down to its last flag.
+/// With both engines, the guest prints the same, the verdicts add up to the same counts, and each fault is the same,
+/// down to its last flag.
 fn nobody_can_tell() {
     let scenarios = [
         ("demand", "pages=200"),
@@ -134,7 +135,7 @@ fn nobody_can_tell() {
     }
 }
 
-/// Every other page is touched by a write: only those leave the guest, which counts all of them.
+/// Every other page is touched by a write. Only those faults leave the guest, whose handler counts all.
 fn filter() {
     let all = Guest::new("scenario=demand pages=100").engine(EngineChoice::ExceptionBitmap).run().passed();
     let filter = ErrorCodeFilter { mask: ErrorCode::WRITE, value: ErrorCode::WRITE };

@@ -1,5 +1,5 @@
-//! The error code, CR2 and RIP that the host sees are those that the guest's handler sees, for every combination of
-//! bits that can be made.
+//! For every combination of error-code bits that can be made, the host sees the same error code, CR2 and RIP as the
+//! guest's handler.
 
 use std::collections::BTreeSet;
 
@@ -30,7 +30,7 @@ fn error_codes() {
         .collect();
     assert_eq!(of_host, of_guest, "{outcome}");
 
-    // P, W, U and I as they combine: a fetch is not a write, and RSVD comes with P.
+    // The combinations of P, W, U and I that are possible: a fetch is not a write, and RSVD comes with P.
     let seen: BTreeSet<u64> = of_host.iter().map(|[_, code, _]| *code).collect();
     let expected = [0x00, 0x02, 0x10, 0x04, 0x06, 0x14, 0x03, 0x11, 0x05, 0x07, 0x15, 0x09, 0x0b, 0x0d, 0x0f];
     for code in expected {
@@ -40,7 +40,7 @@ fn error_codes() {
     }
 }
 
-/// The numbers of a line `error-codes: address=0x... error=0x... rip=0x...`.
+/// The numbers in a line `error-codes: address=0x... error=0x... rip=0x...`.
 fn fault_line(line: &str) -> Option<[u64; 3]> {
     let number = |key: &str| {
         let digits = line.split_whitespace().find_map(|word| word.strip_prefix(key))?;
@@ -49,7 +49,7 @@ fn fault_line(line: &str) -> Option<[u64; 3]> {
     Some([number("address=")?, number("error=")?, number("rip=")?])
 }
 
-/// Tells the oracle of faults with one bit of the error code turned round.
+/// Shows each fault to the oracle with one bit of the error code inverted.
 struct Liar {
     bit: ErrorCode,
     oracle: Oracle,
@@ -61,7 +61,7 @@ impl Hook for Liar {
     }
 }
 
-/// The oracle that other tests rely on finds every one of them.
+/// The oracle, on which other tests rely, finds every wrong error code.
 fn wrong_codes() {
     for bit in [ErrorCode::PRESENT, ErrorCode::WRITE, ErrorCode::USER, ErrorCode::RESERVED, ErrorCode::FETCH] {
         let oracle = Oracle::default();

@@ -1,11 +1,11 @@
-//! Every hook that ships has an example, in hooks/examples, that runs as it stands and shows what the hook does.
+//! Every hook that ships has an example in hooks/examples, which runs as it stands and shows what the hook does.
 
 use libtest_mimic::Trial;
 use vector14_hooks::HOOKS;
 
 use crate::harness::{Command, Finished, kvm_test, test};
 
-/// Each hook's example.
+/// Each hook's name, its example, and the test of that.
 const EXAMPLES: &[(&str, &str, fn())] = &[
     ("trace", include_str!("../hooks/examples/trace.toml"), trace),
     ("count", include_str!("../hooks/examples/count.toml"), count),
@@ -34,7 +34,7 @@ fn example(name: &str) -> &'static str {
     EXAMPLES.iter().find(|(hook, ..)| *hook == name).unwrap().1
 }
 
-/// Runs the example of a hook; the guest ends well.
+/// Runs the example of a hook, and checks that the guest passes and the hook does not fail.
 #[track_caller]
 fn run(name: &str) -> Finished {
     let script = include_bytes!("../hooks/examples/explore.rhai");
@@ -44,7 +44,7 @@ fn run(name: &str) -> Finished {
     finished
 }
 
-/// A table that one of the hooks has reported: its rows, as text.
+/// The rows, as text, of a table that one of the hooks has reported.
 #[track_caller]
 fn rows(finished: &Finished, title: &str) -> Vec<Vec<String>> {
     let summary = finished.summary();
@@ -73,7 +73,7 @@ fn zero_fill() {
     assert_eq!(rows(&finished, "pages mapped")[0][2], "16", "{finished}");
 }
 
-/// What it does is tested beside it, in `pager`.
+/// The tests of the hook itself are in `pager`.
 fn pager() {
     let finished = run("pager");
     assert!(finished.summary()["verdicts"]["resolve"].as_u64().unwrap() > 4096, "{finished}");
@@ -87,7 +87,7 @@ fn watch() {
     assert_eq!(first.len(), 5, "{finished}");
     assert_eq!(first[0][..2], ["write", "0x1000001000"], "{finished}");
     assert_eq!((first[0][7].as_str(), first[1][0].as_str()), ("mov [rdi],rsi", "read"), "{finished}");
-    // Only the first touch is the guest's own.
+    // The guest's handler gets only the first touch of each page.
     assert_eq!(finished.summary()["verdicts"]["reinject"], 4, "{finished}");
     assert!(finished.stdout().contains("4 pages mapped at their first touch, contents right"), "{finished}");
 }
@@ -109,8 +109,8 @@ fn wx() {
     assert!(pages.iter().all(|page| page[2] == "3"), "each of 3 rounds\n{finished}");
 }
 
-/// The guest is none the worse, and the dice fall the same way each time: the same faults, to the last register, and the same
-/// verdicts.
+/// The guest passes, and the random choices repeat: the second run has the same faults, to the last register, and the
+/// same verdicts.
 fn chaos() {
     let trace = "[[hook]]\nname = \"trace\"\nformat = \"json\"\nfile = \"faults.jsonl\"\n";
     let traced = || {

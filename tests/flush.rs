@@ -1,4 +1,4 @@
-//! What a hook takes away is gone: on nested paging and on shadow paging, the next access faults.
+//! After a hook unmaps or protects a page, the next access faults, on nested paging and on shadow paging.
 
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
@@ -26,7 +26,7 @@ fn hidden(hook: impl Hook + 'static) -> crate::harness::Outcome {
     Guest::new(&format!("scenario=hidden pages={PAGES} fill={FILL:#x}")).hook("test", hook).run().passed()
 }
 
-/// Keeps one page mapped, and the others' contents on the host's side.
+/// Keeps one page mapped, and the contents of the others on the host.
 struct OnePage {
     state: Mutex<State>,
     flushes: bool,
@@ -72,19 +72,19 @@ impl Hook for OnePage {
     }
 }
 
-/// The guest reads all pages and then writes all: each page faults twice, and no more.
+/// The guest reads all pages and then writes all: each page faults exactly twice.
 fn unmap() {
     let outcome = hidden(OnePage::new(true));
     assert_eq!(outcome.summary.faults.total, 2 * PAGES, "{outcome}");
 }
 
-/// One vCPU needs no flush before the hook returns: the VM does one then.
+/// With one vCPU a hook need not flush: the VM does, after the hook returns.
 fn unmap_lazily() {
     let outcome = hidden(OnePage::new(false));
     assert_eq!(outcome.summary.faults.total, 2 * PAGES, "{outcome}");
 }
 
-/// Maps pages that can be written, and takes that back before the guest does.
+/// Maps writable pages, and makes them read-only before the guest writes to them.
 #[derive(Default)]
 struct TakesBack(Mutex<Vec<Va>>);
 
@@ -118,10 +118,10 @@ fn protect() {
 }
 
 const ROUNDS: u64 = 200;
-/// What a frame holds that has been taken away.
+/// Contents of a frame that has been unmapped.
 const TAKEN: [u8; 8] = [0xff; 8];
 
-/// Puts another frame behind the first page at each fault of vCPU 0. While it is in there, vCPU 1 runs.
+/// At each fault of vCPU 0, maps another frame at the first page. vCPU 1 runs meanwhile.
 #[derive(Default)]
 struct Swap {
     state: Mutex<Swapping>,
@@ -161,7 +161,7 @@ impl Hook for Swap {
         (state.round, state.is_mapped) = (state.round + 1, false);
         guest.write_physical(state.frame(), &state.round.to_le_bytes())?;
         let missed = self.mapped.wait_timeout_while(state, Duration::from_secs(5), |state| !state.is_mapped).unwrap().1;
-        assert!(!missed.timed_out(), "vCPU 1 goes on without a fault");
+        assert!(!missed.timed_out(), "vCPU 1 still reads the page without a fault");
         Ok(Verdict::Skip)
     }
 }

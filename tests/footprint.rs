@@ -1,4 +1,4 @@
-//! The VMM's own memory, besides the guest's.
+//! The memory that the VMM takes besides the guest's has a limit.
 
 use libtest_mimic::Trial;
 
@@ -10,8 +10,8 @@ pub fn tests() -> Vec<Trial> {
 
 const CONFIG: &str = "[boot]\nkernel = \"tiny\"\ncmdline = \"scenario=spin\"\n[vm]\ntimeout = \"60s\"\nmemory = \"48M\"\n\
                       [[hook]]\nname = \"trace\"\nfile = \"trace.txt\"\n[[hook]]\nname = \"count\"\n";
-/// Guest RAM, as the config above has it, and with the pool of host-owned pages, in KiB. The host may make one mapping of
-/// both.
+/// Guest RAM as configured above, in KiB; and the same with the pool of host-owned pages. The host may make one mapping
+/// of both.
 const RAM: u64 = 48 << 10;
 const RAM_AND_POOL: u64 = RAM + (256 << 10);
 const LIMIT: u64 = 16 << 10;
@@ -25,7 +25,7 @@ fn footprint() {
 
     let (guest, own): (Vec<_>, Vec<_>) = mappings(&smaps).into_iter().partition(|(size, _)| *size >= RAM);
     let guest: u64 = guest.iter().map(|(size, _)| size).sum();
-    assert!(guest >= RAM_AND_POOL, "the guest's memory is not among\n{smaps}");
+    assert!(guest >= RAM_AND_POOL, "the guest's memory is not among these mappings\n{smaps}");
     let own: u64 = own.iter().map(|(_, resident)| resident).sum();
     assert!(own > 0 && own < LIMIT, "{own} KiB are resident besides the guest's memory\n{smaps}");
 }

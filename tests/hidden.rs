@@ -1,4 +1,4 @@
-//! Pages that the guest calls fatal: it passes only when a hook resolves their faults, and its handler never runs.
+//! Pages whose faults are fatal in the guest: it passes only if a hook resolves them and its own handler never runs.
 
 use libtest_mimic::Trial;
 use vector14::summary::Stop;

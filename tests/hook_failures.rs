@@ -1,4 +1,5 @@
-//! A hook that panics or fails never takes the VM down: the fault is reinjected, the hook reported and left out.
+//! A hook that panics or fails does not take the VM down: the fault is reinjected, and the hook is reported and left
+//! out.
 
 use std::time::Duration;
 
@@ -76,7 +77,7 @@ impl Hook for NeverReturns {
     }
 }
 
-/// The deadline ends the VM all the same, and the summary says why counts are missing.
+/// The deadline still ends the VM, and the summary says why counts are missing.
 fn never_returns() {
     let guest = Guest::new("scenario=demand").timeout(Duration::from_millis(500)).hook("stuck", NeverReturns);
     let outcome = guest.run();

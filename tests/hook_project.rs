@@ -1,4 +1,4 @@
-//! `vector14 hook`: from an empty folder to a hook that runs, as the README has it.
+//! `vector14 hook`: the README's steps lead from an empty folder to a hook that runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::loaded_watch::terminate;
 
 pub fn tests() -> Vec<Trial> {
     let mut tests = vec![test("hook-project::header", header)];
-    // Where there are no compilers, nor are there the SDK's sources.
+    // A host without compilers does not have the SDK's sources either.
     if libraries::can_compile() {
         tests.push(test("hook-project::refused", refused));
         tests.push(kvm_test("hook-project::newcomer", newcomer));
@@ -36,7 +36,7 @@ fn refused() {
     assert!(!folder.exists());
 }
 
-/// The edit that the README asks for: what stands in the place of the last line of `on_fault`.
+/// The edit that the README asks for: this replaces the last line of `on_fault`.
 const EDIT: &str = "        let page = guest.allocate_page()?;
         guest.write_physical(page, &[0x14; 4096])?;
         guest.map(fault.address.page(), page, vector14_hook::Access::USER)?;
@@ -44,14 +44,14 @@ const EDIT: &str = "        let page = guest.allocate_page()?;
 ";
 
 fn newcomer() {
-    assert!(include_str!("../README.md").contains(EDIT), "the README asks for another edit by now");
+    assert!(include_str!("../README.md").contains(EDIT), "the README asks for a different edit");
     let run = Command::new(&["run", "--watch", "mine/mine.toml", "--set", "boot.cmdline=scenario=drip pages=5000"]);
     let run = run.argument("--set").argument("vm.timeout=300s");
     let project = run.path("mine");
     let new = Command::new(&["hook", "new"]).argument(project.to_str().unwrap()).finish();
     assert_eq!(new.status(), Some(0), "{new}");
     assert!(new.stdout().contains("cargo build\n"), "{new}");
-    // The crates that every such project is built of are built once.
+    // All projects share a target folder, so that their dependencies are built once.
     let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hook-project");
     fs::create_dir_all(&built).unwrap();
     std::os::unix::fs::symlink(&built, project.join("target")).unwrap();
@@ -79,7 +79,7 @@ fn newcomer() {
     assert_eq!(finished.stderr().matches("hook `mine` was reloaded").count(), 2, "{finished}");
 }
 
-/// Runs cargo in the project, without the network.
+/// Runs cargo offline in the project.
 fn cargo(project: &PathBuf, command: &str) {
     let mut cargo = Process::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(project).args([command, "--offline", "--quiet"]).env_remove("CARGO_TARGET_DIR");
@@ -87,7 +87,7 @@ fn cargo(project: &PathBuf, command: &str) {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.success(),
-        "cargo {command} in {} (without network: a crate that is missing is had by `cargo fetch`):\n{said}",
+        "cargo {command} in {} (offline: run `cargo fetch` if a crate is missing):\n{said}",
         project.display()
     );
 }

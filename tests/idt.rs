@@ -1,5 +1,5 @@
-//! Guests that load other IDTs, rewrite gate 14, copy a table, restore a gate: each step ends armed, with the right
-//! original handler.
+//! Guests that load other IDTs, rewrite gate 14, copy a table or restore a gate: after each step, interception is armed
+//! and knows the right original handler.
 
 use libtest_mimic::Trial;
 
@@ -19,14 +19,14 @@ fn idt() {
     off_and_on("scenario=idt");
 }
 
-/// The guest's own handlers count every fault, so this fails where one is missed.
+/// The guest's own handlers count every fault, so this fails if one is missed.
 fn rewritten() {
     let outcome = off_and_on("scenario=idt-rewrite how=gate rounds=1000");
     assert_eq!(outcome.summary.faults.total, 2000, "{outcome}");
     assert!(outcome.summary.notes.is_empty(), "{outcome}");
 }
 
-/// Writes beside the gate cost exits, and nothing is missed.
+/// Writes to other data in the gate's page cost exits, and no fault is missed.
 fn rewritten_beside_data() {
     let outcome = off_and_on("scenario=idt-rewrite how=shared rounds=500");
     assert_eq!(outcome.summary.faults.total, 1000, "{outcome}");
@@ -34,7 +34,8 @@ fn rewritten_beside_data() {
     assert!(outcome.summary.notes.is_empty(), "{outcome}");
 }
 
-/// The CPU writes to a GDT by itself, so the page can't be kept. What is missed is told.
+/// The CPU itself writes to a GDT, so a page with one can't be made read-only. The summary says where faults may have
+/// been missed.
 fn rewritten_beside_the_gdt() {
     let outcome = Guest::new("scenario=idt-rewrite how=descriptors rounds=500").run().passed();
     assert_eq!(outcome.guest_faults(), 1000, "{outcome}");
@@ -43,7 +44,7 @@ fn rewritten_beside_the_gdt() {
     assert!(outcome.summary.faults.total == 1000 || told("may have been missed on vCPU 0 from"), "{outcome}");
 }
 
-/// No KVM says when a guest executes LIDT.
+/// No KVM exits at LIDT. The summary says where faults may have been missed.
 fn loaded_without_an_exit() {
     let outcome = Guest::new("scenario=idt-rewrite how=table rounds=1000").run().passed();
     assert_eq!(outcome.guest_faults(), 1000, "{outcome}");

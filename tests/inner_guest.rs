@@ -1,4 +1,4 @@
-//! A guest that runs guests of its own: what those do is not taken for what the guest does.
+//! A guest that runs a guest of its own: the inner guest's state is not taken for the guest's.
 
 use libtest_mimic::Trial;
 use vector14::config::{Config, EngineChoice};
@@ -23,7 +23,7 @@ fn hidden() {
     assert!(outcome.console.contains("no AMD-V"), "{outcome}");
 }
 
-/// With the engine `gate`, it takes a KVM that says which guest an exit is of.
+/// The engine `gate` needs a KVM that says which of the two guests an exit is from.
 fn nested() {
     let mut config = Config::tiny(SCENARIO);
     (config.vm.nested, config.intercept.engine) = (true, engine());

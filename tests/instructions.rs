@@ -1,4 +1,5 @@
-//! What the path of a fault executes, counted: a recorded exit is replayed without a guest, and again under callgrind.
+//! Counts the instructions on the path of a fault: a recorded exit is replayed without a guest, and again under
+//! callgrind.
 //!
 //! Counts do not depend on other work on the machine. `instructions.toml` has the budgets.
 
@@ -30,15 +31,15 @@ pub fn tests() -> Vec<Trial> {
 
 const REPLAYED: &str = "instructions::replayed::";
 
-/// Faults that are replayed and counted: fewer in a row than would be taken for a loop.
+/// Number of faults that are replayed and counted: few enough in a row not to be taken for a loop.
 const COUNT: u32 = 200;
 
-/// A fault with its hook.
+/// An exit to replay, and the hook that is asked.
 struct Subject {
     name: &'static str,
     exit: Exit,
     hook: fn() -> Option<Box<dyn Hook>>,
-    /// What the guest gets, by its field in the summary.
+    /// The expected verdict, by its field in the summary.
     verdict: &'static str,
 }
 
@@ -101,7 +102,7 @@ fn loaded() -> Option<Box<dyn Hook>> {
 }
 
 impl Subject {
-    /// Every answer to the exit is a fault with the verdict that was asked for.
+    /// Replays the exit, and checks that each answer is a fault with the expected verdict.
     fn replay(&self) {
         let hooks = (self.hook)().into_iter().map(|hook| NamedHook::boxed("hook", hook)).collect();
         let verdicts = replay(self.exit, hooks, COUNT, Path::new(DEFAULT_PATH)).unwrap();
@@ -110,20 +111,20 @@ impl Subject {
     }
 }
 
-/// What one fault executes.
+/// Instructions that one fault executes.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 struct Cost {
     instructions: u64,
-    /// Of those, the ones that lock the bus: changes of what vCPUs share.
+    /// Those that lock the bus, because they change what vCPUs share.
     locked: u64,
 }
 
-/// What callgrind has seen of a subject's faults.
+/// What callgrind counted for a subject's faults.
 #[derive(Debug, PartialEq, Eq)]
 struct Profile {
     cost: Cost,
-    /// Functions that were called, of those that the path must do without.
+    /// Called functions that must not be on the path.
     unwanted: BTreeSet<String>,
 }
 
@@ -134,7 +135,7 @@ const UNWANTED: [&str; 9] =
 fn within_budget() {
     let budgets: BTreeMap<String, Cost> = toml::from_str(include_str!("instructions.toml")).unwrap();
     let profiles = profiles();
-    assert_eq!(profiles, self::profiles(), "the same replay was counted twice, and differently");
+    assert_eq!(profiles, self::profiles(), "two counts of the same replay differ");
     let (mut over, mut new) = (String::new(), String::new());
     for (Subject { name, .. }, Profile { cost, unwanted }) in SUBJECTS.iter().zip(&profiles) {
         let Cost { instructions, locked } = *cost;
@@ -150,12 +151,12 @@ fn within_budget() {
     assert!(
         over.is_empty(),
         "a fault executes more than tests/instructions.toml allows:\n{over}\
-         Make the path cheaper. If the path has to do more from now on, replace the file's lines by these, and say in the commit \
-         what the instructions buy. The call of an allocator or of the kernel is never allowed.\n{new}"
+         Make the path cheaper. If the path has to do more from now on, replace the file's lines with these, and say in \
+         the commit what the instructions are for. A call of the allocator or of the kernel is never allowed.\n{new}"
     );
 }
 
-/// A profile of each subject, in their order.
+/// The profiles of all subjects, in their order.
 fn profiles() -> Vec<Profile> {
     let folder = tempfile::tempdir().unwrap();
     let mut valgrind = Command::new("valgrind");
@@ -180,7 +181,7 @@ fn profile(dump: &str) -> Profile {
     let totals: Vec<u64> = field("summary: ").split(' ').map(|total| total.parse().unwrap()).collect();
     let [instructions, locked] = totals[..] else { panic!("{dump}") };
     let each = |total: u64| {
-        assert!(total > 0 && total.is_multiple_of(COUNT.into()), "{total} by {COUNT} equal faults\n{dump}");
+        assert!(total > 0 && total.is_multiple_of(COUNT.into()), "{total} for {COUNT} equal faults\n{dump}");
         total / u64::from(COUNT)
     };
     // The C library's symbols have versions: `clock_gettime@@GLIBC_2.17`.

@@ -1,4 +1,4 @@
-//! Interception as such: off, taken out and put back while the guest runs, and a guest that must not notice.
+//! Interception that is off, or detached and attached while the guest runs: the guest does not notice.
 
 use std::time::Duration;
 
@@ -26,8 +26,8 @@ fn off() {
     assert_eq!(summary["faults"]["total"], 0, "{finished}");
 }
 
-/// SIGUSR1 again and again in the middle of a storm: the guest's own count is right to the last fault, and the host has
-/// seen some of them but not all.
+/// SIGUSR1 toggles interception ten times in the middle of a storm. The guest's own count is right to the last fault,
+/// and the host has seen some of the faults but not all.
 fn detach_and_attach() {
     const FAULTS: u32 = 200_000;
     let finished = Command::run_config(&config(engine().name(), FAULTS)).finish_after("kind=fault", |child| {

@@ -1,4 +1,4 @@
-//! Accesses that protection keys forbid.
+//! Accesses that protection keys forbid fault with PK in the error code.
 
 use libtest_mimic::Trial;
 use vector14_guest_abi::window::KEYS_PKRU;

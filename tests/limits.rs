@@ -1,5 +1,5 @@
-//! What `vector14 bench` and others measure, compared with limits: `make bench-check`. Other work on the machine can exceed a
-//! limit, so these are benchmarks of the test binary (`--bench`), and no tests.
+//! Compares measured times with limits: `make bench-check`. Other work on the machine can make a time exceed its limit,
+//! so these are benchmarks of the test binary (`--bench`), not tests.
 
 use libtest_mimic::{Measurement, Trial};
 use serde_json::Value;
@@ -10,7 +10,7 @@ use crate::linux;
 
 pub fn benches() -> Vec<Trial> {
     let mut benches = vec![bench("limits::skipped_fault", skipped_fault)];
-    // Times that are promised of a CPU are not promised of an emulated one.
+    // These limits are for a real CPU, not for an emulated one.
     if !emulated_by_qemu() {
         benches.push(bench("limits::demo", demo));
         benches.push(bench("limits::asking_a_hook", asking_a_hook));
@@ -22,13 +22,13 @@ pub fn benches() -> Vec<Trial> {
     benches
 }
 
-/// A benchmark; `body` returns what it has measured, in nanoseconds.
+/// A benchmark; `body` returns its measurement, in nanoseconds.
 fn bench(name: &str, body: fn() -> f64) -> Trial {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time in nanoseconds")]
     Trial::bench(name, move |_| Ok(Some(Measurement { avg: body() as u64, variance: 0 })))
 }
 
-/// What `vector14 bench` says in JSON.
+/// Runs `vector14 bench`, and returns its JSON.
 fn measure(arguments: &[&str]) -> Value {
     let command = Command::new(&["bench", "--json"]);
     let finished = arguments.iter().fold(command, |command, argument| command.argument(argument)).finish();
@@ -36,10 +36,10 @@ fn measure(arguments: &[&str]) -> Value {
     serde_json::from_str(&finished.stdout()).unwrap()
 }
 
-/// Costs little more than an exit.
+/// A skipped fault costs little more than an exit.
 fn skipped_fault() -> f64 {
-    // kvm-pvm emulates the guest's kernel an instruction at a time; on kvm-amd little but the exit itself is to be paid, and
-    // nothing of the guest's where the fault was not delivered.
+    // kvm-pvm emulates the guest's kernel one instruction at a time. On kvm-amd there is little to pay besides the exit
+    // itself, and nothing of the guest's if the fault was not delivered.
     let limit = match (emulated_by_qemu(), engine()) {
         (false, _) => 1.5,
         (true, EngineChoice::ExceptionBitmap) => 1.15,
@@ -51,7 +51,7 @@ fn skipped_fault() -> f64 {
     bench["rows"].as_array().unwrap().iter().find(|row| row["name"] == "skip").unwrap()["median_ns"].as_f64().unwrap()
 }
 
-/// The limits are of a hook that does nothing, and of the quickest of many rounds.
+/// The limits are for a hook that does nothing, in the fastest of many rounds.
 fn asking_a_hook() -> f64 {
     let library = libraries::in_rust();
     let bench = measure(&["--dispatch", "--hook", library.to_str().unwrap()]);
@@ -62,7 +62,7 @@ fn asking_a_hook() -> f64 {
     loaded
 }
 
-/// A lock, or a line of cache, that both threads need would make two of them slower than one.
+/// A lock or a cache line that both threads need would make two of them slower than one.
 fn two_threads() -> f64 {
     let bench = measure(&["--dispatch"]);
     let best = bench["dispatch"]["scaling"]["best"].as_f64().unwrap();
@@ -70,7 +70,7 @@ fn two_threads() -> f64 {
     bench["dispatch"]["rows"][1]["median_ns"].as_f64().unwrap()
 }
 
-/// To the end, which is beyond the first fault, in less than 50 ms of CPU time of its own.
+/// The whole demo, which goes on after its first fault, takes less than 50 ms of user time.
 fn demo() -> f64 {
     let finished = Command::new(&["demo"]).under(&["bash", "-c", "TIMEFORMAT='cpu %U'; time \"$0\" \"$@\""]).finish();
     assert_eq!(finished.status(), Some(0), "{finished}");

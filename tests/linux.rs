@@ -1,5 +1,5 @@
-//! Unmodified distribution kernels: every page fault is seen, and the guest is none the wiser. They run where the lab has
-//! put kernels and an initramfs: in the folder that `VECTOR14_GUESTS` names.
+//! Unmodified distribution kernels: the host sees every page fault, and the guest does not notice. The tests need the
+//! folder that `VECTOR14_GUESTS` names, where the lab has put kernels and an initramfs.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -40,7 +40,8 @@ pub fn guests() -> Option<PathBuf> {
     std::env::var_os("VECTOR14_GUESTS").map(PathBuf::from)
 }
 
-/// What a kernel is told besides what a test adds. There is no PCI: generic kernels would look for it at length.
+/// The command line of all kernels, before what a test adds. There is no PCI, and generic kernels would probe for it at
+/// length.
 const CMDLINE: &str =
     "console=ttyS0 panic=-1 reboot=k pci=off mitigations=auto cryptomgr.notests random.trust_cpu=on quiet";
 
@@ -54,7 +55,7 @@ pub fn linux(kernel: &str, vcpus: u32, cmdline: &str, further: &str) -> Command 
     ))
 }
 
-/// Debian's 6.1 with `memory` bytes, to be run in this process with hooks of the test's own.
+/// Debian's 6.1 with `memory` bytes of RAM, to be run in this process with the test's own hooks.
 pub fn linux_here(cmdline: &str, memory: u64) -> Guest {
     let guests = guests().unwrap();
     let boot = BootConfig {
@@ -66,7 +67,7 @@ pub fn linux_here(cmdline: &str, memory: u64) -> Guest {
     Guest::of(Config { vm, boot, ..Config::tiny("") }).timeout(Duration::from_secs(300))
 }
 
-/// The run ended as it was meant to, and the ledger adds up.
+/// Checks that the run ended well, for this reason, and that the ledger adds up.
 #[track_caller]
 pub fn well(finished: Finished, reason: &str) -> Finished {
     assert_eq!(finished.status(), Some(0), "{finished}");
@@ -78,7 +79,7 @@ pub fn well(finished: Finished, reason: &str) -> Finished {
     finished
 }
 
-/// From the boot loader to /init and a reset: intercepted, and with fewer exits besides faults than 20,000.
+/// The kernel boots, reaches /init and resets. It is intercepted, and makes fewer than 20,000 exits besides faults.
 fn boots(kernel: &str, vcpus: u32, cmdline: &str) {
     let finished = well(linux(kernel, vcpus, cmdline, "").finish(), "reset");
     let summary = finished.summary();
@@ -89,7 +90,7 @@ fn boots(kernel: &str, vcpus: u32, cmdline: &str) {
     assert!(exits("total") - exits("fault") < 20_000, "{finished}");
 }
 
-/// Everything that the workloads do comes out the same with interception off and on.
+/// The workloads print the same with interception off and on.
 fn workloads(kernel: &str, cmdline: &str) {
     let run = |engine: &str| {
         let cmdline = format!("{cmdline} v14=workload:all v14.modules");
@@ -112,8 +113,8 @@ fn workloads(kernel: &str, cmdline: &str) {
     assert!(on.summary()["faults"]["total"].as_u64().unwrap() > 1000, "{on}");
 }
 
-/// The kernel counts its page faults by tracepoints on all CPUs, over a window that begins and ends with a fault at an address
-/// of its own. The host's trace has exactly as many between these two.
+/// The kernel counts its page faults by tracepoints on all CPUs, over a window that begins and ends with a fault at a
+/// known address. The host's trace has exactly as many faults in that window.
 fn counters() {
     const BEGIN: &str = "0x1400000000";
     const END: &str = "0x1400100000";
@@ -125,7 +126,7 @@ fn counters() {
         let stdout = finished.stdout();
         let count =
             stdout.lines().find_map(|line| line.strip_prefix("counters: faults=")?.split(' ').next()?.parse().ok());
-        let of_guest: usize = count.unwrap_or_else(|| panic!("the guest has counted nothing\n{finished}"));
+        let of_guest: usize = count.unwrap_or_else(|| panic!("the guest gave no count\n{finished}"));
 
         let lines = finished.read("faults.jsonl");
         let mut faults: Vec<(u64, String)> = lines
@@ -144,7 +145,7 @@ fn counters() {
     }
 }
 
-/// Interception goes and comes back again and again while the guest is at work, and the guest does not mind.
+/// Interception is detached and attached again and again while the guest works, and the guest does not notice.
 fn detach_and_attach() {
     let command = linux("linux-6.1-cloud", 2, "v14=workload:process-storm,copy-on-write,mmap,threads", "");
     let finished = command.finish_after("guest: init", |child| {
@@ -193,8 +194,9 @@ fn disk() {
     assert!(finished.read("fixed.img").bytes().all(|byte| byte == b'b'), "{finished}");
 }
 
-/// A hook skips faults of processes that have segments of their own: past the end of one, and while another thread takes one away.
-/// That is a matter between a process and its kernel, which does not come to harm.
+/// A hook skips faults of processes that have segments of their own: the next instruction is past the end of the
+/// segment, or another thread takes the segment away meanwhile. At worst that ends the process; the kernel takes no
+/// harm.
 fn segments() {
     let skip = Act { window: 0x2100_0000..0x2100_1000, verdict: Verdict::Skip };
     let guest = linux_here("v14=workload:segments", 512 << 20).vcpus(2);
@@ -206,13 +208,13 @@ fn segments() {
     for complaint in ["Oops", "BUG:", "[#1]"] {
         assert!(!outcome.console.contains(complaint), "{outcome}");
     }
-    // A process ends when it loads the segment while that is away: after a few faults.
+    // A process that loads the segment while it is away ends, after a few faults.
     assert!(outcome.summary.verdicts.skip > 32, "{outcome}");
     assert_eq!(outcome.summary.hooks[0].failures, 0, "{outcome}");
 }
 
-/// From the first fault that is seen to the reset, through a boot and workloads: each error code follows from the tables and the
-/// instruction. A hook does not see PKRU, so the guest has no protection keys.
+/// From the first fault that is seen to the reset, through a boot and workloads, the guest's tables and instructions
+/// explain each error code. Hooks can't read PKRU, so the guest has no protection keys.
 fn error_codes() {
     let oracle = Oracle::default();
     let guest = linux_here("nopku v14=workload:copy-on-write,mmap,stack,mprotect,segv,efault", 512 << 20);
@@ -223,8 +225,8 @@ fn error_codes() {
     assert_eq!(findings.raced, 0, "there is one vCPU\n{findings:?}\n{outcome}");
 }
 
-/// A bzImage decompresses itself by code that has an IDT of its own, and faults its way through page tables that grow: all
-/// before the kernel proper, which runs in the upper half of the address space.
+/// The code that decompresses a bzImage has an IDT of its own, and takes page faults to extend its page tables. All of
+/// this comes before the kernel proper, which runs in the upper half of the address space.
 fn decompressor() {
     let further = "[intercept]\nengine = \"exception-bitmap\"\n\
                    [[hook]]\nname = \"trace\"\nformat = \"json\"\nfile = \"faults.jsonl\"\n";

@@ -1,5 +1,5 @@
-//! The hooks that ship, on an unmodified Debian kernel: what they say is what its processes did, and the kernel is well afterwards.
-//! They run in the lab, as those in `linux`.
+//! The hooks that ship, on an unmodified Debian kernel: they report what its processes did, and the kernel takes no
+//! harm. They run in the lab, as the tests in `linux` do.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -36,7 +36,8 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-/// Runs workloads with a hook; the guest ends well, nothing is said of a failed hook, and the kernel has no complaint.
+/// Runs workloads with a hook. Checks that the guest resets, that the hook did not fail, and that the kernel has no
+/// complaint.
 #[track_caller]
 fn run(kernel: &str, vcpus: u32, cmdline: &str, workloads: &str, hook: &str) -> Finished {
     let finished = well(linux(kernel, vcpus, &format!("{cmdline} v14=workload:{workloads}"), hook).finish(), "reset");
@@ -45,7 +46,7 @@ fn run(kernel: &str, vcpus: u32, cmdline: &str, workloads: &str, hook: &str) -> 
     finished
 }
 
-/// The kernel has found nothing wrong with itself.
+/// Checks that the kernel has found nothing wrong with itself.
 #[track_caller]
 fn has_no_complaint(finished: &Finished) {
     for complaint in ["BUG:", "WARNING:", "Oops", "Bad page", "Bad rss", "Bad swap", "Unused swap"] {
@@ -59,14 +60,14 @@ fn says(finished: &Finished, line: &str) {
     assert!(stdout.lines().any(|said| said.trim_end() == line), "no `{line}`\n{finished}");
 }
 
-/// Rows of a table of the hook's report, as text.
+/// The rows, as text, of a table in the hook's report.
 #[track_caller]
 fn rows(finished: &Finished, table: usize) -> Vec<Vec<String>> {
     let summary = finished.summary();
     serde_json::from_value(summary["hooks"][0]["report"]["tables"][table]["rows"].clone()).unwrap()
 }
 
-/// All accesses of the process are seen, to the last one, with their instructions; the workloads around it do not mind.
+/// Every access of the process is reported, with its instruction. The workloads before and after it are not affected.
 fn watch(kernel: &str, cmdline: &str) {
     let hook =
         "[[hook]]\nname = \"watch\"\nranges = [{ start = \"0x1500000000\", end = \"0x1500001000\" }]\nshow = 40\n";
@@ -82,14 +83,14 @@ fn watch(kernel: &str, cmdline: &str) {
     assert!(accesses[16][7].starts_with("lock "), "{finished}");
 }
 
-/// A #GP in the place of the page fault: the process is killed, and nothing else happens.
+/// The process gets a #GP in place of the page fault and is killed; nothing else happens.
 fn guard() {
     let hook = "[[hook]]\nname = \"guard\"\nranges = [{ start = \"0x1510000000\", end = \"0x1510001000\" }]\n";
     let finished = run("linux-6.1-cloud", 2, "", "guarded,mmap", hook);
     for line in ["guarded: signal 11", "workload mmap: ok"] {
         says(&finished, line);
     }
-    // The runtime of Rust programs has a handler of SIGSEGV that gives itself up and has the instruction tried again.
+    // The handler of SIGSEGV in Rust's runtime removes itself and has the instruction retried.
     assert_eq!(finished.summary()["verdicts"]["raise"], 2, "{finished}");
     assert_eq!(rows(&finished, 0)[0][..2], ["write", "0x1510000000"], "{finished}");
 }
@@ -108,7 +109,7 @@ fn guard_of_user_mode() {
 const RANGES: &str = "ranges = [{ start = \"0x1550000000\", end = \"0x1550040000\" }]\n";
 const WX_RANGE: &str = "start = \"0x1550000000\"\nend = \"0x1550040000\"\n";
 
-/// Pages that the guest swaps out, compacts and inherits have the same contents as without a hook.
+/// Pages that the guest swaps out, moves and inherits have the same contents with a hook as without.
 fn swapped(hook: &str, pages: &str) {
     static WITHOUT_HOOKS: OnceLock<Vec<String>> = OnceLock::new();
     let cmdline = "v14.modules v14=workload:swapped";
@@ -128,7 +129,7 @@ fn swapped(hook: &str, pages: &str) {
     assert!(with.summary()["verdicts"]["resolve"].as_u64().unwrap() > 64, "the hook was at work\n{with}");
 }
 
-/// Each of five rounds is reported.
+/// Each of the five rounds is reported.
 fn wx() {
     let hook = "[[hook]]\nname = \"wx\"\nstart = \"0x1520000000\"\nend = \"0x1530000000\"\n";
     let finished = run("linux-6.1-cloud", 2, "", "written-code,copy-on-write", hook);
@@ -139,7 +140,7 @@ fn wx() {
     assert_eq!((pages.len(), &pages[0][0][..], &pages[0][2][..]), (1, "0x1520000000", "5"), "{finished}");
 }
 
-/// The third and the sixth copy that fault end in EFAULT, by the kernel's exception table; the others go through.
+/// The third and the sixth copy that fault end in EFAULT, by the kernel's exception table; the others succeed.
 fn efault(kernel: &str) {
     let hook = "[[hook]]\nname = \"chaos\"\nefault = [3, 6]\nstart = \"0x1530000000\"\nend = \"0x1530008000\"\n";
     // Copies are counted on each vCPU.
@@ -153,7 +154,8 @@ fn efault(kernel: &str) {
     assert_eq!(rows(&finished, 0)[0][4], "2", "{finished}");
 }
 
-/// One fault of user code in five is told of a page that is there already. The kernel takes that as any CPU's.
+/// One user-mode fault in five becomes a spurious one, on a page that is present already. The kernel takes it as if a
+/// CPU had raised it.
 fn spurious() {
     let workloads = "process-storm,copy-on-write,mmap,mprotect,segv,threads";
     let finished = run("linux-6.1-cloud", 2, "", workloads, "[[hook]]\nname = \"chaos\"\nspurious = 5\n");
@@ -164,7 +166,7 @@ fn spurious() {
     assert!(spurious > 100, "{finished}");
 }
 
-/// Linux would find the pages of the pool in a process's tables: it is left alone, and the report says so.
+/// Linux would find pages of the pool in a process's page tables, so `zero-fill` maps none, and its report says so.
 fn zero_fill() {
     let hook = "[[hook]]\nname = \"zero-fill\"\nstart = \"0x1500000000\"\nend = \"0x1600000000\"\nfill = 0x5a\n";
     let finished = run("linux-6.1-cloud", 2, "", "lent,lent-far,watched,copies", hook);
@@ -180,7 +182,7 @@ fn zero_fill() {
 /// The pages of the workload `lent`.
 const LENT: Range<u64> = 0x15_4000_0000..0x15_4000_2000;
 
-/// Maps a page of the pool at each fault in these, and keeps what came of it.
+/// Maps a page of the pool at each fault in [`LENT`], and records the results.
 #[derive(Clone, Default)]
 struct Lender(Arc<Mutex<Vec<Result<(), GuestError>>>>);
 
@@ -197,7 +199,7 @@ impl Hook for Lender {
     }
 }
 
-/// Runs a workload with a [`Lender`], and returns what `Guest::map` said to that.
+/// Runs a workload with a [`Lender`], and returns the results of `Guest::map`.
 fn lend(workload: &str, memory: u64) -> (Outcome, Vec<Result<(), GuestError>>) {
     let lender = Lender::default();
     let guest = linux_here(&format!("v14=workload:{workload},mmap"), memory);
@@ -208,8 +210,8 @@ fn lend(workload: &str, memory: u64) -> (Outcome, Vec<Result<(), GuestError>>) {
     (outcome, mapped)
 }
 
-/// A page of the pool that a process unmaps: the kernel says that it is not its own, and goes on. It does so too where RAM lies
-/// above the pool, which then is not above every `struct page`.
+/// A process unmaps a page of the pool: the kernel says that the page is not its own, and goes on. The same holds if
+/// RAM lies above the pool, which then is not above every `struct page`.
 fn lent(memory: u64) {
     let (outcome, mapped) = lend("lent", memory);
     assert_eq!(mapped, [Ok(())], "{outcome}");
@@ -219,7 +221,7 @@ fn lent(memory: u64) {
     assert!(!outcome.console.contains("Oops"), "{outcome}");
 }
 
-/// A page table of the pool would be the kernel's end: it is refused, and the guest has its fault.
+/// A page table in the pool would crash the kernel, so `Guest::map` refuses to add one, and the guest gets its fault.
 fn lent_without_a_table() {
     let (outcome, mapped) = lend("lent-far", 512 << 20);
     for said in ["lent: the page holds 0x0", "lent: the kernel is well"] {

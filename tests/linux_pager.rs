@@ -1,4 +1,4 @@
-//! The hook `pager` behind memory of a Linux process: the kernel is unmodified, and does not notice.
+//! The hook `pager` backs memory of a Linux process with a file: the kernel is unmodified, and does not notice.
 
 use libtest_mimic::Trial;
 use vector14_guest_abi::paged::WORDS;
@@ -18,8 +18,8 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-/// A process works on a file 16 times as large as what the pager keeps of it in memory. The kernel finds nothing wrong with its
-/// page tables, and the file is what the process has made of it.
+/// A process works on a file 16 times as large as the part that the pager keeps in memory. The kernel finds nothing
+/// wrong with its page tables, and the file has what the process wrote.
 fn pager(kernel: &str, vcpus: u32, cmdline: &str) {
     const START: u64 = 0x15_0000_0000;
     const PAGES: u64 = 4096;

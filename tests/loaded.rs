@@ -1,4 +1,4 @@
-//! Hooks that are loaded from shared libraries, in Rust and in C: they do what compiled-in ones do.
+//! Hooks that are loaded from shared libraries, in Rust and in C, do what compiled-in ones do.
 
 use libtest_mimic::Trial;
 
@@ -66,7 +66,7 @@ fn bad_options() {
     in_c("everwhere = true").finish().failed_with(2, &["did you mean `everywhere`?"]);
 }
 
-/// Times are not judged here: `make bench-check` compares them with limits, and `instructions` counts.
+/// Times are not checked here: `make bench-check` compares them with limits, and `instructions` counts instructions.
 fn measured() {
     let library = libraries::in_rust();
     let bench = Command::new(&["bench", "--dispatch", "--json", "--hook"]).argument(library.to_str().unwrap());
@@ -87,7 +87,7 @@ fn in_rust() {
     assert_eq!(hook["report"]["tables"][0]["rows"][0][0], "16", "{finished}");
 }
 
-/// Pages that are mapped, instructions that are skipped, and an exception that is raised.
+/// A hook in C maps pages, skips instructions and raises an exception.
 fn in_c() {
     let run = |cmdline: &str| {
         let command = tiny(cmdline, &table("libsubject.so".as_ref(), "")).file("libsubject.so", &libraries::in_c());
@@ -106,7 +106,7 @@ fn in_c() {
     assert_eq!(demand.summary()["verdicts"]["reinject"], 10, "{demand}");
 }
 
-/// The same library in two places of the chain: two hooks with data of their own.
+/// The same library in two places of the chain makes two hooks, each with its own data.
 fn twice() {
     let library = libraries::in_rust();
     let hooks = [table(&library, ""), table(&library, "name = \"second\"\nact = \"map\"\nfill = 0x5a")].concat();

@@ -1,4 +1,4 @@
-//! Libraries that can't be what they should be: each is refused with its name and with what to do about it.
+//! Files that are not usable hook libraries: each is refused with an error that names it and says what to do.
 
 use libtest_mimic::Trial;
 
@@ -21,7 +21,7 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-/// `vector14 check` of a config that names the library in a file of this content.
+/// Checks that `vector14 check` refuses a library with this content, with an error that contains `words`.
 #[track_caller]
 fn refused(content: &[u8], words: &[&str]) {
     let config = format!("boot.kernel = \"tiny\"\n{}", table("libmine.so".as_ref(), ""));
@@ -68,14 +68,14 @@ fn what_the_linker_refuses() {
     let words = ["can't be loaded: it: undefined symbol: nowhere", "if a symbol is missing"];
     refused(&compile(&needs, &[]), &words);
     let lost = compile(SUBJECT, &["-Wl,--no-as-needed", "-Wl,-soname,libmine.so"]);
-    // The name of the C library, in the text that the linker reads it from.
+    // The name of the C library, where the linker reads it.
     let at = lost.windows(9).position(|bytes| bytes == b"libc.so.6").unwrap();
     let mut lost = lost;
     lost[at..at + 9].copy_from_slice(b"libz9.so.");
     refused(&lost, &["can't be loaded: libz9.so.", "cannot open shared object file", "LD_LIBRARY_PATH"]);
 }
 
-/// At the end of any of its parts, and at many places between.
+/// A library that is truncated at the end of any of its parts, and at many places between, is refused.
 fn cut_short() {
     let good = compile(SUBJECT, &["-g"]);
     for length in [1, 5, 17, 63, 64, 200, 4095, 4096, 8192, good.len() / 2, good.len() - 64, good.len() - 1] {
@@ -83,7 +83,7 @@ fn cut_short() {
     }
 }
 
-/// What a library says of itself can be wrong too.
+/// A library whose description of itself is wrong is refused.
 fn lies() {
     let text = SUBJECT.replace("VECTOR14_TEXT(\"subject-c\")", "{ \"\\xff\", 1 }");
     refused(&compile(&text, &[]), &["the name in `vector14_hook` is not UTF-8 text", "mend and rebuild it"]);
@@ -92,8 +92,8 @@ fn lies() {
     refused(&compile(&none, &["-Wno-unused-function"]), &["`vector14_hook` has no `on_fault`"]);
 }
 
-/// Bytes changed at random in what the dynamic linker reads: headers, symbols, relocations, the dynamic table. Whatever that makes of
-/// the library, it is loaded or refused, and the process that is asked for it goes on.
+/// Random bytes are changed in what the dynamic linker reads: headers, symbols, relocations, the dynamic table.
+/// Whatever that makes of the library, it is loaded or refused, and vector14 goes on.
 fn damaged() {
     const MUTANTS: u64 = 600;
     let good = compile(SUBJECT, &[]);
@@ -117,7 +117,7 @@ fn damaged() {
         refused += u64::from(finished.status() == Some(2));
         ended += u64::from(finished.stderr().contains("ends the process that loads it: SIG"));
     }
-    assert!(refused < MUTANTS, "some mutants are as good as the library");
+    assert!(refused < MUTANTS, "some mutants can be loaded");
     assert!(ended > 0, "some mutants crash the dynamic linker");
 }
 
@@ -127,7 +127,7 @@ fn section_offset(image: &[u8], name: &str) -> usize {
     usize::try_from(section.sh_offset).unwrap()
 }
 
-/// Its code would end vector14, or have it wait for ever.
+/// A library whose constructor or destructor would end vector14, or make it wait forever, is refused.
 fn constructors() {
     let with = |body: &str| {
         format!("{SUBJECT}\n#include <stdlib.h>\n__attribute__((constructor)) static void begin(void) {{ {body} }}\n")

@@ -1,4 +1,4 @@
-//! `vector14 run --watch`: a rebuilt library's hook takes the place of the old one, and the guest goes on.
+//! `vector14 run --watch`: the hook of a rebuilt library replaces the old one while the guest runs.
 
 use std::fs;
 use std::process::Child;
@@ -37,7 +37,7 @@ fn watch() {
     let command = command.file("libmine.so", &filled_with("0x11")).argument("--watch");
     let (library, new) = (command.path("libmine.so"), command.path("new.so"));
     let finished = command.finish_after_each(vec![
-        // As cargo does: another file under the same name.
+        // As cargo writes it: another file under the same name.
         (
             "from outside, 0x1111111111111111",
             Box::new(|_| {
@@ -45,7 +45,8 @@ fn watch() {
                 fs::rename(&new, &library).unwrap();
             }),
         ),
-        // As linkers do: in place, and in pieces. Before that, one that is not a library, and one that would end vector14.
+        // As linkers write it: in place, and in pieces. Before that, a file that is not a library, and a library that
+        // would end vector14.
         (
             "from outside, 0x2222222222222222",
             Box::new(|_| {
@@ -70,7 +71,7 @@ fn watch() {
         assert!(told.contains(&stays), "no `{stays}` in\n{finished}");
     }
 
-    // Every fault was seen by one of the three.
+    // Each fault was seen by exactly one of the three hooks.
     let summary = finished.summary();
     let hooks = summary["hooks"].as_array().unwrap();
     let calls: Vec<_> = hooks.iter().map(|hook| hook["calls"].as_u64().unwrap()).collect();

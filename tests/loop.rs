@@ -1,4 +1,5 @@
-//! A hook that resolves without mapping: the loop is found, reported, and the guest's own handler gets the fault.
+//! A hook that resolves a fault without mapping the page: the loop is detected and reported, and the guest's own
+//! handler gets the fault.
 
 use libtest_mimic::Trial;
 use vector14::LOOP_LIMIT;

@@ -1,6 +1,7 @@
-//! vector14's integration tests: one behaviour a file, most of them a scenario of the tiny guest of the same name.
+//! vector14's integration tests. Each file tests one behaviour, most of them by a scenario of the tiny guest of the
+//! same name.
 //!
-//! Every test that needs KVM is skipped, loudly, where there is none; with `CI` set it fails instead.
+//! Without KVM, every test that needs it is skipped with a message; if `CI` is set, it fails instead.
 
 #![expect(unreachable_pub, reason = "a test binary is nobody's library")]
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]

@@ -1,4 +1,5 @@
-//! The least memory that a guest can have, and more than lies below the hole under 4 GiB; and what is in that hole.
+//! The smallest guest memory, memory that does not fit below the hole under 4 GiB, and what the guest finds in that
+//! hole.
 
 use libtest_mimic::Trial;
 
@@ -17,21 +18,21 @@ fn demand(memory: u64) {
     Guest::new("scenario=demand pages=100").memory(memory).run().passed().guest_saw_what_was_reinjected();
 }
 
-/// The pages that the guest finds in the hole: the N of its line `N of M pages are memory`.
+/// Number of pages of memory that the guest finds in the hole: the N in its line `N of M pages are memory`.
 #[track_caller]
 fn found(console: &str) -> u64 {
     let count = console.lines().find_map(|line| line.strip_prefix("hole: ")?.split_once(" of ")?.0.parse().ok());
     count.unwrap_or_else(|| panic!("the guest gave no count\n{console}"))
 }
 
-/// Where no hook has taken a page, the pool is a hole.
+/// As long as no hook has taken a page, the pool is a hole.
 fn nothing_in_the_hole() {
     let outcome = Guest::new("scenario=hole pages=1024").memory(2 << 20).run().passed();
     assert_eq!(found(&outcome.console), 0, "{outcome}");
 }
 
-/// The guest finds the pages that a hook took, and a sixteenth more at the most. Whatever it writes to these, the hook is given
-/// zeroed pages.
+/// The guest finds the pages that a hook took, and at most a sixteenth more. Whatever the guest writes to these, the
+/// hook is given zeroed pages.
 fn what_hooks_took_in_the_hole() {
     const TAKEN: u64 = 100;
     let hidden = vector14_guest_abi::window::HIDDEN;

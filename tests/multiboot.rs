@@ -1,4 +1,5 @@
-//! A multiboot kernel: what it says that it was told, what it finds of the machine, and its faults.
+//! A multiboot kernel: it prints the boot information that it was given and what it finds of the machine, and takes
+//! faults.
 
 use kvm_ioctls::{Cap, Kvm};
 use libtest_mimic::Trial;
@@ -11,14 +12,14 @@ pub fn tests() -> Vec<Trial> {
     vec![kvm_test("multiboot", multiboot), kvm_test("multiboot::firmware", firmware)]
 }
 
-/// The multiboot kernel, put into `folder`.
+/// Writes the multiboot kernel to `folder`.
 fn kernel(folder: &TempDir) -> Kernel {
     let path = folder.path().join("kernel");
     std::fs::write(&path, vector14_guest::MULTIBOOT).unwrap();
     Kernel::Path(path)
 }
 
-/// What kernels look for that read no ACPI tables: it agrees with the machine.
+/// The firmware's tables for kernels that read no ACPI agree with the machine.
 fn firmware() {
     let folder = TempDir::new().unwrap();
     let boot = BootConfig { cmdline: "firmware".to_owned(), ..BootConfig::of(kernel(&folder)) };

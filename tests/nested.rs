@@ -1,4 +1,4 @@
-//! A fault inside of the guest's handler.
+//! The guest's page-fault handler takes a fault itself.
 
 use libtest_mimic::Trial;
 

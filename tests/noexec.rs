@@ -1,4 +1,4 @@
-//! Fetches from a page with NX set.
+//! Fetches from a page with NX set fault, and both guest and host see I and P in the error code.
 
 use libtest_mimic::Trial;
 

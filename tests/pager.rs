@@ -1,4 +1,4 @@
-//! The hook `pager`: a range of the guest's memory that is a file, of which a part is in memory.
+//! The hook `pager` backs a range of the guest's memory with a file, and keeps a part of it in memory.
 
 use libtest_mimic::Trial;
 use vector14_guest_abi::paged::{RANGE, Random, SYNC_AT};
@@ -43,7 +43,7 @@ fn ended_well(finished: Finished) -> Finished {
     finished
 }
 
-/// A number of the hook's report.
+/// A number in the hook's report.
 fn reported(finished: &Finished, column: &str) -> u64 {
     let summary = finished.summary();
     let table = &summary["hooks"][0]["report"]["tables"][0];
@@ -69,7 +69,7 @@ fn reads() {
     assert_eq!(reported(&finished, "written back"), 0, "{finished}");
 }
 
-/// They fault on the same pages, and on different ones.
+/// The vCPUs fault on the same pages, and on different ones.
 fn reads_together(vcpus: u32) {
     const PAGES: u64 = 2048;
     let contents = contents(PAGES);
@@ -91,12 +91,13 @@ fn reads_at_random() {
         ended_well(paged(1, PAGES, &format!("kind=random rounds={READS}"), &options).file("pages", &contents).finish());
     let mut random = Random::new(PAGES, 0);
     checksum_is(&finished, sum_of(&contents, (0..READS).map(|_| random.next_page())));
-    // Half of the pages are in memory, so that about half of the reads find theirs there.
+    // Half of the pages are in memory, so about half of the reads find their page there.
     let loaded = reported(&finished, "loaded");
     assert!((READS * 4 / 10..READS * 6 / 10).contains(&loaded), "{finished}");
 }
 
-/// In the order of loading, the page would leave and come back eight times.
+/// A page that is read all the time stays in memory. If pages were evicted in the order of loading, it would be loaded
+/// eight times.
 fn reads_hot() {
     const PAGES: u64 = 2048;
     let contents = contents(PAGES);
@@ -106,8 +107,8 @@ fn reads_hot() {
     assert!(reported(&finished, "loaded") <= PAGES + 2, "{finished}");
 }
 
-/// Every other page is written, some to be evicted and some to be there at the end; what is at the end of the file stays as long
-/// as it was.
+/// Every other page is written. Some of these are evicted, and some are still in memory at the end. The file keeps its
+/// length, which is not a whole number of pages.
 fn writes() {
     const PAGES: u64 = 1024;
     let mut contents = contents(PAGES);
@@ -124,11 +125,11 @@ fn writes() {
             let bytes = expected[start..].iter_mut().take(4096);
             bytes.zip(fill.iter().cycle()).for_each(|(byte, fill)| *byte = *fill);
         }
-        assert!(finished.bytes("pages") == expected, "the file is another\n{finished}");
+        assert!(finished.bytes("pages") == expected, "the file is wrong\n{finished}");
     }
 }
 
-/// Two vCPUs write to the same pages while these leave and come back.
+/// Two vCPUs write to the same pages while these are evicted and loaded again.
 fn counts() {
     const PAGES: u64 = 512;
     const ROUNDS: u64 = 4;
@@ -157,7 +158,7 @@ fn syncs() {
     assert!(reported(&finished, "written back") > PAGES, "{finished}");
 }
 
-/// Without a file, what was written comes back all the same.
+/// Without a file, evicted pages still come back as they were written.
 fn example() {
     let finished = ended_well(Command::run_config(include_str!("../hooks/examples/pager.toml")).finish());
     assert!(reported(&finished, "evicted") > 2048, "{finished}");
@@ -175,7 +176,7 @@ fn readonly() {
     assert!(finished.bytes("pages") == contents, "{finished}");
 }
 
-/// What the file has lost is a fault in the guest, and the file is not made longer again.
+/// If the file shrinks, the guest takes a fault on a page that is lost, and the file is not extended again.
 fn shrinks() {
     const PAGES: u64 = 512;
     let options = format!("{FILE}resident = \"256K\"\n[[hook]]\nname = \"trace\"\nfile = \"trace\"\n");

@@ -1,4 +1,4 @@
-//! A VM is paused and resumed, and its interception taken out and put back, from outside.
+//! Another thread pauses and resumes a VM, and detaches and attaches its interception.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-/// Waits for faults beyond those that there are.
+/// Waits until the guest has taken another fault.
 fn wait_for_faults(vm: &VmHandle) {
     let before = vm.status().faults.total;
     while vm.status().faults.total == before {
@@ -27,7 +27,7 @@ fn wait_for_faults(vm: &VmHandle) {
     }
 }
 
-/// Again and again in the middle of faults on two vCPUs: while all stand still, nothing is counted.
+/// Pauses the VM ten times while two vCPUs fault. As long as all stand still, no count changes.
 fn pause() {
     let outcome = Guest::new("scenario=smp pages=800").vcpus(2).run_beside(|vm| {
         wait_for_faults(vm);
@@ -38,12 +38,12 @@ fn pause() {
             assert_eq!((standing.held, standing.running), (2, 2));
             let status = vm.status();
             assert_eq!(status.state, RunState::Paused);
-            assert_eq!(status.verdicts.total(), status.faults.total, "no vCPU is within a fault");
+            assert_eq!(status.verdicts.total(), status.faults.total, "no fault is in flight");
             std::thread::sleep(Duration::from_millis(5));
             assert_eq!(vm.status().exits, status.exits);
             vm.resume().unwrap();
         }
-        assert!(vm.status().holds >= holds + 10, "one vCPU at the least was on its way each time");
+        assert!(vm.status().holds >= holds + 10, "each pause held at least one vCPU");
     });
     outcome.passed().guest_saw_what_was_reinjected();
 }
@@ -57,7 +57,7 @@ fn stop_while_paused() {
     assert_eq!(outcome.summary.stop.exit_status(), 143);
 }
 
-/// The deadline is for the time that a guest runs.
+/// The deadline counts only the time that the guest runs.
 fn the_deadline_waits() {
     const TIMEOUT: Duration = Duration::from_millis(400);
     let outcome = Guest::new("scenario=spin").timeout(TIMEOUT).run_beside(|vm| {
@@ -74,7 +74,7 @@ fn attach_and_detach() {
         for _ in 0..5 {
             wait_for_faults(vm);
             assert_eq!(vm.detach(), Ok(false));
-            // The fault that a vCPU is in, if any, is still counted: once all stand still, it has been.
+            // A fault in flight is still counted; once all vCPUs stand still, it has been.
             vm.pause().unwrap();
             vm.resume().unwrap();
             let (before, status) = (vm.status().faults.total, vm.status());

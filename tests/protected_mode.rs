@@ -1,4 +1,4 @@
-//! Faults outside of long mode, in 32-bit and in PAE paging: each verdict does there what it does in long mode.
+//! Faults outside of long mode, in 32-bit and PAE paging: each verdict has the same effect as in long mode.
 
 use libtest_mimic::Trial;
 use tempfile::TempDir;
@@ -22,7 +22,7 @@ pub fn tests() -> Vec<Trial> {
     of_bitmap.into_iter().flatten().chain(of_gate).collect()
 }
 
-/// Gives each page of the window the verdict that it is there for.
+/// Gives the fault on each page of the window that page's verdict.
 struct PageByPage;
 
 impl Hook for PageByPage {
@@ -50,7 +50,7 @@ impl Hook for PageByPage {
     }
 }
 
-/// The multiboot kernel, whose command line ends like this.
+/// Runs the multiboot kernel with this command line, and checks the error code of each fault.
 fn run(engine: EngineChoice, cmdline: &str) -> Outcome {
     let folder = TempDir::new().unwrap();
     let kernel = folder.path().join("kernel");
@@ -68,13 +68,14 @@ fn every_verdict(engine: EngineChoice, cmdline: &str) {
     let verdicts = outcome.summary.verdicts;
     let counts = (verdicts.reinject, verdicts.resolve, verdicts.skip, verdicts.raise);
     assert_eq!(counts, (3, 1, 1, 1), "{outcome}");
-    // The page with the gate has other data in it, and KVM emulates writes to it in part only.
+    // The gate's page has other data in it, and KVM emulates only some writes to that, so the page is not made
+    // read-only.
     let not_kept = |note: &String| note.contains("other data of a protected-mode guest");
     let expected = usize::from(engine == EngineChoice::Gate);
     assert!(outcome.summary.notes.len() == expected && outcome.summary.notes.iter().all(not_kept), "{outcome}");
 }
 
-/// The guest has paging, and nothing that could take a fault.
+/// The guest has paging but no IDT: only the host can handle its fault.
 fn without_an_idt() {
     let outcome = run(EngineChoice::ExceptionBitmap, "no-idt");
     assert_eq!((outcome.summary.faults.total, outcome.summary.verdicts.resolve), (1, 1), "{outcome}");

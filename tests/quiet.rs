@@ -1,11 +1,11 @@
-//! A guest that never exits by itself before its first fault is armed by the beat.
+//! The beat, a periodic kick of the vCPUs, arms interception in a guest that makes no exit before its first fault.
 
 use libtest_mimic::Trial;
 
 use crate::harness::{Guest, kvm_test, of_gate};
 
 pub fn tests() -> Vec<Trial> {
-    // The other engine needs no beat: it is there from the first instruction on.
+    // The other engine needs no beat: it intercepts from the first instruction on.
     of_gate(vec![kvm_test("quiet", quiet)])
 }
 

@@ -1,4 +1,4 @@
-//! Another exception in the place of the fault.
+//! A hook raises another exception in place of the fault.
 
 use libtest_mimic::Trial;
 use serde_json::json;
@@ -41,13 +41,14 @@ fn refused(outcome: &Outcome, failures: u64, why: &str) {
 
 const ON_ITS_OWN_STACK: &str = "scenario=raise code=0x1234 ist=1";
 
-/// The CPU has come through gate 14 by then, on another stack.
+/// The CPU has already gone through gate 14, to another stack, so the exception can't be raised on its own stack.
 fn out_of_reach() {
     let outcome = run_guest(Guest::new(ON_ITS_OWN_STACK), Exception::general_protection(0x1234));
     refused(&outcome, 0, "runs on another stack (IST)");
 }
 
-/// The guest has seen to it that the exception can't be raised. That neither gets the hook left out nor the access through.
+/// The guest's gate makes the exception impossible to raise. The hook is not left out for that, and the access does not
+/// go through: the VM stops.
 fn guard_stops() {
     let (start, end) = (RAISE.start, RAISE.start + PAGE_SIZE);
     let config = format!(
@@ -68,7 +69,8 @@ fn on_its_own_stack() {
     assert_eq!(outcome.summary.verdicts.raise, 2, "{outcome}");
 }
 
-/// KVM takes a #BP for an INT3, whose RIP is the next instruction's, and CPUs refuse vectors that are nobody's.
+/// KVM takes an injected #BP for an INT3, whose RIP is that of the next instruction, and CPUs refuse vectors that no
+/// exception has.
 fn not_injected() {
     for vector in [3, 4, 9, 15, 31] {
         let guest = Guest::new("scenario=raise").engine(EngineChoice::ExceptionBitmap);
@@ -85,7 +87,7 @@ fn raise() {
 }
 
 fn without_error_code() {
-    // The guest expects a #GP: that it says so, and of which vector it was, shows that the stack is that of a #DE.
+    // The guest expects a #GP, so this #DE is fatal. That it prints vector 0 shows that its stack is that of a #DE.
     let outcome = run(Exception { vector: 0, error_code: None });
     assert!(matches!(outcome.summary.stop, Stop::Exit { status } if status != 1), "{outcome}");
     assert_eq!(outcome.summary.verdicts.raise, 1, "{outcome}");

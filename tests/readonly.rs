@@ -1,4 +1,4 @@
-//! The guest's own handler copies a page when it is written to.
+//! Copy on write: the guest's own handler copies a read-only page at its first write.
 
 use libtest_mimic::Trial;
 

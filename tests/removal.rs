@@ -1,4 +1,4 @@
-//! Hooks that are taken out of the chain while the guest uses their pages.
+//! Hooks are removed from the chain while the guest uses their pages.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -30,13 +30,14 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_micros(200));
         holds()
     });
-    assert!(held, "{what}: it does not come");
+    assert!(held, "{what}: timed out");
 }
 
-/// Maps the first page to a frame that holds a number. What else faults waits.
+/// Maps the first page to a frame that holds a number. Makes all other faults wait.
 struct First(Arc<Frames>);
 
-/// Takes over when the first hook is gone: maps the first page to a frame that holds another number, and skips what else faults.
+/// Takes over once the first hook is gone: maps the first page to a frame that holds another number, and skips all
+/// other faults.
 struct Second(Arc<Frames>);
 
 #[derive(Default)]
@@ -65,7 +66,7 @@ impl Hook for First {
         if is_read(fault) {
             return self.0.map(0, guest);
         }
-        // Not to be taken for a loop before long.
+        // Slow, so that this is not taken for a loop soon.
         std::thread::sleep(Duration::from_millis(5));
         Ok(Verdict::Resolve)
     }
@@ -81,7 +82,8 @@ impl Hook for Second {
     }
 }
 
-/// vCPU 1 reads the page all the time. When the hook is taken out, that faults, the next hook gets it, and the frame is free.
+/// vCPU 1 reads the page all the time. When the hook is removed, the page is unmapped and its frame freed. The next
+/// read faults, and goes to the next hook.
 fn withdrawn() {
     let frames = Arc::new(Frames::default());
     let guest = Guest::new("scenario=shootdown rounds=1").vcpus(2);
@@ -97,7 +99,7 @@ fn withdrawn() {
     assert_eq!(first, second, "{outcome}");
 }
 
-/// A hook of a kind that is not known here.
+/// A hook that ships. Its own type is private.
 struct Shipped(Box<dyn Hook>);
 
 impl Hook for Shipped {
@@ -126,7 +128,8 @@ fn zeroed_file() -> tempfile::NamedTempFile {
     file
 }
 
-/// The guest counts up words, and at the moment of the removal some pages are one further than others, and none is further apart.
+/// The guest adds 1 to a word of each page in turn. When the pager is removed, the counts in the file differ by 1 at
+/// most.
 fn pager_removed() {
     let file = zeroed_file();
     let guest = Guest::new(&format!("scenario=paged kind=count pages={PAGES} rounds=1000000000"));
@@ -144,7 +147,7 @@ fn pager_removed() {
     assert!(counts.is_sorted_by(|a, b| a >= b) && counts[0] - counts[counts.len() - 1] <= 1, "{counts:?}\n{outcome}");
 }
 
-/// Each one waits until the one before has written back what it had.
+/// Each pager waits until the one before has written back its pages.
 fn pagers_replaced() {
     const ROUNDS: u64 = 24;
     const TURNS: usize = 6;

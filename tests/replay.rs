@@ -1,4 +1,4 @@
-//! `vector14 replay`: hooks are asked about the faults of a trace, and a trace that is damaged costs no more than an error.
+//! `vector14 replay` asks hooks about the faults of a trace. A damaged trace leads to an error, and to nothing worse.
 
 use libtest_mimic::Trial;
 
@@ -37,7 +37,7 @@ fn with_guards(trace: &str) -> Command {
     replay(trace).file("guards.toml", GUARDS.as_bytes()).argument("--config").argument("guards.toml")
 }
 
-/// What `trace` writes while a guest runs is what `count` counts afterwards.
+/// `count` counts in a replay exactly the faults that `trace` wrote while the guest ran.
 fn of_a_run() {
     let config = "[boot]\nkernel = \"tiny\"\ncmdline = \"scenario=demand pages=50\"\n[vm]\ntimeout = \"60s\"\n\
                   [[hook]]\nname = \"trace\"\nformat = \"json\"\nfile = \"faults.jsonl\"\n[[hook]]\nname = \"count\"\n";
@@ -48,7 +48,7 @@ fn of_a_run() {
     assert!(finished.stderr().contains("50 faults: pass 50"), "{finished}");
     assert!(finished.stderr().contains("count: faults by kind"), "{finished}");
     assert!(finished.stderr().contains("write, user, not present\t0x6\t25\t50.0%"), "{finished}");
-    assert_eq!(finished.stdout().lines().count(), 51, "a line of headings, and one a fault\n{finished}");
+    assert_eq!(finished.stdout().lines().count(), 51, "a line of headings, and one line per fault\n{finished}");
 }
 
 fn verdicts() {
@@ -77,7 +77,7 @@ fn json() {
     );
 }
 
-/// What needs the guest's memory fails, is reported, and is not asked again.
+/// A hook that needs the guest's memory fails, is reported, and is not asked again.
 fn no_guest() {
     let trace = line(0, 0x1000) + line(1, 0x1000).as_str();
     let options = ["--hook", "zero-fill", "--option", "start=0x1000", "--option", "zero-fill.end=0x2000"];
@@ -88,7 +88,7 @@ fn no_guest() {
     assert!(lines[2].ends_with("pass\t"), "{finished}");
 }
 
-/// Those of the config file are asked first.
+/// The hooks of the config file are asked before those of the command line.
 fn chain() {
     let finished =
         with_guards(&(line(0, 0x2000) + line(1, 0x5000).as_str())).argument("--hook").argument("count").finish();
@@ -105,7 +105,7 @@ fn damaged() {
     ] {
         let finished = with_guards(&bad).finish().failed_with(2, &[said]);
         let faults = if said.contains("line 1") { "0 faults" } else { "1 faults: pass 1" };
-        assert!(finished.stderr().contains(faults), "what is good is replayed\n{finished}");
+        assert!(finished.stderr().contains(faults), "the lines before the damage are replayed\n{finished}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Accesses through a page-table entry with a reserved bit set.
+//! Accesses through a page-table entry with a reserved bit set fault with RSVD in the error code.
 
 use libtest_mimic::Trial;
 

@@ -1,4 +1,4 @@
-//! The same kinds of faults from ring 0, where CR0.WP decides about writes.
+//! Faults of all kinds from ring 0, where CR0.WP decides whether a write to a read-only page faults.
 
 use libtest_mimic::Trial;
 

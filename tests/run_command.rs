@@ -1,4 +1,4 @@
-//! The command line and the config file, as their users meet them.
+//! The command line, the config file and the summary, as users meet them.
 
 use libtest_mimic::Trial;
 
@@ -23,7 +23,7 @@ pub fn tests() -> Vec<Trial> {
 
 const DEMAND: &str = "[boot]\nkernel = \"tiny\"\ncmdline = \"scenario=demand pages=10\"\n[vm]\ntimeout = \"60s\"\n";
 
-/// Every error of a file at once, each with its place.
+/// All errors of a config file are reported at once, each with its line.
 fn bad_config() {
     let config = "[vm]\nmemory = \"7K\"\nvcpus = 9\ntimeout = \"soon\"\n[boot]\nkernle = \"tiny\"\n\
                   [intercept]\nengine = \"gaet\"\n[[hook]]\nname = \"trase\"\n[[hook]]\nname = \"trace\"\nformat = \"xml\"\n";
@@ -55,7 +55,7 @@ fn check() {
     let finished = Command::new(&["check", "config.toml"]).file("config.toml", DEMAND.as_bytes()).finish();
     assert_eq!(finished.status(), Some(0), "{finished}");
     assert!(finished.stdout().contains("tiny"), "{finished}");
-    // A trace that is there already stays as it is.
+    // An existing trace file is left as it is.
     let config = format!("{DEMAND}[[hook]]\nname = \"trace\"\nfile = \"old.txt\"\n");
     let command =
         Command::new(&["check", "config.toml"]).file("config.toml", config.as_bytes()).file("old.txt", b"old");
@@ -79,7 +79,7 @@ fn completions() {
     }
 }
 
-/// Each command has a page, and the page of the command names it.
+/// Each command has a manual page, and vector14.1 names all of them.
 fn man() {
     let finished = Command::new(&["man", "pages/man1"]).finish();
     assert_eq!(finished.status(), Some(0), "{finished}");
@@ -97,7 +97,7 @@ fn man() {
     Command::new(&["man", "/dev/null/man1"]).finish().failed_with(3, &["/dev/null/man1", "manual pages"]);
 }
 
-/// The fields that others build on.
+/// The summary has the fields that other programs read.
 fn summary() {
     let finished = Command::run_config(DEMAND).finish();
     assert_eq!(finished.status(), Some(0), "{finished}");
@@ -118,7 +118,8 @@ fn summary() {
     assert!(summary["engine"] == engine().name() && summary["hooks"].is_array(), "{finished}");
 }
 
-/// A summary that can't be written is the run's failure, and the guest ran all the same.
+/// A summary that can't be written fails the command after the guest has run. A summary that can't be created fails it
+/// before.
 fn full_disk() {
     let command =
         Command::new(&["run", "config.toml", "--summary", "/dev/full"]).file("config.toml", DEMAND.as_bytes());

@@ -1,4 +1,4 @@
-//! The guest goes on behind the faulting instruction, whatever its encoding.
+//! After a skip, the guest goes on at the next instruction, whatever the encoding of the one that faulted.
 
 use libtest_mimic::Trial;
 use vector14_guest_abi::window::SKIP;

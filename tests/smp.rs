@@ -1,4 +1,4 @@
-//! vCPUs that fault together, on different pages and on the same.
+//! Several vCPUs fault at the same time, on different pages and on the same page.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
@@ -28,7 +28,10 @@ fn smp() {
     assert_eq!((findings.implicit, findings.stale), (0, 0), "{outcome}");
     let mut sequences: Vec<u64> = recorder.faults().iter().map(|fault| fault.sequence).collect();
     sequences.sort_unstable();
-    assert!(sequences.iter().copied().eq(0..outcome.summary.faults.total), "a number is missing or twice\n{outcome}");
+    assert!(
+        sequences.iter().copied().eq(0..outcome.summary.faults.total),
+        "a sequence number is missing or repeated\n{outcome}"
+    );
     for vcpu in 0..2 {
         assert!(recorder.faults().iter().any(|fault| fault.vcpu == vcpu), "no fault of vcpu {vcpu}\n{outcome}");
     }
@@ -38,7 +41,7 @@ fn eight() {
     Guest::new("scenario=smp").vcpus(8).run().passed().guest_saw_what_was_reinjected();
 }
 
-/// Waits until another vCPU is inside as well.
+/// Waits until another vCPU is in the hook as well.
 #[derive(Clone, Default)]
 struct Meet {
     inside: Arc<AtomicU32>,

@@ -1,4 +1,4 @@
-//! A hook ends the VM.
+//! A hook stops the VM, and the summary has its reason.
 
 use libtest_mimic::Trial;
 use vector14::summary::Stop;

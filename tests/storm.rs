@@ -1,4 +1,5 @@
-//! Many faults, each for one return from KVM_RUN and no other ioctl, and the measurement of what they cost.
+//! Many faults, each of which costs one return from KVM_RUN and no other ioctl; and `vector14 bench`, which measures
+//! them.
 
 use libtest_mimic::Trial;
 
@@ -40,12 +41,12 @@ fn ioctls() {
     let faults = finished.summary()["exits"]["fault"].as_u64().unwrap();
     assert_eq!(faults, 10_000, "{finished}");
     assert!(run * 100 <= exits * 101, "{run} KVM_RUN for {exits} exits");
-    // Everything but KVM_RUN belongs to the building of the machine: a fixed, small number.
+    // All ioctls but KVM_RUN set up the machine: a fixed, small number.
     let others = calls.len() as u64 - run;
     assert!(others < 100, "{others} other ioctls in a run of {faults} faults");
 }
 
-/// Times are not judged here: `make bench-check` compares them with limits.
+/// Times are not checked here: `make bench-check` compares them with limits.
 fn bench() {
     let finished = Command::new(&["bench", "--json", "--engine", engine().name()]).finish();
     assert_eq!(finished.status(), Some(0), "{finished}");

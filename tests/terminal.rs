@@ -1,4 +1,4 @@
-//! The terminal gets its settings back however the program ends.
+//! The terminal gets its old settings back however the program ends.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -26,8 +26,8 @@ pub fn tests() -> Vec<Trial> {
     tests
 }
 
-/// Runs a spinning guest on a terminal of its own, with `meanwhile` run beside it and `keys` typed when the terminal is raw.
-/// The terminal's settings are left in `before`, `during` and `after`, the exit status in `status`.
+/// Runs a spinning guest on a terminal of its own, with `meanwhile` beside it, and types `keys` once the terminal is
+/// raw. Leaves the terminal's settings in `before`, `during` and `after`, and the exit status in `status`.
 fn on_terminal(timeout: &str, keys: &[u8], meanwhile: &str) -> Finished {
     with_hooks("scenario=spin", "", timeout, keys, meanwhile)
 }
@@ -66,7 +66,7 @@ fn deadline() {
     restored(&on_terminal("2s", b"", ""), 124);
 }
 
-/// Commands that run beside the guest when the terminal is raw; `$vm` is its process.
+/// Runs shell commands beside the guest once the terminal is raw; `$vm` is the process of vector14.
 fn beside(commands: &str) -> String {
     format!(
         "(until [ -e during ]; do sleep 0.1; done; for child in $(cat /proc/$$/task/$$/children); do \
@@ -85,7 +85,7 @@ fn killed() {
     }
 }
 
-/// A library that takes the process down with it.
+/// A hook's library crashes the process.
 fn crashed() {
     let source = libraries::SUBJECT.replace("uint64_t window", "*(volatile int *)0 = 0; uint64_t window");
     let library = tempfile::NamedTempFile::new().unwrap();
@@ -94,12 +94,13 @@ fn crashed() {
     restored(&with_hooks(guest, &table(library.path(), ""), "60s", b"", ""), 128 + libc::SIGSEGV);
 }
 
-/// Waits until the terminal is as in the first file, and leaves `name` then.
+/// Shell commands that wait until the terminal's settings are those in `file`, and then create `name`.
 fn until_as_in(file: &str, name: &str) -> String {
     format!("until stty -g < /dev/tty > now2; cmp -s {file} now2; do sleep 0.1; done; touch {name};")
 }
 
-/// While the process is stopped the terminal is as it was; when it goes on the terminal is raw again.
+/// While the process is stopped, the terminal has its old settings. Once the process goes on, the terminal is raw
+/// again.
 fn stopped() {
     let (cooked, raw) = (until_as_in("before", "cooked"), until_as_in("during", "raw"));
     let commands = format!("kill -TSTP $vm; {cooked} kill -CONT $vm; {raw} kill -TERM $vm");
@@ -108,7 +109,7 @@ fn stopped() {
     assert!(finished.path("cooked").exists() && finished.path("raw").exists(), "{finished}");
 }
 
-/// A hook that hangs at its end does not have the terminal.
+/// The terminal is restored before the hooks end, so a hook that hangs at its end does not keep it.
 fn before_hooks_end() {
     let hook = table(&libraries::in_rust(), "act = \"hang-at-the-end\"\ntimeout = \"60s\"");
     let commands = format!("kill -TERM $vm; {} kill -TERM $vm", until_as_in("before", "cooked"));
@@ -122,7 +123,7 @@ fn escape() {
     restored(&on_terminal("60s", b"\x01x", ""), 128 + libc::SIGINT);
 }
 
-/// Ctrl-C is the guest's: the VM goes on to its deadline.
+/// Ctrl-C goes to the guest: the VM runs to its deadline.
 fn raw() {
     restored(&on_terminal("3s", b"\x03", ""), 124);
 }

@@ -1,4 +1,4 @@
-//! The trace hook writes one line a fault, and loses none unless the disk is full.
+//! The trace hook writes one line per fault, and loses none unless the disk is full.
 
 use libtest_mimic::Trial;
 

@@ -1,5 +1,5 @@
-//! A fault through a trap gate that is interrupted on its way: the interrupted context returns into the stub, and by then
-//! the interception has been taken out of the guest.
+//! A fault through a trap gate is interrupted in the stub. By the time that the handler of the interrupt returns to the
+//! stub, interception has been detached.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -16,7 +16,7 @@ pub fn tests() -> Vec<Trial> {
     of_gate(vec![kvm_test("trap-gate::interrupted_in_the_stub_and_detached", detached)])
 }
 
-/// Maps the page that the guest's handler knows nothing of; the other fault comes from the handler of the interrupt.
+/// Maps the page that the guest's handler does not map. The other fault is from the handler of the interrupt.
 struct Resolver(Arc<AtomicBool>);
 
 impl Hook for Resolver {

@@ -1,4 +1,4 @@
-//! Hooks that take too long, or never return, and failures that are to end the VM.
+//! Hooks that take too long or never return, and failures that are configured to end the VM.
 
 use std::backtrace::Backtrace;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ fn hangs_after(timeout: Duration) -> Trust {
     Trust { timeout, ..Trust::DEFAULT }
 }
 
-/// Is over its budget at two of its faults.
+/// Exceeds its budget at two of its faults.
 struct Slow;
 
 impl Hook for Slow {
@@ -63,7 +63,7 @@ fn over_budget() {
     }
 }
 
-/// Never returns from the fault with this number, until it is freed.
+/// Does not return from the fault with this sequence number until it is freed.
 #[derive(Clone, Default)]
 struct Hangs {
     at: u64,
@@ -98,7 +98,8 @@ impl Hook for Hangs {
     }
 }
 
-/// The hook was found out, the VM ended in order, and the ledger adds up with one fault that was never decided.
+/// Checks that the hung hook was detected and the VM stopped because of it. The fault that was never decided counts as
+/// `stop`.
 #[track_caller]
 fn assert_hung(outcome: &Outcome, name: &str, faults: u64) {
     let Stop::Hook { hook, detail } = &outcome.summary.stop else { panic!("{outcome}") };
@@ -113,7 +114,7 @@ fn assert_noted(outcome: &Outcome, words: &[&str]) {
     assert!(found, "no note has {words:?}\n{outcome}");
 }
 
-/// How a backtrace names a line of this file: not at all where the tests were built without line tables.
+/// How a backtrace names a line of this file; empty if the tests were built without line tables.
 fn line() -> &'static str {
     if Backtrace::force_capture().to_string().contains("trust.rs:") { "trust.rs:" } else { "" }
 }
@@ -142,7 +143,7 @@ impl Hook for Sleeps {
     }
 }
 
-/// A thread that waits in the kernel answers all the same.
+/// The backtrace of a hook that hangs is taken even if its thread waits in the kernel.
 fn sleeps_for_ever() {
     let hook = NamedHook::new("asleep", Sleeps).trusted(hangs_after(Duration::from_millis(300)));
     let outcome = Guest::new("scenario=demand").named_hook(hook).run().balanced();
@@ -150,7 +151,7 @@ fn sleeps_for_ever() {
     assert_noted(&outcome, &["asleep", "Sleeps", "on_fault", line()]);
 }
 
-/// Nobody has said that the hook hangs, and still it is not ended.
+/// The deadline comes before the hook's timeout: the hook is not reported as hung, and still it is not ended.
 fn deadline_first() {
     let hangs = Hangs::at(2);
     let guest = Guest::new("scenario=demand").hook("endless", hangs.clone()).timeout(Duration::from_millis(300));
@@ -161,7 +162,7 @@ fn deadline_first() {
     hangs.freed.store(true, Relaxed);
 }
 
-/// The watchdog sees a hook too that is on its way out of the chain, and the one in its place is asked by the other vCPU.
+/// The watchdog also sees a hook that has been replaced and is still running. The other vCPU asks the new hook.
 fn hung_and_replaced() {
     let hangs = Hangs::at(10);
     let hook = NamedHook::new("endless", hangs.clone()).trusted(hangs_after(Duration::from_secs(2)));
@@ -205,7 +206,7 @@ fn on_error_stop() {
     }
 }
 
-/// A loop is not a failure: each is broken, all are counted, and one is told of.
+/// A loop is not a failure: each loop is broken and counted, and one is reported.
 fn loops_again() {
     const PAGES: u64 = 3;
     let act = Act { window: DEMAND, verdict: Verdict::Resolve };

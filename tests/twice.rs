@@ -1,4 +1,4 @@
-//! One instruction that faults on two pages.
+//! One instruction faults on two pages, one after the other.
 
 use libtest_mimic::Trial;
 

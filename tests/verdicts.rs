@@ -1,5 +1,5 @@
-//! What the table in `vector14_hook::verdict` promises, row by row: on the tiny guest, which says what it saw, and on the mock
-//! guest of the SDK, by which hooks are tested. Both must see the same.
+//! Tests each row of the table in `vector14_hook::verdict` on the tiny guest, which prints what it saw, and on the
+//! SDK's mock guest, with which hooks are tested. Both must see the same.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ pub fn tests() -> Vec<Trial> {
 }
 
 const AT: u64 = VERDICT.start;
-/// What hooks write to RAX and RDX, whatever they say.
+/// What hooks write to RAX and RDX, whatever their verdict.
 const CHANGED: u64 = 0x1414;
 const PAGE: u64 = 0x5a5a_5a5a_5a5a_5a5a;
 
@@ -35,22 +35,22 @@ enum Faults {
     Fetch,
     /// It jumps to a page that is not executable, and has no instruction there.
     Garbage,
-    /// As `Load`, and the gate of vector 13 is spoilt.
+    /// It reads a page that is absent, and the gate of vector 13 is spoilt in this way.
     Gate(&'static str),
 }
 
 /// What the guest must see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Expected {
-    /// Its handler runs with this address and error code, registers changed.
+    /// Its handler runs with this address and error code, and with the changed registers.
     Handler(u64, u32),
-    /// This exception, registers changed.
+    /// This exception, with the changed registers.
     Exception(u8, u32),
-    /// Nothing, and this comes out of the load.
+    /// Nothing; the load returns this.
     Nothing(u64),
-    /// Its handler runs with the fault as it was and no register changed; the hook is left out, and the message says this.
+    /// Its handler runs with the original fault and registers. The hook is left out, and the message says this.
     Failure(&'static str),
-    /// The same, but the guest is to blame, and the hook goes on.
+    /// As `Failure`, with this message, but the guest is the cause, and the hook goes on.
     Impossible(&'static str),
 }
 
@@ -80,7 +80,7 @@ fn raise(vector: u8, error_code: Option<u32>) -> Result {
     Ok(Verdict::Raise(Exception { vector, error_code }))
 }
 
-/// `error` is what the CPU says of a read in this ring.
+/// `error` is the error code of a read in this ring.
 fn cases(error: u32) -> Vec<Case> {
     let general_protection: Decide = |_, _| raise(13, Some(0));
     vec![
@@ -173,7 +173,7 @@ fn on_the_tiny_guest(ring: u32) {
     }
 }
 
-/// Of such a fault, without U.
+/// The error code of such a fault, without U.
 fn error_code(faults: Faults) -> u32 {
     match faults {
         Faults::Load | Faults::Gate(_) => 0,
@@ -206,7 +206,7 @@ fn on_the_mock() {
                 fault.rip = fault.address;
                 guest.load(fault.rip, &[0x06; 8], Access::USER);
             }
-            // It has no gates.
+            // The mock guest has no gates.
             Faults::Gate(_) => continue,
         }
         fault.error_code |= ErrorCode::from_bits_retain(error_code(faults));

@@ -1,5 +1,5 @@
-//! xv6 for x86, the kernel of many courses: 32-bit, multiboot. `VECTOR14_XV6` names its file, which is built
-//! with `make kernelmemfs`; README says where it runs.
+//! xv6 for x86, a 32-bit multiboot kernel that many courses use. `VECTOR14_XV6` names its file, built with `make
+//! kernelmemfs`; README says where it runs.
 
 use std::io::Write;
 use std::process::Child;
@@ -20,7 +20,7 @@ pub fn tests() -> Vec<Trial> {
 
 const PROMPT: &str = "\n$ ";
 
-/// Runs xv6 on `vcpus` CPUs, types `line` into its shell, waits until it has said `answer`, and asks for the end.
+/// Runs xv6 on `vcpus` CPUs, types `line` into its shell, waits for `answer`, and ends the VM.
 fn type_into_shell(engine: &str, vcpus: u32, line: &str, answer: &str) -> Finished {
     let kernel = std::env::var("VECTOR14_XV6").unwrap();
     let command = Command::run_config(&format!(
@@ -31,7 +31,7 @@ fn type_into_shell(engine: &str, vcpus: u32, line: &str, answer: &str) -> Finish
     command.finish_after_each(vec![(PROMPT, Box::new(enter)), (answer, Box::new(terminate))])
 }
 
-/// It finds both CPUs, its I/O APIC and its shell, without interception.
+/// Without interception, xv6 finds both CPUs, its I/O APIC and its shell.
 fn shell() {
     let finished = type_into_shell("off", 2, "echo hello", "\nhello");
     let stdout = finished.stdout();
@@ -40,7 +40,7 @@ fn shell() {
     assert_eq!(finished.summary()["stop"]["reason"], "signal", "{finished}");
 }
 
-/// Its own tests pass, and every fault that its kernel tells of was seen.
+/// xv6's own tests pass, and the host saw every fault that the kernel reports.
 fn usertests() {
     let finished = type_into_shell("exception-bitmap", 1, "usertests", "ALL TESTS PASSED");
     let told = finished.stdout().matches(": trap 14 err ").count();

@@ -1,4 +1,4 @@
-//! Faults that come up while another event is being delivered: neither of the two is lost.
+//! Faults in the delivery of another event: neither of the two is lost.
 
 use kvm_bindings::kvm_vcpu_events;
 
@@ -12,15 +12,15 @@ const DF: u8 = 8;
 const INT: [u8; 2] = [0xcd, 0x40];
 const VECTOR: u8 = 0x40;
 
-/// A machine whose IDT is not there yet.
+/// A machine whose IDT is not mapped yet.
 fn without_idt(program: &[u8]) -> Machine {
     let machine = intercepted(program);
     machine.set_sregs(|sregs| sregs.idt.base = ABSENT);
     machine
 }
 
-/// The first exit is the fault at the gate of this vector; what KVM shows of the interrupted event is returned. Once the
-/// fault is resolved, that event's handler runs, and CR2 is what it was.
+/// Checks that the first exit is the fault on the gate of this vector. Once the fault is resolved, the handler of the
+/// interrupted event must run, with CR2 as it was. Returns what KVM showed of that event at the exit.
 #[track_caller]
 fn delivered_once_resolved(mut machine: Machine, vector: u8) -> kvm_vcpu_events {
     assert_eq!(machine.run(), fault(0));
@@ -38,7 +38,7 @@ pub fn of_an_exception() {
     assert_eq!((events.exception.injected, events.exception.nr), (1, UD));
 }
 
-/// KVM never shows these: the instruction that RIP is at makes a new one, if KVM does not deliver the old one.
+/// KVM never shows a software interrupt: if KVM does not deliver it, the instruction at RIP makes a new one.
 pub fn of_a_software_interrupt() {
     let events = delivered_once_resolved(without_idt(&INT), VECTOR);
     assert_eq!((events.interrupt.injected, events.exception.injected), (0, 0));
@@ -66,8 +66,8 @@ pub fn of_an_nmi() {
     assert_eq!(events.nmi.injected, 1);
 }
 
-/// A read fault that KVM keeps for the guest meets an absent stack: that write fault exits. Once it is resolved, the first
-/// one is delivered, with its own address.
+/// A read fault that KVM keeps for the guest is delivered on an absent stack, and that write fault exits. Once the
+/// write fault is resolved, the read fault is delivered, with its own address.
 pub fn of_a_fault() {
     let mut machine = Machine::new(&READ);
     machine.enable([PF_MASK, 2 | 2 << 32, 0, 0]).unwrap();
@@ -81,7 +81,7 @@ pub fn of_a_fault() {
     assert_eq!(machine.state().sregs.cr2, ABSENT);
 }
 
-/// A machine without a stack for #PF, and with one of its own for #DF (IST 1).
+/// A machine whose stack is absent for #PF; #DF has a stack of its own (IST 1).
 fn without_stack(args: [u64; 4]) -> Machine {
     let machine = Machine::new(&READ);
     machine.enable(args).unwrap();
@@ -90,14 +90,14 @@ fn without_stack(args: [u64; 4]) -> Machine {
     machine
 }
 
-/// Faults that KVM keeps for the guest make a #DF of each other, as they do without KVM.
+/// Two faults that KVM keeps for the guest make a #DF, as they do without KVM.
 pub fn kept_from_user_space() {
     const FETCHES: u64 = 0x10 | 0x10 << 32;
     let mut machine = without_stack([PF_MASK, FETCHES, 0, 0]);
     assert_eq!(machine.run(), Exit::Handled(DF.into()));
 }
 
-/// User space makes a #DF of a fault that it has reinjected and the one that came of it.
+/// A fault that user space has reinjected faults again in its delivery, and user space makes a #DF of the two.
 pub fn of_a_reinjected_fault() {
     let mut machine = without_stack([PF_MASK, 0, 0, 0]);
     assert_eq!(machine.run(), fault(0));
@@ -110,9 +110,10 @@ pub fn of_a_reinjected_fault() {
     assert_eq!(machine.state().sregs.cr2, STACK - 8);
 }
 
-/// The fault takes the exception's place where user space wants it so: the instruction raises that one again.
+/// User space may inject the fault in place of the interrupted exception: the instruction then raises that exception
+/// again.
 pub fn of_an_exception_that_gives_way() {
-    // The gates up to #UD's are in an absent page, and those behind it in the next one.
+    // The gates up to #UD's are on an absent page, and those after it on the next page.
     const NEXT: u64 = ABSENT + 0x1000;
     let mut machine = intercepted(&UD2);
     let behind = 16 * (u64::from(UD) + 1);

@@ -11,7 +11,7 @@ const OUTSB: [u8; 2] = [0x6e, 0xf4];
 const MOVSB: [u8; 2] = [0xa4, 0xf4];
 const PORT: u16 = 0x314;
 
-/// A machine whose RSI and RDI point at these addresses.
+/// A machine with these addresses in RSI and RDI.
 fn strings(program: &[u8], rsi: u64, rdi: u64) -> Machine {
     let machine = intercepted(program);
     let mut regs = machine.vcpu.get_regs().unwrap();
@@ -20,7 +20,7 @@ fn strings(program: &[u8], rsi: u64, rdi: u64) -> Machine {
     machine
 }
 
-/// The operand of a port write.
+/// The memory operand of a port write faults.
 pub fn port() {
     let mut machine = strings(&OUTSB, ABSENT, 0);
     assert_eq!(machine.run(), fault(0));
@@ -32,7 +32,7 @@ pub fn port() {
     assert_eq!(machine.state().sregs.cr2, 0);
 }
 
-/// The second operand, after the first has been fetched from a device. The instruction is restarted as a whole.
+/// The second operand faults after the first has been read from a device. The whole instruction is restarted.
 pub fn mmio() {
     const DEVICE: u64 = ABSENT + 0x1000;
     let mut machine = strings(&MOVSB, DEVICE, ABSENT);
@@ -46,7 +46,7 @@ pub fn mmio() {
     assert_eq!((machine.read(SPARE) & 0xff, machine.state().sregs.cr2), (0x14, 0));
 }
 
-/// The guest's handler gets it, and the instruction can be left for good.
+/// The guest's handler gets the fault, and the instruction can be abandoned.
 pub fn reinjected() {
     let mut machine = strings(&OUTSB, ABSENT, 0);
     assert_eq!(machine.run(), fault(0));

@@ -1,5 +1,5 @@
-//! A machine as small as can be: one vCPU in long mode, 2 MiB of memory, the first of them mapped to themselves as far as
-//! the tests want, a stack, and a handler for each vector that halts.
+//! A minimal machine: one vCPU in long mode, 2 MiB of memory with the part that tests use mapped to itself, a stack,
+//! and a handler per vector that halts.
 
 use std::sync::Arc;
 
@@ -12,15 +12,15 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestM
 
 use super::CAPABILITY;
 
-/// Where the guest's program is.
+/// Address of the guest's program.
 pub const CODE: u64 = 0x8000;
 /// The end of the stack, which has a page of its own.
 pub const STACK: u64 = 0x1_0000;
-/// An address that nothing is mapped at, and three more at 4 KiB each.
+/// The first of four absent pages.
 pub const ABSENT: u64 = 0x10_0000;
-/// Memory that is mapped where the test maps it.
+/// Memory for tests to map.
 pub const SPARE: u64 = 0x2_0000;
-/// Guest-physical memory that there is none of.
+/// A guest-physical address outside of memory.
 pub const NO_MEMORY: u64 = 0x4000_0000;
 
 pub const IDT: u64 = 0x6000;
@@ -31,14 +31,14 @@ const DIRECTORY: u64 = 0x3000;
 const TABLE: u64 = 0x4000;
 const TSS: u64 = 0x7000;
 const HANDLERS: u64 = 0x9000;
-/// What is mapped to itself.
+/// End of the range that is mapped to itself.
 const MAPPED: u64 = 0x3_0000;
 const MEMORY: usize = 2 << 20;
 
 const PRESENT_WRITE: u64 = 0b11;
 const HLT: u8 = 0xf4;
 
-/// Why the vCPU is not running.
+/// Why the vCPU has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// An exception that has not been delivered.
@@ -47,7 +47,7 @@ pub enum Exit {
     End,
     /// The handler of this vector has run.
     Handled(u64),
-    /// One byte to a port.
+    /// A write of one byte to a port.
     Out { port: u16, byte: u8 },
     /// A read where there is no memory.
     Mmio(u64),
@@ -61,14 +61,14 @@ pub struct Machine {
     pub memory: GuestMemoryMmap,
 }
 
-/// [`Machine::enable`], from wherever.
+/// [`Machine::enable`], for a thread that does not own the machine.
 pub fn enable(vm: &VmFd, args: [u64; 4]) -> Result<(), i32> {
     let cap = kvm_enable_cap { cap: CAPABILITY, args, ..Default::default() };
     vm.enable_cap(&cap).map_err(|error| error.errno())
 }
 
 impl Machine {
-    /// A machine that is about to run this program, and has asked for no exits.
+    /// A machine that is about to run this program, with no exits enabled.
     pub fn new(program: &[u8]) -> Self {
         let kvm = Kvm::new().unwrap();
         let vm = kvm.create_vm().unwrap();
@@ -94,7 +94,7 @@ impl Machine {
         machine
     }
 
-    /// KVM_ENABLE_CAP, and the error number if it fails.
+    /// Calls KVM_ENABLE_CAP; the error is its errno.
     pub fn enable(&self, args: [u64; 4]) -> Result<(), i32> {
         enable(&self.vm, args)
     }
@@ -123,13 +123,13 @@ impl Machine {
         self.write(TABLE + 8 * (page >> 12), &[0; 8]);
     }
 
-    /// Has a vector's handler run on a stack of its own (SDM vol. 3A, 6.14.5).
+    /// Makes a vector's handler run on a stack of its own (SDM vol. 3A, 6.14.5).
     pub fn use_ist(&self, vector: u8) {
         self.write(TSS + 0x24, &(SPARE + 0x1000).to_le_bytes());
         self.write(IDT + 16 * u64::from(vector) + 4, &[1]);
     }
 
-    /// The state that the last exit has left; changes go with the next entry once they are said to be [`Self::changed`].
+    /// The state at the last exit. Changes take effect at the next entry, if [`Self::changed`] has named them.
     pub fn state(&mut self) -> &mut kvm_sync_regs {
         self.vcpu.sync_regs_mut()
     }
@@ -138,7 +138,7 @@ impl Machine {
         self.vcpu.set_sync_dirty_reg(what);
     }
 
-    /// Has an exception injected at the next entry.
+    /// Queues an exception, which is injected at the next entry.
     pub fn queue(&mut self, vector: u8, error_code: Option<u32>) {
         let exception = &mut self.state().events.exception;
         (exception.injected, exception.nr) = (1, vector);
@@ -176,7 +176,7 @@ impl Machine {
         self.write(PDPT, &(DIRECTORY | PRESENT_WRITE).to_le_bytes());
         self.write(DIRECTORY, &(TABLE | PRESENT_WRITE).to_le_bytes());
         (0..MAPPED).step_by(1 << 12).for_each(|page| self.map(page, page));
-        // Null, flat 64-bit code, flat data: what the registers hold, for the gates to load again.
+        // Null, flat 64-bit code, flat data: the same as in the registers; gates load them again.
         for (index, descriptor) in (1..).zip([0x00af_9b00_0000_ffff_u64, 0x00cf_9300_0000_ffff]) {
             self.write(GDT + 8 * index, &descriptor.to_le_bytes());
         }

@@ -1,7 +1,7 @@
-//! The kernel's side of the engine `exception-bitmap`: what kvm/README.md promises to whoever asks for exits at page faults.
+//! The KVM capability that the engine `exception-bitmap` uses: exits at page faults, as kvm/README.md promises them.
 //!
-//! These tests run where KVM has the capability (`vector14-lab --kvm exception-exit test exception_exit`), and are ignored
-//! where it does not.
+//! These tests run if KVM has the capability (`vector14-lab --kvm exception-exit test exception_exit`); otherwise they
+//! are ignored.
 
 #![expect(unsafe_code, reason = "there is nothing between these tests and KVM's system calls")]
 
@@ -61,8 +61,8 @@ pub fn tests() -> Vec<Trial> {
     tests
 }
 
-/// A test that needs the exits. Without them it counts as ignored, except where KVM is known to have them, or not to have
-/// them: the lab says in `VECTOR14_KVM` which KVM it runs.
+/// A test that needs the exits. Without them it is ignored, unless `VECTOR14_KVM`, which the lab sets, names the KVM:
+/// on `exception-exit` it must run, on `stock` it is left out.
 fn exit_test(name: &str, body: fn()) -> Option<Trial> {
     let kvm = std::env::var("VECTOR14_KVM").unwrap_or_default();
     match kvm.as_str() {
@@ -76,7 +76,7 @@ fn exit_test(name: &str, body: fn()) -> Option<Trial> {
     }
 }
 
-/// The vectors whose exits can be had.
+/// The mask of vectors for which KVM offers exits.
 fn vectors() -> u64 {
     let answer = Kvm::new().map(|kvm| kvm.check_extension_raw(CAPABILITY.into())).unwrap_or(0);
     u64::try_from(answer).unwrap_or(0)
@@ -91,14 +91,14 @@ const fn fault(error_code: u32) -> Exit {
     Exit::Exception { vector: PF, error_code }
 }
 
-/// A machine that has asked for all page faults.
+/// A machine that has enabled exits at all page faults.
 fn intercepted(program: &[u8]) -> Machine {
     let machine = Machine::new(program);
     machine.enable([PF_MASK, 0, 0, 0]).unwrap();
     machine
 }
 
-/// What is offered is taken, and nothing else is; without the capability there is nothing to take.
+/// KVM accepts what it offers, and nothing else. Without the capability it accepts nothing.
 fn capability() {
     let machine = Machine::new(&READ);
     assert_eq!(machine.vm.check_extension_raw(CAPABILITY.into()), i32::try_from(vectors()).unwrap());
@@ -114,7 +114,7 @@ fn capability() {
     }
 }
 
-/// The guest stands at the instruction, with nothing pushed; error code and address are those of the access.
+/// At the exit, RIP is at the instruction and nothing has been pushed. Error code and address are those of the access.
 fn exits_before_delivery() {
     for (program, error_code) in [(READ, 0), (WRITE, 2)] {
         let mut machine = intercepted(&program);
@@ -126,7 +126,7 @@ fn exits_before_delivery() {
     }
 }
 
-/// The guest's handler sees what the CPU would have shown it.
+/// After a reinjection, the guest's handler sees what the CPU would have shown it.
 fn reinjected() {
     let mut machine = intercepted(&WRITE);
     assert_eq!(machine.run(), fault(2));
@@ -138,10 +138,10 @@ fn reinjected() {
     assert_eq!((machine.read(frame), machine.read(frame + 8)), (2, CODE));
 }
 
-/// The guest's CR2 where it is looked for, before any fault.
+/// The guest's CR2 before any fault, in the tests that look at it.
 const OLD_CR2: u64 = 0x1234;
 
-/// The instruction is retried, and the guest never learns of the fault: not even by CR2.
+/// The instruction is retried, and the guest never learns of the fault: its CR2 is unchanged.
 fn resolved() {
     let mut machine = intercepted(&READ);
     machine.set_sregs(|sregs| sregs.cr2 = OLD_CR2);
@@ -154,7 +154,8 @@ fn resolved() {
     assert_eq!(machine.state().sregs.cr2, OLD_CR2);
 }
 
-/// What user space writes to CR2 stays there; to write back what was read is to write nothing.
+/// What user space writes to CR2 stays there, except that writing back the fault's address changes nothing: the guest
+/// keeps its old CR2.
 fn cr2_of_user_space() {
     for (written, seen) in [(0x5678, 0x5678), (ABSENT, OLD_CR2)] {
         let mut machine = intercepted(&READ);
@@ -168,7 +169,7 @@ fn cr2_of_user_space() {
     }
 }
 
-/// In the fault's place the guest can get another exception, and its old CR2.
+/// User space can inject another exception in place of the fault; the guest keeps its old CR2.
 fn another_exception() {
     let mut machine = intercepted(&READ);
     machine.set_sregs(|sregs| sregs.cr2 = OLD_CR2);
@@ -178,7 +179,7 @@ fn another_exception() {
     assert_eq!(machine.state().sregs.cr2, OLD_CR2);
 }
 
-/// Only faults that meet mask and match exit; the guest's handler gets the others at once.
+/// Only faults that meet mask and match exit; the others go to the guest's handler at once.
 fn filter() {
     const WRITES: u64 = 2 | 2 << 32;
     const READS: u64 = 2;
@@ -195,7 +196,7 @@ fn filter() {
     }
 }
 
-/// The exits can be had, and done without, at any time.
+/// Exits can be enabled and disabled at any time.
 fn off_again() {
     let mut machine = intercepted(&READ);
     assert_eq!(machine.run(), fault(0));
@@ -208,9 +209,9 @@ fn off_again() {
     assert_eq!(machine.run(), fault(0));
 }
 
-/// A vCPU that never leaves the guest by itself learns of it, too.
+/// Enabling exits also reaches a vCPU that never leaves the guest by itself.
 fn asked_while_running() {
-    /// Tells that it runs, spins until [rcx + 1] is not 0, and reads:
+    /// Sets [rcx] to say that it runs, spins until [rcx + 1] is not 0, and reads:
     /// mov byte [rcx], 1; cmp byte [rcx + 1], 0; je back; mov al, [rbx]; hlt
     const SPIN: [u8; 12] = [0xc6, 0x01, 0x01, 0x80, 0x79, 0x01, 0x00, 0x74, 0xfa, 0x8a, 0x03, 0xf4];
     const RUNS: GuestAddress = GuestAddress(SPARE);
@@ -229,7 +230,7 @@ fn asked_while_running() {
     assert_eq!(vcpu.join().unwrap(), fault(0));
 }
 
-/// A VM that has not asked sees nothing of it all.
+/// For a VM that has not enabled exits, nothing changes.
 fn unasked() {
     let mut machine = Machine::new(&READ);
     assert_eq!(machine.run(), Exit::Handled(14));

@@ -1,4 +1,4 @@
-//! A guest that runs a guest of its own (SVM): what faults in that one is not the host's to see.
+//! A guest that runs a guest of its own (SVM): faults of the inner guest do not exit to user space.
 
 use kvm_bindings::{Msrs, kvm_msr_entry};
 
@@ -15,13 +15,13 @@ const MSR_VM_HSAVE_PA: u32 = 0xc001_0117;
 const EXIT_PF: u64 = 0x4e;
 const EXIT_HLT: u64 = 0x78;
 
-/// The guest intercepts the fault.
+/// The guest intercepts the inner guest's fault.
 pub fn fault_for_the_guest() {
     let machine = run(1 << 14);
     assert_eq!((machine.read(VMCB + 0x70), machine.read(VMCB + 0x80)), (EXIT_PF, ABSENT));
 }
 
-/// The guest leaves it to the inner guest's own handler.
+/// The guest leaves the fault to the inner guest's own handler.
 pub fn fault_for_the_inner_guest() {
     let mut machine = run(0);
     assert_eq!((machine.read(VMCB + 0x70), machine.read(VMCB + 0x640)), (EXIT_HLT, ABSENT));
@@ -33,7 +33,7 @@ pub fn fault_for_the_inner_guest() {
     assert_eq!(machine.run(), super::fault(0));
 }
 
-/// Runs the inner guest up to its exit, without one to user space.
+/// Runs the inner guest up to its exit to the guest. Nothing exits to user space before that.
 #[track_caller]
 fn run(exceptions: u32) -> Machine {
     let mut machine = intercepted(&VMRUN);
@@ -49,7 +49,7 @@ fn run(exceptions: u32) -> Machine {
     machine
 }
 
-/// The guest's own state for the inner one, besides RIP (APM vol. 2, appendix B).
+/// Describes an inner guest with the state of the guest, except for RIP (APM vol. 2, appendix B).
 fn write_vmcb(machine: &Machine, exceptions: u32) {
     const INTERCEPT_HLT: u32 = 1 << 24;
     const INTERCEPT_VMRUN: u32 = 1 << 0;

@@ -18,10 +18,10 @@ pub struct Command {
     arguments: Vec<String>,
 }
 
-/// Words that a test waits for, and what it does then.
+/// A text that a test waits for on standard output, and what it does then.
 pub type Cue<'a> = (&'a str, Box<dyn FnMut(&mut Child) + 'a>);
 
-/// The command's path; the lab puts it elsewhere than cargo does.
+/// The command's path: `VECTOR14_BIN` in the lab, or else where cargo built it.
 pub fn binary() -> PathBuf {
     std::env::var_os("VECTOR14_BIN").map_or_else(|| env!("CARGO_BIN_EXE_vector14").into(), PathBuf::from)
 }
@@ -32,8 +32,8 @@ impl Command {
         Self { folder, wrapper: Vec::new(), arguments: arguments.iter().map(ToString::to_string).collect() }
     }
 
-    /// `vector14 run` with this config, and a summary in `summary.json`. Where the config does not choose an engine, it is the
-    /// suite's.
+    /// `vector14 run` with this config, and a summary in `summary.json`. The engine is the suite's unless the config
+    /// names one.
     pub fn run_config(config: &str) -> Self {
         let command = Self::new(&["run", "config.toml", "--summary", "summary.json"]);
         let command = command.file("config.toml", config.as_bytes());
@@ -43,7 +43,7 @@ impl Command {
         }
     }
 
-    /// Puts a file into the folder.
+    /// Writes a file to the folder.
     pub fn file(self, name: &str, content: &[u8]) -> Self {
         std::fs::write(self.path(name), content).unwrap();
         self
@@ -54,18 +54,18 @@ impl Command {
         self
     }
 
-    /// Runs it under another program.
+    /// Runs the command under another program, such as `strace`.
     pub fn under(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(ToString::to_string).collect();
         self
     }
 
-    /// Where a file of the folder is.
+    /// The path of a file in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// The process to be spawned.
+    /// The process, ready to be spawned.
     pub fn process(&self) -> process::Command {
         let Some((wrapper, of_wrapper)) = self.wrapper.split_first() else {
             return self.process_of(binary());
@@ -89,18 +89,19 @@ impl Command {
         process
     }
 
-    /// Runs it to its end.
+    /// Runs the command to its end.
     pub fn finish(self) -> Finished {
         let output = self.process().output().expect("the command can be started");
         self.finished(output)
     }
 
-    /// Runs it, and once standard output has said `cue`, does what the test wants with the process.
+    /// Runs the command, and calls `act` with the process once standard output contains `cue`.
     pub fn finish_after(self, cue: &str, act: impl FnMut(&mut Child)) -> Finished {
         self.finish_after_each(vec![(cue, Box::new(act))])
     }
 
-    /// The same with one cue after another; what was said before the one before it does not count.
+    /// As [`Self::finish_after`], for several cues in order. Each is looked for in output that is read after the last
+    /// one.
     pub fn finish_after_each(self, cues: Vec<Cue<'_>>) -> Finished {
         let mut process = self.process();
         process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -125,14 +126,14 @@ impl Command {
         self.finished(Output { stdout: said, ..output })
     }
 
-    /// Runs it, and once a vCPU has its thread, does what the test wants with the process.
+    /// Runs the command, and calls `act` with the process once a vCPU thread exists.
     pub fn finish_once_running(self, act: impl FnOnce(&mut Child)) -> Finished {
         let mut process = self.process();
         let mut child =
             process.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command can be started");
         while !has_vcpu(&child) {
             if child.try_wait().unwrap().is_some() {
-                panic!("it ended before its guest ran\n{}", self.finished(child.wait_with_output().unwrap()));
+                panic!("the command ended before its guest ran\n{}", self.finished(child.wait_with_output().unwrap()));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -141,7 +142,7 @@ impl Command {
         self.finished(output)
     }
 
-    /// What became of it, where the test has run the process itself.
+    /// The result of a process that the test ran itself.
     pub fn finished(self, output: Output) -> Finished {
         Finished { output, folder: self.folder }
     }
@@ -153,7 +154,7 @@ fn has_vcpu(process: &Child) -> bool {
     names.any(|name| name.trim_end() == "vcpu")
 }
 
-/// What became of it. Its `Display` is what a failed test shows.
+/// The result of a run. A failed test prints its `Display`.
 pub struct Finished {
     output: Output,
     folder: TempDir,
@@ -172,7 +173,7 @@ impl Finished {
         String::from_utf8_lossy(&self.output.stderr).into_owned()
     }
 
-    /// Where a file of the folder is.
+    /// The path of a file in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -192,7 +193,7 @@ impl Finished {
         serde_json::from_str(&self.read("summary.json")).unwrap_or_else(|error| panic!("{error}\n{self}"))
     }
 
-    /// It ended with this exit status, and standard error says each of `words`.
+    /// Checks that the command ended with this exit status, and that standard error contains each of `words`.
     #[track_caller]
     pub fn failed_with(self, status: i32, words: &[&str]) -> Self {
         assert_eq!(self.status(), Some(status), "{self}");

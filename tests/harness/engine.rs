@@ -1,5 +1,5 @@
-//! The engine that the suite runs with: the one that the variable `VECTOR14_ENGINE` names, or else the one that this host's
-//! `auto` takes.
+//! The engine that the suite runs with: the one that `VECTOR14_ENGINE` names, or else the one that `auto` selects on
+//! this host.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 use vector14::config::EngineChoice;
 use vector14::doctor::{self, Diagnosis, Host, device};
 
-/// What the variable names.
+/// The engine that `VECTOR14_ENGINE` names; `auto` if it is not set.
 fn chosen() -> EngineChoice {
     let name = std::env::var("VECTOR14_ENGINE").unwrap_or_else(|_| EngineChoice::Auto.name().to_owned());
     let engine = EngineChoice::ALL.into_iter().find(|engine| engine.name() == name);
@@ -33,7 +33,7 @@ pub fn engine() -> EngineChoice {
     }
 }
 
-/// The engines that tests run with which compare them all: the suite's, or every one that runs here where none was chosen.
+/// The engines for tests that compare them: the suite's, or every one that runs on this host if none was chosen.
 pub fn engines() -> Vec<EngineChoice> {
     match chosen() {
         EngineChoice::Auto if lacks_exception_bitmap().is_none() => {
@@ -43,19 +43,19 @@ pub fn engines() -> Vec<EngineChoice> {
     }
 }
 
-/// Why the engine `exception-bitmap` can't run here; `None` where it can.
+/// Why the engine `exception-bitmap` can't run here; `None` if it can.
 pub fn lacks_exception_bitmap() -> Option<&'static str> {
     let engine = diagnosis().engines.iter().find(|engine| engine.name == EngineChoice::ExceptionBitmap.name())?;
     (!engine.available).then_some(&engine.reason)
 }
 
-/// Tests about the stub, or about being armed: with the other engine there is neither.
+/// Tests of the stub or of arming, which only the engine `gate` has: none if the suite runs with the other.
 pub fn of_gate(tests: Vec<Trial>) -> Vec<Trial> {
     if engine() == EngineChoice::Gate { tests } else { Vec::new() }
 }
 
-/// A test of what only the engine `exception-bitmap` can do. Where KVM does not offer it, it counts as ignored and says
-/// so: no stock KVM does, CI's included. A suite that is to run with `gate` leaves it out.
+/// A test of what only the engine `exception-bitmap` can do. No stock KVM offers that, not even CI's: there the test is
+/// ignored, with a message. With `VECTOR14_ENGINE=gate` it is left out.
 pub fn exception_bitmap_test(name: &str, body: fn()) -> Option<Trial> {
     if chosen() == EngineChoice::Gate {
         return None;

@@ -1,4 +1,4 @@
-//! A guest, most often the tiny one, run in this process with hooks of the test's own.
+//! Guests, mostly the tiny one, run in this process with the test's own hooks.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ use vector14_hook::{Hook, Va};
 use super::Oracle;
 use super::engine::engine;
 
-/// No test's guest runs longer than this.
+/// Deadline of a guest, unless the test sets another.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A guest to be run.
@@ -26,24 +26,24 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// The tiny guest with a command line, all of its faults intercepted, no hooks.
+    /// The tiny guest with this command line, with every fault intercepted and no hooks.
     pub fn new(cmdline: &str) -> Self {
         Self::of(Config::tiny(cmdline))
     }
 
-    /// Any guest; the same holds for it.
+    /// A guest with this config, with every fault intercepted and no hooks. Deadline and engine are the suite's.
     pub fn of(mut config: Config) -> Self {
         config.vm.timeout = Some(DEADLINE);
         config.intercept.engine = engine();
         Self { config, hooks: Vec::new() }
     }
 
-    /// Without interception.
+    /// Turns interception off.
     pub fn off(self) -> Self {
         self.engine(EngineChoice::Off)
     }
 
-    /// With another engine than the suite's.
+    /// Replaces the suite's engine.
     pub fn engine(mut self, engine: EngineChoice) -> Self {
         self.config.intercept.engine = engine;
         self
@@ -65,40 +65,40 @@ impl Guest {
         self
     }
 
-    /// Names a range for stubs.
+    /// Sets the range that the stub may be placed in.
     pub fn stub(mut self, range: Range<u64>) -> Self {
         self.config.intercept.stub = Some(Va(range.start)..Va(range.end));
         self
     }
 
-    /// Which faults leave the guest.
+    /// Sets the filter of faults that leave the guest.
     pub fn error_code(mut self, filter: ErrorCodeFilter) -> Self {
         self.config.intercept.error_code = Some(filter);
         self
     }
 
-    /// Puts a hook at the end of the chain.
+    /// Appends a hook to the chain.
     pub fn hook(self, name: &str, hook: impl Hook + 'static) -> Self {
         self.boxed_hook(name, Box::new(hook))
     }
 
-    /// The same, of a hook of a kind that is not known here.
+    /// Appends a hook whose type is not known at compile time.
     pub fn boxed_hook(self, name: &str, hook: Box<dyn Hook>) -> Self {
         self.named_hook(NamedHook::boxed(name, hook))
     }
 
-    /// The same, of a hook that is trusted otherwise than usual.
+    /// Appends a hook with trust settings of its own.
     pub fn named_hook(mut self, hook: NamedHook) -> Self {
         self.hooks.push(hook);
         self
     }
 
-    /// Runs it to its end.
+    /// Runs the guest to its end.
     pub fn run(self) -> Outcome {
         self.run_beside(|_| ())
     }
 
-    /// Runs it to its end, and does what the test wants with it meanwhile, in another thread.
+    /// Runs the guest to its end, and calls `act` meanwhile, in another thread.
     pub fn run_beside(self, act: impl FnOnce(&VmHandle) + Send) -> Outcome {
         let console = Console::default();
         let surroundings = Surroundings::unattended(Outlet::new("the console", Box::new(console.clone())).unwrap());
@@ -109,14 +109,14 @@ impl Guest {
                 let ends = ends;
                 act(&ends.0);
             });
-            vm.run().expect("the host is well")
+            vm.run().expect("the host does not fail")
         });
         let text = String::from_utf8_lossy(&console.0.lock().unwrap()).into_owned();
         Outcome { summary, console: text }
     }
 }
 
-/// Ends the VM where the thread beside it panics: the test is over.
+/// Stops the VM if the thread beside it panics, so that the test ends.
 struct StopsInPanic(VmHandle);
 
 impl Drop for StopsInPanic {
@@ -127,21 +127,21 @@ impl Drop for StopsInPanic {
     }
 }
 
-/// What became of it. Its `Display` is what a failed test shows.
+/// The result of a run. A failed test prints its `Display`.
 pub struct Outcome {
     pub summary: Summary,
     pub console: String,
 }
 
 impl Outcome {
-    /// The guest ended well, and every fault that the host saw was accounted for.
+    /// Checks that the guest passed, and that every fault that the host saw was accounted for.
     #[track_caller]
     pub fn passed(self) -> Self {
         assert_eq!(self.summary.stop, Stop::Exit { status: 1 }, "{self}");
         self.balanced()
     }
 
-    /// Every fault that the host saw was accounted for.
+    /// Checks that every fault that the host saw has one verdict and one exit, and that the exits add up.
     #[track_caller]
     pub fn balanced(self) -> Self {
         let Summary { faults, verdicts, exits, .. } = &self.summary;
@@ -151,19 +151,19 @@ impl Outcome {
         self
     }
 
-    /// How many faults the guest's own handler counted: the N of its line `faults=N ok`.
+    /// Number of faults that the guest's own handler counted: the N in its line `faults=N ok`.
     #[track_caller]
     pub fn guest_faults(&self) -> u64 {
         self.counted_by_guest().unwrap_or_else(|| panic!("the guest gave no count\n{self}"))
     }
 
-    /// The same of a guest that may not count.
+    /// As [`Self::guest_faults`]; `None` if the guest printed no count.
     pub fn counted_by_guest(&self) -> Option<u64> {
         let count = self.console.split("faults=").skip(1).last().and_then(|rest| rest.split_whitespace().next());
         count.and_then(|count| count.parse().ok())
     }
 
-    /// The guest's handler saw exactly the faults that the host reinjected, and there were some.
+    /// Checks that the guest's handler saw exactly the faults that the host reinjected, and that there were faults.
     #[track_caller]
     pub fn guest_saw_what_was_reinjected(self) -> Self {
         assert_eq!(self.guest_faults(), self.summary.verdicts.reinject, "{self}");
@@ -193,9 +193,9 @@ impl Write for Console {
     }
 }
 
-/// Runs a scenario that needs nothing from the host twice: with interception off, and on with all faults reinjected.
-/// It passes both times, and the second time guest and host count the same faults, and each has the error code that the
-/// guest's tables and instructions account for.
+/// Runs a scenario that needs nothing from the host twice: with interception off, and with every fault reinjected.
+/// Checks that it passes and prints the same both times. In the second run, guest and host must count the same faults,
+/// and the guest's tables and instructions must explain the error code of each.
 #[track_caller]
 pub fn off_and_on(cmdline: &str) -> Outcome {
     let off = Guest::new(cmdline).off().run().passed();
@@ -203,6 +203,6 @@ pub fn off_and_on(cmdline: &str) -> Outcome {
     let oracle = Oracle::default();
     let on = Guest::new(cmdline).hook("oracle", oracle.clone()).run().passed().guest_saw_what_was_reinjected();
     oracle.agreed(&on);
-    assert_eq!(on.console, off.console, "the guest says something else when its faults are intercepted");
+    assert_eq!(on.console, off.console, "interception changes what the guest prints");
     on
 }

@@ -1,11 +1,11 @@
-//! Hooks that tests need.
+//! Hooks for tests.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use vector14_hook::{Fault, Guest, Hook, Result, Verdict};
 
-/// Keeps every fault, and passes.
+/// Records every fault, and passes.
 #[derive(Clone, Default)]
 pub struct Recorder(Arc<Mutex<Vec<Fault>>>);
 

@@ -1,11 +1,11 @@
-//! Shared libraries with hooks: those of `tests/hooks`, and others that a test compiles.
+//! Hooks in shared libraries: those in `tests/hooks`, and those that a test compiles.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use vector14_hook::abi;
 
-/// Where the lab has put the libraries; it has no compilers.
+/// The folder of prebuilt libraries, which only the lab has: it has no compilers.
 fn prebuilt() -> Option<PathBuf> {
     std::env::var_os("VECTOR14_TEST_LIBRARIES").map(PathBuf::from)
 }
@@ -15,13 +15,13 @@ pub fn can_compile() -> bool {
     prebuilt().is_none()
 }
 
-/// `tests/hooks/src/lib.rs`, as cargo has built it beside the tests.
+/// The path of the library that cargo built from `tests/hooks/src/lib.rs`.
 pub fn in_rust() -> PathBuf {
     let folder = prebuilt().unwrap_or_else(|| std::env::current_exe().unwrap().parent().unwrap().to_owned());
     folder.join("libvector14_test_hook.so")
 }
 
-/// `tests/hooks/subject.c`.
+/// The contents of the library made from `tests/hooks/subject.c`.
 pub fn in_c() -> Vec<u8> {
     match prebuilt() {
         Some(folder) => std::fs::read(folder.join("libsubject.so")).unwrap(),
@@ -32,7 +32,7 @@ pub fn in_c() -> Vec<u8> {
 /// The source of a hook in C.
 pub const SUBJECT: &str = include_str!("../hooks/subject.c");
 
-/// What the C compiler makes of a source, with further flags.
+/// Compiles C source to a shared library, with further compiler flags.
 pub fn compile(source: &str, flags: &[&str]) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -45,7 +45,7 @@ pub fn compile(source: &str, flags: &[&str]) -> Vec<u8> {
     std::fs::read(at("hook.so")).unwrap()
 }
 
-/// A `[[hook]]` table for a library.
+/// A `[[hook]]` table that loads a library.
 pub fn table(library: &Path, options: &str) -> String {
     format!("[[hook]]\npath = \"{}\"\n{options}\n", library.display())
 }

@@ -1,6 +1,6 @@
-//! What the tests share: guests inside of this process ([`guest`]), the command as its users run it ([`command`]), hooks
-//! that tests need ([`hooks`]), also as shared libraries ([`libraries`]), the oracle that judges error codes ([`oracle`]), files
-//! for pagers ([`paged`]), and the engine that all of them run with ([`engine`]).
+//! Code that the tests share: guests in this process ([`guest`]), the command as users run it ([`command`]), hooks for
+//! tests ([`hooks`]), hooks in shared libraries ([`libraries`]), an oracle for error codes ([`oracle`]), files that
+//! back a pager ([`paged`]), and the suite's engine ([`engine`]).
 
 pub mod command;
 pub mod engine;
@@ -29,7 +29,7 @@ pub fn test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     })
 }
 
-/// A test that runs guests. Without KVM it counts as ignored and says so; in CI it fails.
+/// A test that runs guests. Without KVM it is ignored, with a message; in CI it fails.
 pub fn kvm_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     let usable = File::options().read(true).write(true).open("/dev/kvm");
     let lacks =
@@ -37,7 +37,7 @@ pub fn kvm_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     test_unless(lacks, name, body)
 }
 
-/// The same, of a test that also needs a program which not every machine has.
+/// As [`kvm_test`], for a test that also needs `program`, which not every machine has.
 pub fn kvm_test_with(program: &str, name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     match std::process::Command::new(program).arg("--version").stdout(Stdio::null()).status() {
         Ok(_) => kvm_test(name, body),
@@ -45,7 +45,8 @@ pub fn kvm_test_with(program: &str, name: &str, body: impl FnOnce() + Send + 'st
     }
 }
 
-/// A test of a guest with paging and without long mode. It counts as ignored, and says so, on the KVM that ends such guests.
+/// A test of a guest that turns paging on outside of long mode. kvm-pvm ends such guests: there it is ignored, with a
+/// message.
 pub fn protected_mode_test(name: &str, body: fn()) -> Trial {
     let test = kvm_test(name, body);
     if !std::path::Path::new("/sys/module/kvm_pvm").exists() {

@@ -1,9 +1,9 @@
-//! Files that a pager backs memory by, and their checksums.
+//! Files that back a pager's memory, and their checksums.
 
 use vector14_guest_abi::paged::{WORDS, checksum};
 use vector14_guest_abi::window::PAGE_SIZE;
 
-/// A file of words that are all different, and the same each time.
+/// The contents of a file whose words all differ, the same in every run.
 pub fn contents(pages: u64) -> Vec<u8> {
     (0..pages * WORDS).flat_map(|word| word.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()).collect()
 }

@@ -1,4 +1,4 @@
-//! The cases of a folder of kvm-unit-tests: those of its `unittests.cfg`, and flats that it does not name.
+//! The cases in a folder of kvm-unit-tests: those in its `unittests.cfg`, and flats that it does not name.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,12 +15,12 @@ pub struct Case {
     pub arguments: String,
 }
 
-/// QEMU's, and so what the kernels expect.
+/// QEMU's default, which the kernels expect.
 const MEMORY_MIB: u64 = 128;
-/// As many as a VM has here.
+/// The most that a VM of vector14 has.
 const VCPUS_MAX: u32 = 8;
 
-/// The cases of a folder. Of the configuration they take the number of CPUs, the size of memory and the arguments; the CPU
+/// The cases in a folder. The configuration gives the number of CPUs, the size of memory and the arguments; the CPU
 /// model is the host's.
 pub fn read(folder: &Path) -> Vec<Case> {
     let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -40,7 +40,7 @@ pub fn read(folder: &Path) -> Vec<Case> {
     cases
 }
 
-/// A test of `unittests.cfg`: its name, and its parameters.
+/// A test in `unittests.cfg`: its name, and its parameters.
 struct Section<'a> {
     name: &'a str,
     parameters: BTreeMap<&'a str, &'a str>,
@@ -75,7 +75,7 @@ impl Section<'_> {
     }
 }
 
-/// A size as QEMU's `-m` takes it: in MiB, or with G behind it.
+/// A size as QEMU's `-m` takes it, in MiB: the number is in MiB, or in GiB if G follows it.
 fn mib(size: &str) -> Option<u64> {
     match size.strip_suffix(['g', 'G']) {
         Some(gib) => gib.parse::<u64>().ok()?.checked_mul(1024),
@@ -83,7 +83,7 @@ fn mib(size: &str) -> Option<u64> {
     }
 }
 
-/// The test of it.
+/// Tests [`read`].
 pub fn of_a_folder() {
     let folder = TempDir::new().unwrap();
     let file = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();

@@ -1,8 +1,8 @@
-//! What a kernel says with interception on, compared with what it says with it off.
+//! Compares what a kernel prints with interception on and with it off.
 
 use std::collections::BTreeMap;
 
-/// Lines and how often they were printed. CPUs take turns in any order.
+/// Lines, and how many times each was printed. Their order is not compared, because CPUs take turns in any order.
 type Lines<'a> = BTreeMap<&'a str, usize>;
 
 fn lines(console: &str) -> Lines<'_> {
@@ -13,8 +13,8 @@ fn lines(console: &str) -> Lines<'_> {
     lines
 }
 
-/// What `on` lacks of that which both runs with interception off have said. What it has said besides counts only where those
-/// two runs agree in every line: a kernel that prints times says something else each time.
+/// The lines that both runs with interception off printed and `on` did not. Lines that only `on` printed count if those
+/// two runs printed the same lines: a kernel that prints times prints other lines in each run.
 pub fn differences(off: [&str; 2], on: &str) -> Vec<String> {
     let [first, second, on] = [off[0], off[1], on].map(lines);
     let count = |lines: &Lines<'_>, line: &str| lines.get(line).copied().unwrap_or_default();
@@ -27,7 +27,7 @@ pub fn differences(off: [&str; 2], on: &str) -> Vec<String> {
     found
 }
 
-/// The test of it.
+/// Tests [`differences`].
 pub fn are_told_from_noise() {
     let noisy = ["PASS: a\ntime 12\nPASS: b\n", "time 13\nPASS: a\nPASS: b\n"];
     assert_eq!(differences(noisy, "PASS: b\nPASS: a\ntime 99\n"), [""; 0]);

@@ -1,10 +1,10 @@
-//! kvm-unit-tests: kernels that know nothing of vector14, in the folder that `VECTOR14_FLATS` names. With every engine that this
-//! host has, each says what it says with interception off.
+//! kvm-unit-tests: kernels that know nothing of vector14, in the folder that `VECTOR14_FLATS` names. With every engine
+//! that this host has, each must print what it prints with interception off.
 //!
 //! # Layout
-//! - [`cases`]: what is to be run, and how
-//! - [`differences`]: what two runs have said, compared
-//! - [`table`]: what became of all of them
+//! - [`cases`]: what to run, and how
+//! - [`differences`]: compares the output of runs
+//! - [`table`]: the results of all runs
 
 mod cases;
 mod differences;
@@ -25,7 +25,7 @@ use self::table::{Row, ended};
 use crate::harness::engine::engines;
 use crate::harness::{Guest, Outcome, kvm_test, test};
 
-/// Longest run of a flat, where `VECTOR14_FLATS_TIMEOUT` does not say. One that takes longer with interception off is not
+/// Default of `VECTOR14_FLATS_TIMEOUT`: how long a flat may run. One that takes longer with interception off is not
 /// compared.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -44,7 +44,7 @@ pub fn tests() -> Vec<Trial> {
     tests
 }
 
-/// What a flat has said. `vmexit` ends its lines with how many cycles each of its operations took: that is left out.
+/// What a flat printed. `vmexit` ends its lines with the cycles that an operation took; those are removed.
 fn said(case: &Case, outcome: &Outcome) -> String {
     if case.flat.file_stem().is_none_or(|stem| stem != "vmexit") {
         return outcome.console.clone();
@@ -53,7 +53,8 @@ fn said(case: &Case, outcome: &Outcome) -> String {
     timeless.map(|line| format!("{line}\n")).collect()
 }
 
-/// Runs a flat without interception and with each engine. It counts as ignored where it does not end without.
+/// Runs a flat without interception and with each engine. The test is ignored if the flat does not end without
+/// interception.
 fn compare(case: &Case) -> Result<Completion, Failed> {
     let off = run(case, EngineChoice::Off);
     table::push(Row::new(&case.name, EngineChoice::Off, &off, &[]));
@@ -72,12 +73,12 @@ fn compare(case: &Case) -> Result<Completion, Failed> {
     if wrong.is_empty() { Ok(Completion::Completed) } else { Err(wrong.join("\n").into()) }
 }
 
-/// What a run with interception has that it should not have, beside two runs without.
+/// What is wrong with a run with interception, compared with two runs without.
 fn faults_of_interception(case: &Case, off: [&Outcome; 2], on: &Outcome) -> Vec<String> {
     let mut found = Vec::new();
     let summary = &on.summary;
     if off.iter().all(|off| off.summary.stop != summary.stop) {
-        found.push(format!("ended otherwise: {}", ended(&summary.stop)));
+        found.push(format!("ended differently: {}", ended(&summary.stop)));
     }
     let off = off.map(|off| said(case, off));
     found.extend(differences(off.each_ref().map(String::as_str), &said(case, on)));
@@ -93,7 +94,7 @@ fn faults_of_interception(case: &Case, off: [&Outcome; 2], on: &Outcome) -> Vec<
 
 fn run(case: &Case, engine: EngineChoice) -> Outcome {
     let folder = TempDir::new().unwrap();
-    // What the kernels would ask QEMU's firmware device: lib/x86/fwcfg.c has these take its place.
+    // The answers that the kernels would get from QEMU's firmware device; lib/x86/fwcfg.c takes these instead.
     let environment = format!("NR_CPUS={}\nMEMSIZE={}\nTEST_DEVICE=0\n", case.vcpus, case.memory_mib);
     let path = folder.path().join("environ");
     std::fs::write(&path, environment).unwrap();
@@ -109,7 +110,7 @@ fn timeout() -> Duration {
     humantime::parse_duration(&value).unwrap_or_else(|error| panic!("VECTOR14_FLATS_TIMEOUT={value}: {error}"))
 }
 
-/// The multiboot guest, which prints its own count, in the place of a flat.
+/// Runs the multiboot guest as a flat, because it prints its own count.
 fn own_count() {
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("own.flat"), vector14_guest::MULTIBOOT).unwrap();

@@ -17,7 +17,7 @@ static ROWS: Mutex<Vec<Row>> = Mutex::new(Vec::new());
 const COLUMNS: [&str; 7] = ["test", "engine", "ended", "lines", "faults", "counted", "result"];
 
 impl Row {
-    /// A run in which `found` was wrong.
+    /// The row of a run in which `found` is wrong.
     pub fn new(test: &str, engine: EngineChoice, outcome: &Outcome, found: &[String]) -> Self {
         let summary = &outcome.summary;
         let result = match engine {
@@ -51,7 +51,7 @@ pub fn push(row: Row) {
     ROWS.lock().unwrap().push(row);
 }
 
-/// Prints the rows that there are, if any.
+/// Prints the table, if it has rows.
 pub fn print() {
     let rows = ROWS.lock().unwrap();
     if rows.is_empty() {

@@ -1,4 +1,5 @@
-//! Who accesses what, and how: read off the instruction at RIP, and nothing else.
+//! The accesses of a faulting instruction: who makes them, where and how. They follow from the instruction at RIP and
+//! the registers alone.
 
 use std::fmt;
 
@@ -7,7 +8,7 @@ use vector14_hook::{Fault, Guest, PAGE_SIZE, Registers, Va};
 
 use crate::harness::emulated_by_qemu;
 
-/// One way of touching memory.
+/// How memory is accessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     Read,
@@ -15,14 +16,14 @@ pub enum Way {
     Fetch,
 }
 
-/// In whose name it is done.
+/// Who makes an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     /// An instruction of user code.
     User,
-    /// An instruction of the kernel's; RFLAGS.AC lets it at user pages in spite of SMAP.
+    /// An instruction of the kernel. If RFLAGS.AC is set, it may access user pages in spite of SMAP.
     Kernel { ac: bool },
-    /// The CPU itself, for its descriptor tables and frames.
+    /// The CPU itself, to read a descriptor table or push a frame.
     Cpu,
 }
 
@@ -30,17 +31,17 @@ pub enum By {
 #[derive(Clone, Debug)]
 pub struct Access {
     start: u64,
-    /// In bytes; 0 where the instruction alone does not tell.
+    /// In bytes; 0 if the instruction alone does not determine it.
     size: u64,
-    /// In the order in which they are checked.
+    /// In the order in which the CPU checks them.
     pub ways: &'static [Way],
     pub by: By,
 }
 
 impl Access {
-    /// Whether the address is one of its own.
+    /// Whether the access covers `address`.
     pub fn touches(&self, address: Va) -> bool {
-        // The largest that does not tell is XSAVE's, of less than a page and a half.
+        // The largest access of undetermined size is XSAVE's, of less than a page and a half.
         let size = if self.size == 0 { PAGE_SIZE * 2 } else { self.size };
         address.0.wrapping_sub(self.start) < size
     }
@@ -52,12 +53,12 @@ impl fmt::Display for Access {
     }
 }
 
-/// All accesses of the instruction that faulted, the fetch of it among them.
+/// All accesses of the instruction that faulted, including its fetch.
 pub fn of_instruction(fault: &Fault, guest: &dyn Guest) -> Vec<Access> {
     const RFLAGS_AC: u64 = 1 << 18;
     let by = if fault.from_user() { By::User } else { By::Kernel { ac: fault.rflags & RFLAGS_AC != 0 } };
     let instruction = guest.instruction().ok();
-    // What can't be decoded may have as many bytes as any.
+    // An instruction that can't be decoded may have any length up to the maximum.
     let length = instruction.map_or(15, |instruction| instruction.len() as u64);
     let mut accesses = vec![Access { start: fault.rip.0, size: length, ways: &[Way::Fetch], by }];
     accesses.extend(instruction.iter().flat_map(|instruction| of_operands(instruction, guest, by)));
@@ -75,7 +76,7 @@ fn of_operand(memory: &UsedMemory, guest: &dyn Guest, by: By) -> Option<Access> 
     let ways: &[Way] = match memory.access() {
         OpAccess::Read | OpAccess::CondRead => &[Way::Read],
         OpAccess::Write | OpAccess::CondWrite => &[Way::Write],
-        // A CPU asks for both at once. QEMU reads first (guest/tiny/src/quirks.rs), but for XSAVE, whose size is not told.
+        // A CPU checks both at once. QEMU reads first (guest/tiny/src/quirks.rs), except for XSAVE, whose size is 0.
         OpAccess::ReadWrite | OpAccess::ReadCondWrite if emulated_by_qemu() && size > 0 => &[Way::Read, Way::Write],
         OpAccess::ReadWrite | OpAccess::ReadCondWrite => &[Way::Write],
         OpAccess::None | OpAccess::NoMemAccess => return None,
@@ -84,7 +85,7 @@ fn of_operand(memory: &UsedMemory, guest: &dyn Guest, by: By) -> Option<Access> 
     Some(Access { start, size, ways, by })
 }
 
-/// What a register holds, as far as addresses are made of it: flat segments begin at 0.
+/// The value of a register as part of an address. The base of a flat segment is 0.
 fn value(register: Register, guest: &dyn Guest) -> Option<u64> {
     let (registers, system) = (guest.registers(), guest.system_registers());
     Some(match register {

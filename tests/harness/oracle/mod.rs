@@ -1,8 +1,8 @@
-//! The page-walk oracle: what the error code of each fault should be, as the guest's tables, control registers and
-//! instruction have it, beside what the hardware says.
+//! The page-walk oracle: predicts the error code of each fault from the guest's page tables, control registers and
+//! instruction, and compares it with the hardware's.
 //!
-//! The instruction tells who accesses what and how (`access`), the tables what of that is allowed (`tables`). Neither looks
-//! at the error code, and neither uses the walker that is tested. Where the two views differ, both are shown.
+//! `access` finds the accesses that the instruction makes; `tables` finds what the page tables allow. Neither looks at
+//! the error code, and neither uses the walker under test. If prediction and hardware differ, the oracle shows both.
 
 mod access;
 mod tables;
@@ -18,24 +18,25 @@ use super::Outcome;
 /// Judges every fault, and passes.
 #[derive(Clone, Default)]
 pub struct Oracle {
-    /// What the guest has in PKRU while it faults: no hook sees that.
+    /// The guest's PKRU while it faults. Hooks can't read it.
     pkru: u32,
     findings: Arc<Mutex<Findings>>,
 }
 
-/// What it has found.
+/// Number of faults by what the oracle found, and the texts of the disagreements.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
-    /// Faults whose error code is as predicted, of accesses that an instruction makes.
+    /// Faults with the predicted error code, on an access that the instruction makes.
     pub agreed: u64,
-    /// The same, of accesses that the CPU makes by itself: to its tables, or to a stack that it switches to.
+    /// Faults with the predicted error code, on an access that the CPU makes by itself: to a descriptor table, or to a
+    /// stack that it switches to.
     pub implicit: u64,
-    /// Accesses that the tables allow, and did not when the CPU remembered them: P is set. A guest need not flush a
+    /// Faults with P set on accesses that the tables allow: the CPU used a stale translation. A guest need not flush a
     /// translation that gains a right.
     pub stale: u64,
-    /// Accesses that the tables allow by now, since another vCPU has been there: P is clear.
+    /// Faults with P clear on accesses that the tables allow by now: another vCPU has mapped the page since.
     pub raced: u64,
-    /// The others, both views of each.
+    /// All other faults: prediction and hardware for each.
     pub disagreements: Vec<String>,
 }
 
@@ -45,7 +46,7 @@ impl Oracle {
         Self { pkru, ..Self::default() }
     }
 
-    /// What it has found, with no disagreement, and all faults of `outcome` among it.
+    /// Checks that there is no disagreement and that the findings cover all faults of `outcome`, and returns them.
     #[track_caller]
     pub fn findings(&self, outcome: &Outcome) -> Findings {
         let findings = self.findings.lock().unwrap().clone();
@@ -55,12 +56,13 @@ impl Oracle {
         findings
     }
 
-    /// Both views of each fault about which there are two.
+    /// Prediction and hardware for each fault on which they differ.
     pub fn disagreements(&self) -> Vec<String> {
         self.findings.lock().unwrap().disagreements.clone()
     }
 
-    /// The hardware and it agree about every single fault of `outcome`, and instructions explain all.
+    /// Checks that the oracle predicted the error code of every fault of `outcome`, each on an access that the
+    /// instruction makes.
     #[track_caller]
     pub fn agreed(&self, outcome: &Outcome) {
         assert_eq!(self.findings(outcome).agreed, outcome.summary.faults.total, "{outcome}");
@@ -94,7 +96,7 @@ enum Judgement {
 fn judge(fault: &Fault, cpu: &Cpu, walk: &Walk, accesses: &[Access]) -> Option<Judgement> {
     let mut explaining = accesses.iter().filter(|access| access.touches(fault.address)).peekable();
     if explaining.peek().is_none() {
-        // What no operand explains, the CPU does by itself, as a supervisor whatever the CPL.
+        // An access that no operand explains is made by the CPU itself, as a supervisor at any CPL.
         let by_itself = [Way::Read, Way::Write].map(|way| walk.predict(cpu, way, By::Cpu));
         return by_itself.contains(&Some(fault.error_code)).then_some(Judgement::Implicit);
     }
@@ -109,12 +111,12 @@ fn judge(fault: &Fault, cpu: &Cpu, walk: &Walk, accesses: &[Access]) -> Option<J
     }
 }
 
-/// The error code that an access must have; `None` where it is allowed.
+/// The error code that an access must fault with; `None` if it is allowed.
 fn predict(access: &Access, cpu: &Cpu, walk: &Walk) -> Option<ErrorCode> {
     access.ways.iter().find_map(|way| walk.predict(cpu, *way, access.by))
 }
 
-/// The walk entry by entry with what follows from it, and what the hardware says.
+/// Describes a fault: what the hardware says, each entry of the walk, and the prediction for each access.
 fn both_views(fault: &Fault, guest: &dyn Guest, cpu: &Cpu, walk: &Walk, accesses: &[Access]) -> String {
     let instruction = guest.instruction().map_or_else(|error| error.to_string(), |instruction| instruction.to_string());
     let mut text = format!(

@@ -1,4 +1,4 @@
-//! What the guest's tables allow (SDM vol. 3A, 4.6 and 4.7; APM vol. 2, 5.4 to 5.6), by a walk of the oracle's own.
+//! The oracle's own page walk, and what the guest's tables allow (SDM vol. 3A, 4.6 and 4.7; APM vol. 2, 5.4 to 5.6).
 
 use std::arch::x86_64::__cpuid;
 use std::fmt;
@@ -14,7 +14,7 @@ const USER: u64 = 1 << 2;
 const LARGE: u64 = 1 << 7;
 const NO_EXECUTE: u64 = 1 << 63;
 
-/// What of a CPU's state has a say.
+/// The CPU state that a page walk depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Cpu {
     long_mode: bool,
@@ -25,9 +25,9 @@ pub struct Cpu {
     no_execute: bool,
     smep: bool,
     smap: bool,
-    /// PKRU, where protection keys are on.
+    /// PKRU, if protection keys are on.
     keys: Option<u32>,
-    /// Physical addresses have so many bits (CPUID 0x8000_0008).
+    /// Number of bits in a physical address (CPUID 0x8000_0008).
     address_bits: u32,
 }
 
@@ -51,7 +51,7 @@ impl Cpu {
         }
     }
 
-    /// The bits of an address that index a table, from the top-level table down: the lowest of them, and how many there are.
+    /// The address bits that index each table, from the top-level table down: the lowest bit, and the number of bits.
     fn levels(&self) -> &'static [(u32, u32)] {
         match (self.long_mode, self.pae) {
             (true, _) if self.levels_5 => &[(48, 9), (39, 9), (30, 9), (21, 9), (12, 9)],
@@ -124,7 +124,7 @@ impl Walk {
         Self { entries, end }
     }
 
-    /// The error code of an access; `None` where it is allowed.
+    /// The error code of an access; `None` if it is allowed.
     pub fn predict(&self, cpu: &Cpu, way: Way, by: By) -> Option<ErrorCode> {
         let (write, fetch, user) = (way == Way::Write, way == Way::Fetch, by == By::User);
         let mut code = ErrorCode::empty();
@@ -199,7 +199,7 @@ fn walk(fault: &Fault, cpu: &Cpu, guest: &dyn Guest, entries: &mut Vec<(Pa, u64)
             page.user &= entry & USER != 0;
             page.execute &= entry & NO_EXECUTE == 0;
         }
-        // The last one is the leaf's.
+        // The leaf, read last, decides.
         page.key = u32::from(bytes[7] >> 3 & 0xf);
         if large {
             break;

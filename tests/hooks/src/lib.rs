@@ -1,4 +1,4 @@
-//! A hook that tests load as a shared library: it does what its options ask for, good and bad. `subject.c` is another one.
+//! A hook that tests load as a shared library: its options select good behaviour or bad. `subject.c` is another one.
 
 use serde::Deserialize;
 use vector14_hook::{
