@@ -179,8 +179,8 @@ mod tests {
     const PAGING: Paging = Paging { cr3: Cr3(0x1000), mode: Mode::Long { levels: 4 }, no_execute: true };
     const LENGTH: usize = 8;
 
-    /// Memory whose first 2 MiB are mapped twice, by one leaf at 0 and one at the end of the address space. Nothing in it
-    /// is filler or padding, except for `runs`, which are filler.
+    /// Memory whose first 2 MiB are mapped twice, by one leaf at 0 and one at the end of the address space. Nothing
+    /// in it is filler or padding, except for `runs`, which are filler.
     fn code(runs: &[(u64, usize)]) -> Memory {
         let memory = Memory::new(4 << 20).unwrap();
         let tables =
@@ -264,7 +264,10 @@ mod tests {
             unused: starts.iter().map(|start| Pa(*start)..Pa(start + 8)).collect(),
         };
         assert_eq!(find(&memory, &room(&[0xb000, 0xa000]), 0x8100), Ok(Va(0xa000)));
-        assert!(find(&memory, &room(&[0xc000, 0xd000]), 0x8100).is_err(), "neither is mapped at the handler's distance");
+        assert!(
+            find(&memory, &room(&[0xc000, 0xd000]), 0x8100).is_err(),
+            "neither is mapped at the handler's distance"
+        );
         memory.write(Pa(0x8200), &[FILLER; 16]).unwrap();
         assert_eq!(find(&memory, &room(&[0xa000]), 0x8100), Ok(Va(0x8204)), "its own page comes first");
     }
