@@ -169,7 +169,7 @@ fn sockets() {
     let next = Command::run_config(SPIN).argument("--control").argument(killed.to_str().unwrap());
     next.finish_after("kind=fault", |_| drop(tell(&folder, &["stop"])));
     let command = Command::run_config(SPIN).file("s", b"no socket");
-    let finished = command.finish().failed_with(2, &["something else than a socket"]);
+    let finished = command.finish().failed_with(2, &["something that is not a socket"]);
     assert_eq!(finished.read("s"), "no socket");
 }
 

@@ -31,10 +31,10 @@ fn refused(content: &[u8], words: &[&str]) {
 }
 
 fn files() {
-    refused(b"", &["empty, and no shared library", "name the library that was built"]);
-    refused(b"[boot]\n", &["begins with 5b 62 6f 6f, and no shared library", "crate-type = [\"cdylib\"]"]);
+    refused(b"", &["empty, not a shared library", "name the library that was built"]);
+    refused(b"[boot]\n", &["begins with 5b 62 6f 6f, not a shared library", "crate-type = [\"cdylib\"]"]);
     refused(b"!<arch>\nlib.o/", &["a static library", "crate-type = [\"cdylib\"]"]);
-    refused(&std::fs::read(binary()).unwrap(), &["a program, and no shared library"]);
+    refused(&std::fs::read(binary()).unwrap(), &["a program, not a shared library"]);
     for (path, words) in
         [("nowhere.so", "No such file"), (".", "not a regular file"), ("/dev/zero", "not a regular file")]
     {
@@ -60,7 +60,7 @@ fn other_kinds_and_versions() {
     let mut other = compile(SUBJECT, &[]);
     // e_machine: AArch64.
     other[18] = 183;
-    refused(&other, &["made for", "this vector14 runs on x86-64", "rebuild it for x86-64 Linux"]);
+    refused(&other, &["built for", "this vector14 runs on x86-64", "rebuild it for x86-64 Linux"]);
 }
 
 fn what_the_linker_refuses() {
@@ -86,7 +86,7 @@ fn cut_short() {
 /// A library whose description of itself is wrong is refused.
 fn lies() {
     let text = SUBJECT.replace("VECTOR14_TEXT(\"subject-c\")", "{ \"\\xff\", 1 }");
-    refused(&compile(&text, &[]), &["the name in `vector14_hook` is not UTF-8 text", "mend and rebuild it"]);
+    refused(&compile(&text, &[]), &["the name in `vector14_hook` is not UTF-8 text", "fix and rebuild it"]);
     let none =
         SUBJECT.replace(".on_fault = on_fault,", "").replace("vector14_hook = {", "vector14_hook = { .on_fault = 0,");
     refused(&compile(&none, &["-Wno-unused-function"]), &["`vector14_hook` has no `on_fault`"]);
@@ -134,7 +134,7 @@ fn constructors() {
     };
     refused(&compile(&with("exit(3);"), &[]), &["ends the process that loads it: exit status: 3", "build it again"]);
     refused(&compile(&with("abort();"), &[]), &["ends the process that loads it: SIGABRT"]);
-    refused(&compile(&with("for (volatile int go = 1; go;) {}"), &[]), &["is not loaded after 10s"]);
+    refused(&compile(&with("for (volatile int go = 1; go;) {}"), &[]), &["did not load within 10s"]);
     let end = "\n#include <stdlib.h>\n__attribute__((destructor)) static void end(void) { abort(); }\n";
     refused(&compile(&[SUBJECT, end].concat(), &[]), &["ends the process that loads it: SIGABRT"]);
 }

@@ -13,8 +13,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// Parses a report that foreign code wrote as JSON. No text is an empty report; anything that can't be used becomes
-    /// a warning.
+    /// Parses a report that foreign code wrote as JSON. An empty string is an empty report. Whatever can't be used
+    /// becomes a warning.
     pub(crate) fn from_json(json: &str) -> Self {
         if json.is_empty() {
             return Self::default();

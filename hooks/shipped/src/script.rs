@@ -1,5 +1,5 @@
-//! `script`: a hook in Rhai (<https://rhai.rs/book>), for exploration: nothing to build, at a few more microseconds per
-//! fault.
+//! `script`: a hook written in Rhai (<https://rhai.rs/book>), for exploration. There is nothing to build, but a fault
+//! costs a few microseconds more.
 //!
 //! ```rhai
 //! fn on_fault(fault) {
@@ -15,9 +15,10 @@
 //! }
 //! ```
 //!
-//! `on_fault` is called for every fault and returns a verdict; returning nothing means `pass()`. `on_end`, if defined,
-//! is called at the end. `this` is a map that persists between calls, one per vCPU; `this.vcpu` is set from the start.
-//! It may hold numbers, texts, arrays, maps and faults, up to 256 KiB; exceeding that is a failure of the hook.
+//! `on_fault` is called for every fault and returns a verdict; returning nothing means `pass()`. `this` is a
+//! map that persists between calls, one per vCPU; `this.vcpu` is set from the start. It may hold numbers, strings,
+//! arrays, maps and faults, up to 256 KiB; exceeding that is a failure of the hook. `on_end`, if defined, is called at
+//! the end for each vCPU whose `this` the script has added something to.
 //! Statements outside functions run before every call.
 //!
 //! | | |
@@ -28,13 +29,14 @@
 //! | memory | `read_u8(address)`, `read_u16`, `read_u32`, `read_u64`; `translate(address)`: returns the physical address |
 //! | output | `instruction()`: the faulting instruction as text; `hex(number)`; `print(text)`: to standard error; `log(text)`: to the log |
 //!
-//! Numbers have 64 bits and are signed in Rhai: an address in the upper half is negative. A failing call throws. An
-//! exception that is not caught is a failure of the hook, and its message names file, line and column.
+//! Numbers have 64 bits and are signed in Rhai: an address in the upper half is negative. A call that fails
+//! throws. An exception that the script does not catch is a failure of the hook; the message has the file, line and
+//! column.
 //!
-//! A script can't hang the guest: `operations` limits its work per fault. It can't import modules, evaluate text or
+//! A script can't hang the guest: `operations` limits its work per fault. It can't import modules, call `eval` or
 //! sleep.
 //!
-//! - `script/engine.rs`: the setup of Rhai, and the position of errors
+//! - `script/engine.rs`: sets Rhai up, calls scripts, and formats their errors
 //! - `script/functions.rs`: the functions that a script can call
 
 mod engine;
@@ -128,7 +130,7 @@ impl Hook for Script {
         let mut report = Report::default();
         for state in self.states.iter().filter(|_| self.has_end) {
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-            // Skip vCPUs that had no fault.
+            // Skips vCPUs that had no fault, or whose faults added nothing to `this`.
             if state.as_map_ref().is_ok_and(|map| map.len() < 2) {
                 continue;
             }

@@ -25,8 +25,8 @@ pub(crate) enum AccessKind {
 }
 
 impl AccessKind {
-    /// The kind from the error code; for an instruction that reads and writes the same memory, from the instruction.
-    /// For such an instruction CPUs report a write, but CPUs emulated by QEMU report a read.
+    /// The kind that the error code says, unless the instruction both reads and writes the memory. For such an
+    /// instruction, real CPUs report a write, and QEMU's emulated ones a read.
     pub(crate) fn of(error_code: ErrorCode, instruction: Option<&Instruction>) -> Self {
         if error_code.contains(ErrorCode::FETCH) {
             Self::Fetch
@@ -48,7 +48,7 @@ impl AccessKind {
     }
 }
 
-/// Whether one operand in memory is both read and written.
+/// Whether the instruction has one memory operand, which it both reads and writes.
 fn reads_and_writes(instruction: &Instruction) -> bool {
     let mut factory = InstructionInfoFactory::new();
     let used = factory.info(instruction).used_memory();
@@ -66,7 +66,7 @@ impl fmt::Display for AccessKind {
     }
 }
 
-/// An observed access, with what is shown of it.
+/// What is shown of an observed access.
 #[derive(Clone, Debug)]
 pub(crate) struct Sighting {
     vcpu: u32,
@@ -81,12 +81,12 @@ pub(crate) struct Sighting {
 }
 
 impl Sighting {
-    /// An access of which only the fault is known.
+    /// The access that faulted, with its value unknown.
     pub(crate) fn of(fault: &Fault, guest: &dyn Guest) -> Self {
         Self::new(fault, AccessKind::of(fault.error_code, guest.instruction().ok().as_ref()), None, guest)
     }
 
-    /// The access that faulted, with its `effect` if that is known.
+    /// The access that faulted, with the values of its `effect` if that is known.
     pub(crate) fn new(fault: &Fault, kind: AccessKind, effect: Option<&Effect>, guest: &dyn Guest) -> Self {
         let instruction = guest.instruction().map_or_else(|error| error.to_string(), |text| text.to_string());
         let hex =
@@ -145,14 +145,14 @@ impl Sightings {
 
     /// Keeps and logs the result of `sighting` if there is still room.
     pub(crate) fn add(&self, guest: &dyn Guest, sighting: impl FnOnce(&dyn Guest) -> Sighting) {
-        // Stop counting when there are enough, so that the number can't wrap.
+        // Do not count once all rows are used, so that the count can't wrap.
         if self.seen.load(Relaxed) >= self.rows.len() {
             return;
         }
         let Some(row) = self.rows.get(self.seen.fetch_add(1, Relaxed)) else { return };
         let sighting = sighting(guest);
         guest.log(&sighting.to_string());
-        // No other thread uses this slot.
+        // No other thread has this row.
         let _ = row.set(sighting);
     }
 

@@ -209,8 +209,7 @@ fn as_json(fault: &Fault, answer: &Answer) -> serde_json::Value {
     })
 }
 
-/// A verdict's name, as in the summary of a run.
-/// A verdict with its operands, as a person reads it.
+/// A verdict's name with its operands, for people.
 fn words(verdict: &Verdict) -> String {
     let detail = match verdict {
         Verdict::Pass | Verdict::Reinject | Verdict::Resolve | Verdict::Skip => String::new(),

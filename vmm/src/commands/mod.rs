@@ -1,4 +1,4 @@
-//! What the commands of `vector14` are made of.
+//! What the commands of `vector14` are built from.
 
 pub mod bench;
 pub mod config;

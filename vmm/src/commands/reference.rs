@@ -1,5 +1,6 @@
-//! Tests that keep `docs/reference/` as the code is: what can be generated is generated, the rest is checked for what it
-//! must name. `UPDATE_REFERENCE=1 cargo test -p vector14 --lib reference` writes what is generated.
+//! Tests that keep `docs/reference/` in step with the code. Generated files are compared with what the code generates
+//! now; the others must name what the code has. `UPDATE_REFERENCE=1 cargo test -p vector14 --lib reference` rewrites
+//! the generated files.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -21,20 +22,20 @@ fn read(name: &str) -> String {
     std::fs::read_to_string(folder().join(name)).unwrap_or_else(|error| panic!("docs/reference/{name}: {error}"))
 }
 
-/// Compares a file with what it should be, or writes it.
+/// Compares a generated file with what it should be. If `UPDATE_REFERENCE` is set, rewrites it first.
 fn check(name: &str, expected: &str) {
     if std::env::var_os("UPDATE_REFERENCE").is_some() {
         std::fs::create_dir_all(folder()).unwrap();
         std::fs::write(folder().join(name), expected).unwrap();
     }
-    assert!(read(name) == expected, "docs/reference/{name} is stale: UPDATE_REFERENCE=1 writes it");
+    assert!(read(name) == expected, "docs/reference/{name} is stale: run this test with UPDATE_REFERENCE=1");
 }
 
 fn check_schema(name: &str, schema: &Value) {
     check(name, &format!("{schema:#}\n"));
 }
 
-/// A schema's own fields and those of its definitions, as tables.
+/// A page with one table for the schema's own fields and one for those of each definition.
 fn tables(title: &str, introduction: &str, schema: &Value) -> String {
     let mut text = format!("# {title}\n\n{introduction}\n");
     section(&mut text, None, schema);
@@ -91,7 +92,7 @@ fn kind(schema: &Value) -> String {
     }
 }
 
-/// A description in one line, without links of rustdoc.
+/// A description on one line, without rustdoc's links.
 fn sentence(description: &str) -> String {
     let plain = description.replace(['\n', '|'], " ").replace("[`", "`").replace("`]", "`").replace("`None`", "`null`");
     match plain.split_once("(crate::") {

@@ -9,7 +9,7 @@ use crate::commands::config::{HookConfig, Problem};
 use crate::intercept::library::{Library, LibraryError, Stamp};
 use crate::vm::{HandleError, RunState, VmError, VmHandle};
 
-/// Interval between two looks at the libraries' files. A file that has not changed between two looks can be loaded.
+/// Interval between two checks of the libraries' files. A file that did not change between two checks can be loaded.
 const BEAT: Duration = Duration::from_millis(200);
 
 /// Watches `hooks`, which the VM's chain begins with, until the VM ends. A hook that was loaded from a library is
@@ -45,9 +45,9 @@ struct Watched {
     /// The hook's name in the chain.
     name: String,
     library: Library,
-    /// RunState of the file at the last attempt to load it, successful or not.
+    /// State of the file at the last attempt to load it, successful or not.
     tried: Stamp,
-    /// RunState of the file at the last beat.
+    /// State of the file at the last beat.
     last: Option<Stamp>,
 }
 

@@ -52,7 +52,7 @@ impl Drop for Input {
     }
 }
 
-/// RunState of the input thread.
+/// State of the input thread.
 struct Feeder {
     source: Stdin,
     com1: Com1,

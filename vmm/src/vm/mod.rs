@@ -46,7 +46,7 @@ use crate::vm::input::Input;
 use crate::vm::run::Shared;
 use crate::vm::watchdog::Watchdog;
 
-/// How long the console's reader has after the end of the VM.
+/// How long the console's reader has to read the rest after the VM has ended.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What a VM is connected to on the host.
@@ -55,10 +55,11 @@ pub struct Surroundings {
     pub kvm: PathBuf,
     /// Destination of the guest's console. While nobody reads it, the guest is held.
     pub output: Outlet,
-    /// Whether the VM has a user: standard input, its terminal in raw mode, feeds the guest's console, and SIGINT,
-    /// SIGTERM, SIGHUP, SIGQUIT and SIGUSR1 go to the VM. The second signal among the first four ends the process.
+    /// Whether a user attends to the VM. If so, standard input feeds the guest's console, its terminal is in raw mode,
+    /// and the VM takes SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGUSR1. The second signal among the first four ends the
+    /// process.
     pub attended: bool,
-    /// Additional devices, by port.
+    /// Additional devices, each with its port.
     pub ports: Vec<(u16, Box<dyn Device>)>,
 }
 
@@ -137,11 +138,11 @@ impl Vm {
     }
 
     /// Runs the machine until it stops for any reason, and ends its hooks. After the stop, vCPUs have 5 seconds to
-    /// leave their hooks, each hook has its timeout to end in, and the console's reader has 2 seconds: every wait is
+    /// leave their hooks, each hook has its timeout to end, and the console's reader has 2 seconds: every wait is
     /// limited.
     ///
     /// # Errors
-    /// The host fails. What the guest does is in the summary instead.
+    /// The host failed. What the guest did wrong is in the summary instead.
     pub fn run(mut self) -> Result<Summary, RunError> {
         let vcpus = self.vcpus.len();
         let (sender, outcomes) = channel();
@@ -214,7 +215,7 @@ impl Vm {
         let (faults, mut verdicts, exits) = self.shared.count();
         let mut notes = self.engine.take_notes(start);
         if missing > 0 {
-            notes.push(format!("{missing} of {vcpus} vCPUs did not stop within {GRACE:?}: a hook, or the host's file system, does not return; \
+            notes.push(format!("{missing} of {vcpus} vCPUs did not stop within {GRACE:?}: a hook or the host's file system has not returned; \
                  a fault that was in a hook counts as stopped"));
             verdicts.stop += faults.total - verdicts.total();
         }

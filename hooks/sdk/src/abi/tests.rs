@@ -1,4 +1,4 @@
-//! Tests of the boundary with both sides in one program.
+//! Tests of the C ABI with both sides, the host's and the library's, in one program.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn the_magic_number_is_a_text() {
     assert_eq!(MAGIC.to_le_bytes(), *b"v14 hook");
 }
 
-/// What the hook below does with its next fault.
+/// What a hook does with a fault.
 type Act = fn(&crate::Fault, &mut dyn crate::Guest) -> crate::Result;
 
 struct Acts(Act);
@@ -34,7 +34,7 @@ impl Hook for Acts {
     }
 }
 
-/// A hook, called through the boundary.
+/// A type of hook that does `$act` with each fault, and is called through the ABI.
 macro_rules! behind {
     ($act:expr) => {{
         struct Exported;
@@ -68,7 +68,7 @@ const FAULT: crate::Fault = crate::Fault {
     cr3: Cr3(0x1003),
 };
 
-/// One verdict of each name, and `Raise` with and without an error code.
+/// At least one verdict of each kind; `Raise` with and without an error code.
 fn verdicts() -> [crate::Verdict; 8] {
     [
         crate::Verdict::Pass,
@@ -125,7 +125,7 @@ fn options_docs_and_reports_cross() {
     assert_eq!((report.tables[0].rows[0][0].as_str(), report.warnings.len()), ("1500", 1));
 }
 
-/// Makes every call, and compares the answers of the host's guest with what arrives.
+/// The hook makes every call, and compares the answers that arrive with those that the host's guest gives.
 #[test]
 fn every_call_of_the_guest_arrives_and_its_answer_too() {
     let foreign = behind!(|_, guest| {
@@ -226,7 +226,7 @@ impl Default for Answers {
     }
 }
 
-/// Page tables that map address 0 and the 1 GiB pages after it, with a reserved bit set at 256 GiB.
+/// Page tables that map the first GiB by one page. The entry of the top-level table for 512 GiB has a reserved bit set.
 fn entry(slot: Pa) -> Result<u64, GuestError> {
     Ok(match slot.0 {
         0x1000 => 0x2003,
@@ -245,7 +245,7 @@ const MAPPING: crate::Mapping = crate::Mapping {
     entry: 0x1067,
 };
 
-/// Packs small numbers into one.
+/// Packs bytes into one number.
 fn together(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |all, byte| all << 8 | u64::from(*byte))
 }

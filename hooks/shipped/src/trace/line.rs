@@ -8,16 +8,15 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use vector14_hook::{Cr3, ErrorCode, Fault, MAX_VCPUS, Va};
 
-/// How lines are written.
+/// How a line is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Format {
     /// Human-readable columns.
     #[default]
     Text,
-    /// One JSON object per line. Counts (`seq`, `vcpu`) are numbers. Register values and what the CPU pushed are
-    /// strings, `"0x..."`, because not every JSON reader preserves 64-bit numbers. `flags` names the bits of
-    /// `error_code`.
+    /// One JSON object per line. `seq` and `vcpu` are numbers. Registers, the address and the error code are strings,
+    /// `"0x..."`, because not every JSON reader preserves 64-bit numbers. `flags` names the bits of `error_code`.
     ///
     /// ```json
     /// {"seq":12,"vcpu":0,"address":"0x10000000","error_code":"0x6","flags":["write","user"],"rip":"0x401000",
@@ -49,7 +48,7 @@ fn write_text(fault: &Fault, out: &mut Vec<u8>) {
     out.extend_from_slice(line.as_bytes());
 }
 
-/// A fault as a JSON line.
+/// Parses the fault of a JSON line.
 pub(super) fn parse_json(line: &[u8]) -> serde_json::Result<Fault> {
     serde_json::from_slice(line).map(|line: JsonLine| line.into())
 }

@@ -1,6 +1,6 @@
-//! Which names a package may have.
+//! Which names cargo accepts for a hook's package.
 
-/// Rust's keywords, strict and reserved, and names that would shadow a crate that every program has.
+/// Rust's keywords, strict and reserved, and names that would shadow a crate that every hook uses.
 const TAKEN: &[&str] = &[
     "Self",
     "abstract",

@@ -26,7 +26,7 @@ pub enum DispatchError {
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// The library's hook can't be created.
-    #[error("hook `{hook}` can't be made without options: {message}")]
+    #[error("hook `{hook}` can't be created without options: {message}")]
     Hook {
         /// The hook's name.
         hook: &'static str,

@@ -55,7 +55,7 @@ pub enum ClientError {
         what: String,
     },
     /// The VM speaks another version of the control protocol.
-    #[error("{} speaks version {theirs} of the control protocol, and this is a client for version {PROTOCOL}", .path.display())]
+    #[error("{} speaks version {theirs} of the control protocol; this client speaks version {PROTOCOL}", .path.display())]
     OtherProtocol {
         /// Path of the socket.
         path: PathBuf,

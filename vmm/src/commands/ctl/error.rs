@@ -13,7 +13,7 @@ pub enum BindError {
         path: PathBuf,
     },
     /// The path is taken by something other than a socket.
-    #[error("control socket {}: there is something else than a socket", .path.display())]
+    #[error("control socket {}: the path is taken by something that is not a socket", .path.display())]
     NotASocket {
         /// The path that was named.
         path: PathBuf,

@@ -128,5 +128,5 @@ fn refusal(problem: Problem) -> Refusal {
 }
 
 fn first_refusal(problems: Vec<Problem>) -> Refusal {
-    problems.into_iter().next().map_or_else(|| Refusal::new("the hook can't be made"), refusal)
+    problems.into_iter().next().map_or_else(|| Refusal::new("the hook can't be created"), refusal)
 }

@@ -1,4 +1,4 @@
-//! The lock beside a control socket. The run that holds it may create and replace the socket.
+//! The lock file beside a control socket. The run that holds the lock may create and replace the socket.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -33,8 +33,8 @@ impl Lock {
                 Err(TryLockError::WouldBlock) => return Err(BindError::InUse { path: socket.to_owned() }),
                 Err(TryLockError::Error(error)) => return Err(host(error)),
             }
-            // A run that ends removes the file, maybe between the two calls above: then the locked file is not the one
-            // at the path.
+            // Another run may have ended, and removed the file, between the two calls above. The locked file is then
+            // not the one at the path, which is tried next.
             let locked = file.metadata().map_err(host)?.ino();
             if fs::symlink_metadata(&path).is_ok_and(|found| found.ino() == locked) {
                 return Ok(Self { path, _file: file });

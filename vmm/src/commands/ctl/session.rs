@@ -21,7 +21,7 @@ pub(super) struct Session<'a> {
     stream: &'a UnixStream,
 }
 
-/// What was received.
+/// What was read from the client.
 enum Line {
     Text(Vec<u8>),
     TooLong,
@@ -34,7 +34,7 @@ impl<'a> Session<'a> {
         Ok(Self { reader: BufReader::new(stream), stream })
     }
 
-    /// Serves the client until it disconnects or breaks a rule.
+    /// Executes the client's requests until it disconnects or sends a line that is too long.
     pub(super) fn serve(mut self, subject: &Subject) -> io::Result<()> {
         let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
         self.write(&json!({ "vector14": { "version": version, "protocol": PROTOCOL, "pid": pid } }))?;
@@ -48,7 +48,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Sends a refusal to the client.
+    /// Tells the client why it is not served.
     pub(super) fn turn_away(mut self, why: &Refusal) -> io::Result<()> {
         self.refuse(&Value::Null, why)
     }
@@ -62,9 +62,9 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Sends a line per interval until the client disconnects or sends another request, and one more at the end of the
-    /// VM. That last line waits for the connection to be shut, because the vCPUs of a VM that is told to end still
-    /// finish their faults.
+    /// Sends one line per interval until the client disconnects or sends another request, or the VM ends. The last line
+    /// is sent once the server has shut the connection for reading: before that, vCPUs may still finish their faults,
+    /// and the counts are not final.
     fn repeat_stats(&mut self, id: &Value, interval: Duration, subject: &Subject) -> io::Result<()> {
         let mut meter = Meter::new(&subject.vm);
         self.stream.set_read_timeout(Some(interval))?;

@@ -1,4 +1,4 @@
-//! A running VM, for people: what it is doing, its hooks, and its counts over time.
+//! Shows a running VM to people: what it is doing, its hooks, and its counts over time.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::intercept::chain::HookStatus;
 use crate::intercept::counts::Verdicts;
 use crate::vm::{RunState, Status};
 
-/// What the VM is doing, as rows of a name and a value.
+/// What the VM is doing, one name and value per row.
 #[must_use]
 pub fn status(status: &Status, style: Style) -> String {
     let engine = match (status.attached, status.armed) {
@@ -57,7 +57,7 @@ pub fn hooks(hooks: &[HookStatus], style: Style) -> String {
     grid.render(style)
 }
 
-/// The options, in the form that `vector14 ctl … set` takes.
+/// The hook's options, in the form that `vector14 ctl … set` takes.
 fn options(hook: &HookStatus) -> String {
     let value = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let own = hook.options.iter().map(|(key, option)| format!("{key}={}", value(option)));
@@ -69,13 +69,13 @@ fn options(hook: &HookStatus) -> String {
     own.chain(trust).collect::<Vec<_>>().join(" ")
 }
 
-/// The columns of [`stats`].
+/// The heading line for the lines of [`stats`].
 #[must_use]
 pub fn stats_head(style: Style) -> String {
     columns(["ms", "faults/s", "exits/s", "faults"].into_iter().chain(Verdicts::NAMES).map(str::to_owned), style)
 }
 
-/// The counts at one moment, in one line.
+/// The counts at one moment, on one line.
 #[must_use]
 pub fn stats(stats: &Stats, style: Style) -> String {
     let Stats { run_ms, faults_per_s, exits_per_s, faults, verdicts, .. } = stats;
@@ -83,7 +83,7 @@ pub fn stats(stats: &Stats, style: Style) -> String {
     columns(numbers.map(|number| number.to_string()), style)
 }
 
-/// Lays out one line. Lines come one by one, so columns can't be sized to their widest cell.
+/// Lays out one line. Lines are shown as they come, so columns can't be sized to their widest cell.
 fn columns(cells: impl Iterator<Item = String>, style: Style) -> String {
     let line = |cells: Vec<String>, between| cells.join(between) + "\n";
     match style {

@@ -20,12 +20,12 @@ const API_VERSION: i32 = 12;
 pub struct Device {
     /// Path of the device.
     pub path: PathBuf,
-    /// RunState of the device.
+    /// State of the device.
     #[serde(flatten)]
     pub state: DeviceState,
 }
 
-/// RunState of the KVM device.
+/// State of the KVM device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum DeviceState {

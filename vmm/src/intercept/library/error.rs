@@ -26,21 +26,21 @@ pub enum Reason {
     #[error("not a regular file")]
     NotFile,
     /// The file is far too large for a library.
-    #[error("{0} bytes are far too many for a hook")]
+    #[error("too large for a hook: {0} bytes")]
     TooLarge(u64),
     /// The file is something other than a shared library.
-    #[error("{0}, and no shared library")]
+    #[error("{0}, not a shared library")]
     NotLibrary(String),
     /// The file is truncated or malformed.
     #[error("truncated or damaged: {0}")]
     Damaged(String),
-    /// The library is made for another architecture.
-    #[error("made for {0}; this vector14 runs on x86-64")]
+    /// The library is built for another architecture.
+    #[error("built for {0}; this vector14 runs on x86-64")]
     Architecture(String),
     /// The library does not export a hook.
     #[error("exports no symbol `{SYMBOL}`")]
     NoSymbol,
-    /// The descriptor does not match this version of the interface.
+    /// The descriptor does not match this version of the hook interface.
     #[error("{0}")]
     Descriptor(Mismatch),
     /// The dynamic linker refuses to load the library.
@@ -50,10 +50,10 @@ pub enum Reason {
     #[error("ends the process that loads it: {0}")]
     EndsProcess(String),
     /// The trial process that loaded the library had to be killed.
-    #[error("is not loaded after {0:?}")]
+    #[error("did not load within {0:?}")]
     Hangs(Duration),
     /// A trial process can't be started.
-    #[error("can't be tried in a process of its own: {0}")]
+    #[error("no process can be started to try it in: {0}")]
     Trial(io::Error),
     /// The host has no room for a copy of the library.
     #[error("can't be copied into memory: {0}")]
@@ -71,8 +71,8 @@ impl LibraryError {
             }
             Reason::NotFile | Reason::TooLarge(_) => "name the library itself, such as target/debug/libmine.so",
             Reason::NotLibrary(_) => {
-                "name the library that was built, such as target/debug/libmine.so; cargo makes one where Cargo.toml says \
-                 crate-type = [\"cdylib\"], and cc with -shared -fPIC"
+                "name the library that was built, such as target/debug/libmine.so; cargo builds one if Cargo.toml says \
+                 crate-type = [\"cdylib\"], and cc does with -shared -fPIC"
             }
             Reason::Damaged(_) => "build it again",
             Reason::Architecture(_) => "rebuild it for x86-64 Linux (cargo build --target x86_64-unknown-linux-gnu)",
@@ -84,14 +84,14 @@ impl LibraryError {
                 "rebuild it against this vector14: its SDK in Rust (hooks/sdk), or the header that `vector14 hook header` prints"
             }
             Reason::Descriptor(Mismatch::Text(_) | Mismatch::NoOnFault) => {
-                "mend and rebuild it: the header that `vector14 hook header` prints says what is required"
+                "fix and rebuild it: the header that `vector14 hook header` prints says what is required"
             }
             Reason::Load(_) => {
                 "if it needs another library, install that or name its folder in LD_LIBRARY_PATH; if a symbol is missing, \
                  rebuild it on this machine"
             }
             Reason::EndsProcess(_) | Reason::Hangs(_) => {
-                "build it again: it is damaged, or its constructors or destructors do not return"
+                "build it again: it is damaged, or its constructors or destructors crash or do not return"
             }
             Reason::Trial(_) => "check that /proc is mounted, and that the host can start another process (ulimit -u)",
             Reason::Host(_) => "free memory on the host; see also the sysctl vm.memfd_noexec",

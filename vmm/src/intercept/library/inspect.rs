@@ -1,7 +1,7 @@
 //! Checks a library before any of its code runs.
 //!
-//! The dynamic linker trusts a file's headers: it maps what they name, and reads and writes where its tables point. So
-//! truncated files are refused here, and so are files whose tables point outside of them.
+//! The dynamic linker trusts a file's headers: it maps the segments that they name, and reads and writes wherever its
+//! tables point. So files that are truncated, or whose tables point outside the file, are refused here.
 
 use std::ops::Range;
 
@@ -34,7 +34,7 @@ pub(super) fn check(image: &[u8]) -> Result<(), Reason> {
     let symbol = find_symbol(&file)?;
     let found = Prefix::from_bytes(&read_prefix(image, &segments, &symbol)?);
     found.check().map_err(Reason::Descriptor)?;
-    // A descriptor of another version may have another size.
+    // Checked last, because a descriptor of another version may have another size.
     let size = size_of::<Descriptor>() as u64;
     if symbol.st_size < size {
         return Err(damaged(format!("its `{SYMBOL}` has {} bytes instead of {size}", symbol.st_size)));
@@ -81,9 +81,9 @@ fn check_type(file: &File<'_>) -> Result<(), Reason> {
     }
 }
 
-/// The segments to map. All of their contents are in the file.
+/// The segments to map. Refuses a file that does not hold all of their contents.
 fn loaded_segments(file: &File<'_>, image: &[u8]) -> Result<Vec<ProgramHeader>, Reason> {
-    // Sections come last in the file: if they are complete, so is everything before them.
+    // The section headers come last in the file: if they are complete, so is everything before them.
     file.section_headers_with_strtab().map_err(damaged)?;
     let headers = file.segments().ok_or_else(|| damaged("it has no segments"))?;
     let segments: Vec<_> = headers.iter().filter(|header| header.p_type == PT_LOAD).collect();
@@ -103,19 +103,19 @@ fn loaded_segments(file: &File<'_>, image: &[u8]) -> Result<Vec<ProgramHeader>, 
     Ok(segments)
 }
 
-/// The first value of a tag in the table for the dynamic linker.
+/// The value of the first entry with this tag in the dynamic table; `None` if there is none.
 fn dynamic(file: &File<'_>, tag: i64) -> Result<Option<u64>, Reason> {
     let table = file.dynamic().map_err(damaged)?;
     Ok(table.and_then(|table| table.iter().find(|entry| entry.d_tag == tag)).map(|entry| entry.d_val()))
 }
 
-/// Checks that the tables that the dynamic linker uses are in the segments.
+/// Checks that the tables that the dynamic linker uses lie within the segments.
 fn check_dynamic(file: &File<'_>, segments: &[ProgramHeader]) -> Result<(), Reason> {
     let is_dynamic = |header: &ProgramHeader| header.p_type == PT_DYNAMIC;
     if !file.segments().is_some_and(|headers| headers.iter().any(|header| is_dynamic(&header))) {
         return Err(damaged("it has no dynamic table"));
     }
-    // Each table's tag, with the tag of its size where it has one.
+    // The tag of each table's address, and that of its size if there is one.
     let tables = [
         (DT_STRTAB, Some(DT_STRSZ)),
         (DT_RELA, Some(DT_RELASZ)),
@@ -144,7 +144,7 @@ fn check_dynamic(file: &File<'_>, segments: &[ProgramHeader]) -> Result<(), Reas
     Ok(())
 }
 
-/// Addresses of the part of a segment that the file contains.
+/// The addresses in a segment whose contents are in the file; the rest is zero-filled.
 fn in_file(segment: &ProgramHeader) -> Range<u64> {
     segment.p_vaddr..segment.p_vaddr + segment.p_filesz
 }

@@ -3,9 +3,10 @@
 //! 1. the range that the user or the kernel names;
 //! 2. what the loader knows to be unused, inside the page that maps the handler;
 //! 3. filler inside that page;
-//! 4. unused memory in another page of the 2 MiB that the handler is in: one page table maps them.
+//! 4. unused memory in another page of the handler's 2 MiB, all of which one page table maps.
 //!
-//! Padding must be padding in guest memory at that moment. If none of this is found, `own_page` is the fallback.
+//! Unused memory is taken only if guest memory still contains padding there. If all of this fails, `own_page` is the
+//! fallback.
 
 use std::ops::Range;
 
@@ -17,22 +18,22 @@ use super::stub::{Stub, StubPlace};
 use crate::intercept::config::STUB_STRIDE;
 use crate::machine::memory::Memory;
 
-/// What a last-level page table maps, in bytes; 32-bit paging maps twice as much.
+/// Bytes that one last-level page table maps; with 32-bit paging it maps twice as much.
 pub(super) const TABLE_SPAN: u64 = 2 << 20;
 
-/// What compilers and linkers put where no code belongs: int3.
+/// int3, which compilers and linkers put between functions.
 const FILLER: u8 = 0xcc;
-/// Largest number of places in one range that are looked at.
+/// Maximum number of places to try in one range.
 const PLACES: usize = 64;
-/// Shortest runs of filler to use, in bytes. Long runs are tried first, because they are not padding between two
-/// functions.
+/// Shortest run of filler to use, in bytes, in each pass. Long runs come first, because they are not just padding
+/// between two functions.
 const RUNS: [usize; 2] = [32, 16];
 /// Distance in bytes that a stub keeps from the code beside a run, if the run is long enough.
 const MARGIN: usize = 16;
 /// Distances from the handler within which to look for filler, in bytes, nearest first.
 const REACHES: [u64; 3] = [4 << 10, 64 << 10, 2 << 20];
 
-/// What is known of room for stubs before the guest runs.
+/// What is known before the guest runs about where stubs can go.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Room {
     /// The range that the user names, or else the one that the kernel names.
@@ -44,7 +45,7 @@ pub(crate) struct Room {
 /// There is no place for a stub.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "there is no room for a stub beside its handler at {handler}: no 16 bytes of 0xcc within {} KiB inside the page that maps it, \
+    "there is no room for a stub near the handler at {handler}: no 16 bytes of 0xcc within {} KiB inside the page that maps it, \
      no padding in the kernel's file, and {}; name a range with intercept.stub = {{ start = 0x..., end = 0x... }}",
     .reach >> 10,
     .named.as_ref().map_or("no named range".to_owned(), |range| format!("nothing free and executable at {}..{}", range.start, range.end))
@@ -69,7 +70,7 @@ pub(super) struct Search<'a> {
 }
 
 impl Room {
-    /// Finds the best place.
+    /// Finds the best place for a stub.
     pub(super) fn find(&self, search: &Search<'_>) -> Result<StubPlace, NoRoom> {
         let named = self.named.as_ref().and_then(|range| search.in_range(range));
         named
@@ -87,8 +88,8 @@ impl Search<'_> {
         places.take_while(|start| range.end.0 - start >= self.length as u64).find_map(|start| self.at(Va(start)))
     }
 
-    /// The unused place nearest to the handler, within the aligned `span` bytes that the handler is in, if these are
-    /// mapped as the handler is.
+    /// The unused place nearest to the handler within its aligned `span` bytes. The place must be mapped at the same
+    /// distance from its physical address as the handler.
     fn in_unused(&self, unused: &[Range<Pa>], span: u64) -> Option<StubPlace> {
         let window = self.handler.0 & !(span - 1);
         let linear = |at: u64| Va(self.handler.0.wrapping_add(at.wrapping_sub(self.leaf.address.0)));
@@ -105,7 +106,7 @@ impl Search<'_> {
         })
     }
 
-    /// The place in a run of filler that is nearest to the handler.
+    /// A place in a run of filler: in a long run rather than a short one, and otherwise near the handler.
     fn in_filler(&self) -> Option<StubPlace> {
         RUNS.into_iter().flat_map(|least| REACHES.map(|reach| (least, reach))).find_map(|(least, reach)| {
             let (below, above) = self.within(reach);
@@ -126,7 +127,7 @@ impl Search<'_> {
         usable.then_some(StubPlace { start, physical: leaf.address })
     }
 
-    /// How much of the page that maps the handler lies within `reach` of it, below and above.
+    /// How many bytes of the handler's page lie below and above the handler, up to `reach` each.
     fn within(&self, reach: u64) -> (u64, u64) {
         let in_leaf = self.handler.0 & (self.leaf.page_size - 1);
         (in_leaf.min(reach), (self.leaf.page_size - in_leaf).min(reach))
@@ -178,8 +179,8 @@ mod tests {
     const PAGING: Paging = Paging { cr3: Cr3(0x1000), mode: Mode::Long { levels: 4 }, no_execute: true };
     const LENGTH: usize = 8;
 
-    /// Memory whose first 2 MiB are mapped at 0, and at the end of the address space, by one leaf each; its code is NOPs but for
-    /// what `runs` fill.
+    /// Memory whose first 2 MiB are mapped twice, by one leaf at 0 and one at the end of the address space. Nothing
+    /// in it is filler or padding, except for `runs`, which are filler.
     fn code(runs: &[(u64, usize)]) -> Memory {
         let memory = Memory::new(4 << 20).unwrap();
         let tables =
@@ -225,8 +226,8 @@ mod tests {
         let memory = code(&[(0x8000, 64)]);
         let named = |start, end| Room { named: Some(Va(start)..Va(end)), ..Room::default() };
         assert_eq!(find(&memory, &named(0xa000, 0xa010), 0x8100), Ok(Va(0xa000)));
-        assert_eq!(find(&memory, &named(0xa000, 0xa007), 0x8100), Ok(Va(0x8028)), "it is too short");
-        assert_eq!(find(&memory, &named(0x40_0000, 0x40_0100), 0x8100), Ok(Va(0x8028)), "it is not mapped");
+        assert_eq!(find(&memory, &named(0xa000, 0xa007), 0x8100), Ok(Va(0x8028)), "the range is too short");
+        assert_eq!(find(&memory, &named(0x40_0000, 0x40_0100), 0x8100), Ok(Va(0x8028)), "the range is not mapped");
     }
 
     #[test]
@@ -263,7 +264,10 @@ mod tests {
             unused: starts.iter().map(|start| Pa(*start)..Pa(start + 8)).collect(),
         };
         assert_eq!(find(&memory, &room(&[0xb000, 0xa000]), 0x8100), Ok(Va(0xa000)));
-        assert!(find(&memory, &room(&[0xc000, 0xd000]), 0x8100).is_err(), "they are not mapped as the handler is");
+        assert!(
+            find(&memory, &room(&[0xc000, 0xd000]), 0x8100).is_err(),
+            "neither is mapped at the handler's distance"
+        );
         memory.write(Pa(0x8200), &[FILLER; 16]).unwrap();
         assert_eq!(find(&memory, &room(&[0xa000]), 0x8100), Ok(Va(0x8204)), "its own page comes first");
     }

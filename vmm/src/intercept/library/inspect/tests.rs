@@ -1,4 +1,4 @@
-//! Files that are not hook libraries, and one that is truncated in every way. None of them is loaded.
+//! Files that are not hook libraries, and a hook library that is truncated at every length. None of them is loaded.
 
 use std::path::Path;
 use std::process::Command;
@@ -22,7 +22,7 @@ const vector14_descriptor vector14_hook = {
 };
 "#;
 
-/// The C compiler's output for a source.
+/// What the C compiler makes of `source`.
 fn compile(source: &str, flags: &[&str]) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -38,7 +38,7 @@ fn library(source: &str) -> Vec<u8> {
 }
 
 fn refused(image: &[u8]) -> Reason {
-    check(image).expect_err("it is refused")
+    check(image).expect_err("the file must be refused")
 }
 
 #[test]
