@@ -168,6 +168,21 @@ mod tests {
     }
 
     #[test]
+    fn json_lines_match_the_reference() {
+        let reference = include_str!("../../../../docs/reference/trace.md");
+        let rows = reference.lines().filter_map(|row| row.strip_prefix("| `")?.split('`').next());
+        let line: serde_json::Value = serde_json::from_str(&line(Format::Json, &fault(0, 0))).unwrap();
+        let mut keys: Vec<_> = line.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut documented: Vec<_> = rows.collect();
+        keys.sort_unstable();
+        documented.sort_unstable();
+        assert_eq!(keys, documented);
+
+        let names = FLAG_NAMES.map(|(_, name)| format!("`{name}`")).join(", ");
+        assert!(reference.contains(&format!("in bit order: {names}.")), "{names}");
+    }
+
+    #[test]
     fn text_lines_are_words_in_columns() {
         let mut kernel = Fault { vcpu: 7, cs: 0x10, rip: Va(0xffff_ffff_8100_0000), ..fault(123_456, 0) };
         kernel.error_code = ErrorCode::FETCH | ErrorCode::PROTECTION_KEY;
