@@ -2,8 +2,9 @@
 
 LAB_COMMAND = $(CARGO) run --quiet --locked --package vector14-lab --
 
-# KVM=stock or KVM=exception-exit (the modules of kvm/) chooses one KVM; LAB_KERNEL=linux-6.12 runs another kernel.
-LAB_MACHINE = $(if $(KVM),--kvm $(KVM)) $(if $(LAB_KERNEL),--kernel $(LAB_KERNEL))
+# KVM=stock or KVM=exception-exit (the modules of kvm/) chooses one KVM; LAB_KERNEL=linux-6.12 runs another kernel;
+# LAB_CLOCK=instructions slows the lab's clock down to what its CPU gets done.
+LAB_MACHINE = $(if $(KVM),--kvm $(KVM)) $(if $(LAB_KERNEL),--kernel $(LAB_KERNEL)) $(if $(LAB_CLOCK),--clock $(LAB_CLOCK))
 
 .PHONY: lab lab-update lab-shell lab-test lab-run lab-boots lab-clean
 

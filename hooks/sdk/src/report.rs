@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_not_be_used_of_a_report_becomes_a_warning() {
+    fn unusable_parts_of_a_report_become_warnings() {
         assert_eq!(Report::from_json(""), Report::default());
         let report = Report::from_json(r#"{"tables": [{"title": "t", "columns": ["a"], "rows": [["1"]]}]}"#);
         assert_eq!((report.tables[0].rows.len(), report.warnings.len()), (1, 0));

@@ -33,6 +33,17 @@ const MACHINE: &[&str] =
 ///   Linux uses otherwise, never come again then, and the lab stands still with the timer's vector in the APIC's IRR.
 const KERNEL_COMMAND_LINE: &str = "console=ttyS1 panic=-1 mitigations=off quiet no_timer_check highres=off nohz=off";
 
+/// What the machine's clock follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Clock {
+    /// The host's clock.
+    #[default]
+    Host,
+    /// The instructions that its CPU executes, one per nanosecond. Emulation is slower than that, so the machine's time passes more
+    /// slowly than the host's: a guest that gets little done between two timer interrupts gets more done.
+    Instructions,
+}
+
 /// The files of a machine.
 #[derive(Debug)]
 pub(crate) struct Files<'a> {
@@ -47,8 +58,11 @@ pub(crate) struct Files<'a> {
 }
 
 /// QEMU, ready to be started. Its standard output is the first serial port.
-pub(crate) fn qemu(files: &Files<'_>, attendance: Attendance) -> Command {
+pub(crate) fn qemu(files: &Files<'_>, attendance: Attendance, clock: Clock) -> Command {
     let mut qemu = Command::new(QEMU);
+    if clock == Clock::Instructions {
+        qemu.args(["-icount", "shift=0"]);
+    }
     qemu.args(MACHINE).arg("-kernel").arg(files.kernel).arg("-initrd").arg(files.initrd);
     qemu.args(["-append", KERNEL_COMMAND_LINE]);
     match attendance {

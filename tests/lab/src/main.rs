@@ -33,6 +33,7 @@ use clap::{Parser, Subcommand};
 use crate::cache::Cache;
 use crate::initrd::Parts;
 use crate::job::Job;
+use crate::machine::Clock;
 use crate::modules::Kvm;
 use crate::run::{Machine, Show};
 use crate::wanted::{LAB_KERNELS, LabKernel};
@@ -50,6 +51,9 @@ struct Cli {
     /// The kernel that the lab runs
     #[arg(long, value_name = "KERNEL", default_value = LAB_KERNELS[0].key, value_parser = parse_kernel)]
     kernel: &'static LabKernel,
+    /// What the lab's clock follows. With `instructions`, deadlines inside the lab pass more slowly, too
+    #[arg(long, value_name = "CLOCK", default_value = "host")]
+    clock: Clock,
     #[command(subcommand)]
     command: Command,
 }
@@ -145,7 +149,7 @@ fn execute(cli: &Cli) -> Result<u8, Box<dyn std::error::Error>> {
         let modules = modules.as_deref().filter(|_| job.kvm() == Kvm::ExceptionExit);
         let parts = Parts { programs: &programs, guests: &guests, kernel: cli.kernel.key, modules };
         let initrd = initrd::write(&cache, &parts, &job)?;
-        machines.push(Machine { kernel: cli.kernel.key, initrd, job, limit });
+        machines.push(Machine { kernel: cli.kernel.key, clock: cli.clock, initrd, job, limit });
     }
     Ok(match &machines[..] {
         [one] => run::run(&cache, one, Show::AsItComes)?,

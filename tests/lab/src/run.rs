@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::NO_VERDICT;
 use crate::cache::Cache;
 use crate::job::{Attendance, Job};
-use crate::machine::{self, Files, QEMU};
+use crate::machine::{self, Clock, Files, QEMU};
 use crate::wanted::KERNEL_IMAGE;
 
 /// Exit status of a run that its deadline has ended.
@@ -73,6 +73,7 @@ pub(crate) fn limit(timeout: Option<Duration>, attendance: Attendance) -> Option
 pub(crate) struct Machine {
     /// The lab's name for its kernel.
     pub(crate) kernel: &'static str,
+    pub(crate) clock: Clock,
     pub(crate) initrd: PathBuf,
     pub(crate) job: Job,
     pub(crate) limit: Option<Duration>,
@@ -88,7 +89,7 @@ pub(crate) enum Show {
 
 /// Runs a machine, and returns its job's exit status.
 pub(crate) fn run(cache: &Cache, machine: &Machine, show: Show) -> Result<u8, RunError> {
-    let Machine { kernel, initrd, job, limit } = machine;
+    let Machine { kernel, clock, initrd, job, limit } = machine;
     let last = Last::create(cache.root(), job.name())?;
     let version = cache.package(kernel).map_or("", |package| package.version.as_str());
     let kernel = cache.file(kernel, KERNEL_IMAGE).ok_or(RunError::NoKernel(kernel))?;
@@ -96,7 +97,7 @@ pub(crate) fn run(cache: &Cache, machine: &Machine, show: Show) -> Result<u8, Ru
     let sockets = tempfile::tempdir().map_err(|error| RunError::Io { path: std::env::temp_dir(), error })?;
     let (console, status, monitor) = (last.path("console.log"), last.path("status"), sockets.path().join("monitor"));
     let files = Files { kernel: &kernel, initrd, console: &console, status: &status, monitor: &monitor };
-    let mut qemu = machine::qemu(&files, job.attendance());
+    let mut qemu = machine::qemu(&files, job.attendance(), *clock);
     last.write("command.txt", format!("{qemu:?}\n").as_bytes())?;
 
     let until =

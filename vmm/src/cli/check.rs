@@ -32,7 +32,7 @@ fn describe(config: &Config) -> Grid {
     let stub = &config.intercept.stub;
     let stub = stub.as_ref().map_or("looked for".to_owned(), |range| format!("{}..{}", range.start, range.end));
     let error_codes = config.intercept.error_code.map_or("all".to_owned(), |filter| {
-        format!("those that are {:#x} under {:#x}", filter.value.bits(), filter.mask.bits())
+        format!("those with (code & {:#x}) == {:#x}", filter.mask.bits(), filter.value.bits())
     });
     let hooks: Vec<_> = config.hooks.iter().map(hook).collect();
     let control = config.control.socket.as_ref().map_or("none".to_owned(), |socket| socket.display().to_string());

@@ -102,7 +102,7 @@ fn sentence(description: &str) -> String {
 }
 
 #[test]
-fn the_summary_is_as_the_reference_has_it() {
+fn the_summary_matches_the_reference() {
     let schema = json!(schemars::schema_for!(Summary));
     check_schema("summary.schema.json", &schema);
     let introduction = "What `vector14 run --summary FILE` writes: one JSON object. [summary.schema.json](summary.schema.json) is its\n\
@@ -138,7 +138,7 @@ fn stops_and_reports_are_what_the_reference_says() {
 }
 
 #[test]
-fn the_control_protocol_is_as_the_reference_has_it() {
+fn the_control_protocol_matches_the_reference() {
     let schema = json!({
         "command": schemars::schema_for!(Command),
         "result": schemars::schema_for!(Response),

@@ -101,7 +101,7 @@ fn a_fault_and_every_verdict_cross_unchanged() {
 }
 
 #[test]
-fn errors_and_panics_come_out_with_what_they_say() {
+fn errors_and_panics_keep_their_messages() {
     let error = hook(&behind!(|_, _| Err("no room".into()))).on_fault(&FAULT, &mut Answers::default()).unwrap_err();
     assert_eq!(error.to_string(), "no room");
 

@@ -75,7 +75,7 @@ pub(super) fn objection(name: &str) -> Option<String> {
     } else if !starts_well {
         Some("it must begin with a letter or _".to_owned())
     } else if TAKEN.contains(&name) {
-        Some("Rust reserves it".to_owned())
+        Some("Rust or vector14 reserves it".to_owned())
     } else {
         None
     }

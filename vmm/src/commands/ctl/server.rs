@@ -30,12 +30,12 @@ pub struct Server {
 /// The connected clients.
 #[derive(Default)]
 struct Clients {
-    state: Mutex<RunState>,
+    state: Mutex<Connections>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct RunState {
+struct Connections {
     closing: bool,
     open: Vec<Arc<UnixStream>>,
 }

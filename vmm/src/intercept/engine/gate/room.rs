@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_nobody_is_taken_where_it_is_still_padding() {
+    fn unused_memory_is_taken_if_it_is_still_padding() {
         let memory = code(&[]);
         let room =
             |ranges: &[(u64, u64)]| Room { named: None, unused: ranges.iter().map(|(s, e)| Pa(*s)..Pa(*e)).collect() };
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_executable_is_no_room() {
+    fn a_stub_needs_executable_memory() {
         let memory = code(&[]);
         memory.write(Pa(0x3000), &(0x83u64 | 1 << 63).to_le_bytes()).unwrap();
         let room = Room { named: Some(Va(0xa000)..Va(0xa100)), ..Room::default() };

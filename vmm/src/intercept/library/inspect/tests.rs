@@ -47,7 +47,7 @@ fn a_library_of_our_version_passes() {
 }
 
 #[test]
-fn what_is_no_library_is_told_by_what_it_is() {
+fn files_that_are_not_libraries_are_named() {
     let kind = |image: &[u8]| match refused(image) {
         Reason::NotLibrary(kind) => kind,
         other => panic!("{other}"),
