@@ -40,7 +40,7 @@ pub(crate) enum Clock {
     #[default]
     Host,
     /// The instructions that its CPU executes, one per nanosecond. Emulation is slower than that, so the machine's time passes more
-    /// slowly than the host's: a guest that gets little done between two timer interrupts gets more done.
+    /// slowly than the host's, and a guest gets more done between two timer interrupts.
     Instructions,
 }
 

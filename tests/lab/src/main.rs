@@ -51,7 +51,7 @@ struct Cli {
     /// The kernel that the lab runs
     #[arg(long, value_name = "KERNEL", default_value = LAB_KERNELS[0].key, value_parser = parse_kernel)]
     kernel: &'static LabKernel,
-    /// What the lab's clock follows. With `instructions`, deadlines inside the lab pass more slowly, too
+    /// What the lab's clock follows. With `instructions`, deadlines inside the lab come later, too
     #[arg(long, value_name = "CLOCK", default_value = "host")]
     clock: Clock,
     #[command(subcommand)]

@@ -38,7 +38,7 @@ pub(super) struct GateCpu {
     looked_at: Option<Instant>,
     /// Whether the last exit was a write to a gate.
     wrote_gate: bool,
-    /// Where the fault that was recognised last has come to.
+    /// The stub, handler and frame of the fault that was recognised last.
     in_stub: Option<InStub>,
 }
 
@@ -267,7 +267,7 @@ impl EngineCpu for GateCpu {
     }
 
     fn apply(&mut self, cpu: &mut Vcpu, memory: &Memory, caught: &Caught, outcome: &Outcome) -> Result<(), ApplyError> {
-        let stub = self.in_stub.as_ref().expect("`recognise` returned the fault, and set this before");
+        let stub = self.in_stub.as_ref().expect("`recognise` sets it whenever it returns a fault");
         apply(cpu, memory, caught, stub, outcome)
     }
 
